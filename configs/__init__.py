@@ -1,0 +1,1 @@
+"""Presets: one file each; the docstring says command, duration and expected result."""

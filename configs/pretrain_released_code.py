@@ -1,0 +1,26 @@
+"""What the released code does, where it differs from the paper: positions for ranks, MASK = PAD = 0, static masks.
+
+    medbert prepare EHR NAME --preset released_code
+    python run_pretrain.py configs/pretrain_released_code.py --dataset data/ehr_pretraining/NAME/1.0.0 --run runs/NAME
+
+Duration: the released command says 4.5 million steps of 32 patients. Expected: as pretrain_paper.py, with the flaws.
+Patients of more than 512 codes are dropped, prolonged LOS is read off the pooled first code, the same code is masked
+in every epoch. Released code: github.com/ZhiGroup/Med-BERT.
+"""
+
+from medbert_jax.data.rows import RowsConfig
+from medbert_jax.models.config import preset
+from medbert_jax.training.config import PretrainConfig
+from medbert_jax.training.masking import MaskingConfig
+
+CONFIG = PretrainConfig(
+    dataset_preset="released_code",
+    model=preset("released_code"),
+    rows=RowsConfig(batch_size=32, short_row=512),
+    masking=MaskingConfig(static=True),
+    too_long="drop",
+    steps=4_500_000,
+    checkpoint_every=50_000,
+    evaluate_every=50_000,
+    log_every=1_000,
+)

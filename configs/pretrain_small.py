@@ -1,0 +1,24 @@
+"""For demos and corpora of up to 10,000 codes: a quarter of the codes masked, rate 1e-3, warm-up a tenth of the run.
+
+    python run_pretrain.py configs/pretrain_small.py --dataset data/ehr_pretraining/NAME/1.0.0 --run runs/NAME
+
+The layers are the paper's; the budget is not, and this is never called `paper`.
+"""
+
+from medbert_jax.data.rows import RowsConfig
+from medbert_jax.models.config import preset
+from medbert_jax.training.config import PretrainConfig
+from medbert_jax.training.masking import MaskingConfig
+from medbert_jax.training.optimizer import OptimizerConfig
+
+CONFIG = PretrainConfig(
+    model=preset("small"),
+    rows=RowsConfig(batch_size=256, short_row=128),
+    masking=MaskingConfig(share=0.25),
+    optimizer=OptimizerConfig(learning_rate=1e-3),
+    warmup_share=0.1,
+    epochs=20,
+    checkpoint_every=1_000,
+    evaluate_every=500,
+    log_every=50,
+)

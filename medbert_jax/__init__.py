@@ -1,0 +1,25 @@
+"""Med-BERT in JAX/Flax: EHR tables → patient sequences → pretraining → disease cohort → honest numbers.
+
+Public names load lazily, so that `import medbert_jax.ehr` in an ingest worker never pays for JAX.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "load_pretrained": "medbert_jax.training.pretrained",
+    "ModelConfig": "medbert_jax.models.config",
+}
+
+__all__ = ["ModelConfig", "__version__", "load_pretrained"]
+
+
+def __getattr__(name: str):
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'medbert_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

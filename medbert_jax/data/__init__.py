@@ -1,0 +1,1 @@
+"""Patient → sequence → token store → row plan (numpy)."""

@@ -1,0 +1,32 @@
+"""Length buckets: batches of one patient per row, all of similar length, for heads that read whole sequences."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+SHORTEST_BUCKET = 8
+
+
+def bucket_batches(
+    lengths: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Every patient once: (slots per row, patients (batch_size,) int64, −1 in rows that stay empty).
+
+    Buckets are powers of two from 8 on. What does not fill a batch moves up into the next bucket, so at most one batch
+    has empty rows. With `rng` patients and batches come in random order, without it in the order of their lengths.
+    """
+    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
+    tops = np.maximum(SHORTEST_BUCKET, 2 ** np.ceil(np.log2(np.maximum(lengths[order], 1))).astype(np.int64))
+    batches: list[tuple[int, np.ndarray]] = []
+    waiting = order[:0]
+    for top in np.unique(tops):
+        waiting = np.concatenate([waiting, order[tops == top]])
+        full = len(waiting) // batch_size * batch_size
+        batches += [(int(top), chunk) for chunk in waiting[:full].reshape(-1, batch_size)]
+        waiting = waiting[full:]
+    if len(waiting):
+        filled = np.full(batch_size, -1)
+        filled[: len(waiting)] = waiting
+        batches.append((int(tops.max()), filled))
+    for number in range(len(batches)) if rng is None else rng.permutation(len(batches)):
+        yield batches[number]

@@ -1,0 +1,199 @@
+"""The token store: a dataset's splits as memory-mapped columns, decoded once from its TFDS files and kept beside.
+
+DATASET/token_store/SPLIT/ holds one .npy file per column of `PatientSequences` and store.json, with the hash of
+the dataset and a checksum of every column. A folder appears whole, by a rename, or not at all, so two processes
+may make it at once. Reading needs nothing but numpy; TFDS is not imported even for decoding.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import zlib
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from medbert_jax.data.example_records import OUTCOMES, decode_records
+from medbert_jax.data.sequences import PatientSequences
+
+_VERSION = 1
+_RECORDS_AT_ONCE = 50_000
+
+
+def read_metadata(dataset_directory) -> dict:
+    """Return the metadata of a dataset that `medbert prepare` or `medbert cohort` made.
+
+    Raises FileNotFoundError or ValueError when the directory is not such a dataset.
+    """
+    path = Path(dataset_directory) / "metadata.json"
+    advice = "pass DATA_DIR/ehr_pretraining/NAME/1.0.0 or DATA_DIR/disease_cohort/NAME/1.0.0"
+    if not path.is_file():
+        raise FileNotFoundError(f"a dataset directory must hold metadata.json: got {dataset_directory}; {advice}")
+    try:
+        metadata = json.loads(path.read_text())
+        missing = [key for key in ("kind", "dataset_hash", "split", "vocabulary_hash") if key not in metadata]
+    except (ValueError, TypeError):
+        missing = ["valid JSON"]
+    if missing or metadata["kind"] not in OUTCOMES:
+        what = f"no {', '.join(missing)}" if missing else f"kind {metadata['kind']!r}"
+        raise ValueError(f"metadata.json must describe a dataset of patient sequences: got {what}; {advice}")
+    return metadata
+
+
+def open_token_store(dataset_directory, split: str) -> PatientSequences:
+    """Return the patients of a split ("train", "validation" or "test") as memory maps, in the dataset's order.
+
+    Decodes the split from the dataset's ArrayRecord files where the store is absent, or made from another
+    dataset hash; verifies the checksum of every column otherwise.
+
+    Raises:
+        FileNotFoundError: no dataset, or a file of it that must be decoded is missing.
+        ValueError: an unknown split, a file that is damaged, or a column whose checksum differs.
+    """
+    directory, metadata = Path(dataset_directory), read_metadata(dataset_directory)
+    if split not in metadata["split"]["counts"]:
+        raise ValueError(f"split must be one of {', '.join(metadata['split']['counts'])}: got {split!r}; correct it")
+    store = directory / "token_store" / split
+    record = _fresh_record(store, metadata["dataset_hash"])
+    if record is None:
+        _build(directory, metadata, split, store)
+        record = _fresh_record(store, metadata["dataset_hash"])
+    columns = {name: _mapped(store / f"{name}.npy", crc) for name, crc in record["columns"].items()}
+    if damaged := sorted(name for name, column in columns.items() if column is None):
+        raise ValueError(
+            f"columns of the token store must have the checksums of store.json: got others for {damaged};"
+            f" delete {store} and it is decoded again"
+        )
+    outcomes = {name: columns.pop(f"outcome_{name}") for name in OUTCOMES[metadata["kind"]]}
+    return PatientSequences(**columns, outcomes=outcomes)
+
+
+def _fresh_record(store: Path, dataset_hash: str) -> dict | None:
+    """Return what store.json says, or None where the store must be made (again)."""
+    try:
+        record = json.loads((store / "store.json").read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    fresh = record["version"] == _VERSION and record["dataset_hash"] == dataset_hash
+    return record if fresh else None
+
+
+def _mapped(path: Path, checksum: int) -> np.ndarray | None:
+    """Return the column as a memory map, or None where it is not what was written."""
+    try:
+        column = np.load(path, mmap_mode="r")
+    except (OSError, ValueError):
+        return None
+    return column if zlib.crc32(np.ascontiguousarray(column).view(np.uint8)) == checksum else None
+
+
+def _build(directory: Path, metadata: dict, split: str, store: Path) -> None:
+    """Decode a split into a folder of its own and rename it into place; the first to arrive wins."""
+    temporary = store.with_name(f".{split}.{os.getpid()}.{secrets.token_hex(4)}")
+    temporary.mkdir(parents=True)
+    try:
+        columns = _decode(_record_files(directory, split), OUTCOMES[metadata["kind"]], temporary)
+        patients, expected = columns.pop("patients"), metadata["split"]["counts"][split]
+        if patients != expected:
+            raise ValueError(
+                f"the files of split {split} must hold {expected} patients, as metadata.json says: got"
+                f" {patients}; prepare the dataset again"
+            )
+        record = {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": columns}
+        (temporary / "store.json").write_text(json.dumps(record, indent=1))
+        if store.exists():  # stale: out of the way first, since a rename does not replace a full folder
+            stale = temporary.with_name(f"{temporary.name}.stale")
+            if _fresh_record(store, metadata["dataset_hash"]) is None:
+                store.rename(stale)
+                shutil.rmtree(stale, ignore_errors=True)
+        temporary.rename(store)
+    except OSError:
+        if _fresh_record(store, metadata["dataset_hash"]) is None:
+            raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
+    """Return the ArrayRecord files of a split and how many records each must have, from dataset_info.json."""
+    info = json.loads((directory / "dataset_info.json").read_text())
+    lengths = next(s["shardLengths"] for s in info["splits"] if s["name"] == split)
+    name, shards = info["name"], len(lengths)
+    return [
+        (directory / f"{name}-{split}.array_record-{shard:05d}-of-{shards:05d}", int(length))
+        for shard, length in enumerate(lengths)
+    ]
+
+
+def _decode(files: list[tuple[Path, int]], outcomes: dict[str, type], folder: Path) -> dict[str, int]:
+    """Write the columns of the files' records, a chunk at a time; return their checksums, and the patients."""
+    if missing := [path.name for path, _ in files if not path.is_file()]:
+        raise FileNotFoundError(
+            f"the files of a dataset must all be there: {len(missing)} of {len(files)} are missing in"
+            f" {files[0][0].parent}; copy them too, or prepare the dataset again"
+        )
+    patient_ids = []
+    with contextlib.ExitStack() as open_files:
+        columns: dict[str, _ColumnFile] = {}
+        for part in _parts(files, outcomes):
+            patient_ids.append(part.patient_id)
+            named = {field.name: getattr(part, field.name) for field in fields(part)}
+            named |= {f"outcome_{name}": values for name, values in named.pop("outcomes").items()}
+            for name in named.keys() - {"patient_id"}:
+                if name not in columns:
+                    columns[name] = _ColumnFile(folder / f"{name}.npy", named[name].dtype, open_files)
+                columns[name].append(named[name], offsets=name.endswith("_offsets"))
+        # The longest id sets the width of the column, so it is written when all are known.
+        ids = np.concatenate(patient_ids)
+        columns["patient_id"] = _ColumnFile(folder / "patient_id.npy", ids.dtype, open_files)
+        columns["patient_id"].append(ids)
+        checksums = {name: columns[name].finish() for name in sorted(columns)}
+    return checksums | {"patients": len(ids)}
+
+
+def _parts(files: list[tuple[Path, int]], outcomes: dict[str, type]) -> Iterator[PatientSequences]:
+    from array_record.python import array_record_module
+
+    for path, length in files:
+        reader = array_record_module.ArrayRecordReader(os.fspath(path))
+        if reader.num_records() != length:
+            raise ValueError(
+                f"{path.name} must hold {length} records, as dataset_info.json says: got"
+                f" {reader.num_records()}; copy the file again, or prepare the dataset again"
+            )
+        for start in range(0, length, _RECORDS_AT_ONCE):
+            records = reader.read(start, min(start + _RECORDS_AT_ONCE, length))
+            yield decode_records(records, outcomes)
+        reader.close()
+
+
+class _ColumnFile:
+    """An .npy file that grows: numpy leaves room in the header for a longer shape."""
+
+    def __init__(self, path: Path, dtype: np.dtype, open_files: contextlib.ExitStack):
+        self._file, self._dtype = open_files.enter_context(path.open("wb")), dtype
+        self._checksum = self._length = self._last = 0
+        self._write_header()
+
+    def append(self, values: np.ndarray, *, offsets: bool = False) -> None:
+        if offsets:  # continue those before
+            values = (values[1:] if self._length else values) + self._last
+            self._last = int(values[-1])
+        data = np.ascontiguousarray(values, self._dtype).view(np.uint8)
+        self._checksum = zlib.crc32(data, self._checksum)
+        self._file.write(data)
+        self._length += len(values)
+
+    def finish(self) -> int:
+        """Write the header with the final length; return the checksum of the values."""
+        self._file.seek(0)
+        self._write_header()
+        return self._checksum
+
+    def _write_header(self) -> None:
+        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)

@@ -1,0 +1,1 @@
+"""Raw EHR tables: schema, readers, code normalisation, patient hashing and the attrition ledger (polars)."""

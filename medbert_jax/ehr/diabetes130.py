@@ -1,0 +1,202 @@
+"""Reader of "Diabetes 130-US hospitals for years 1999–2008" (UCI 296; Strack et al. 2014; CC BY 4.0).
+
+One row is one inpatient encounter of a diabetic patient, out of Cerner Health Facts, the paper's own source
+database. All columns are text as published. There are no dates: encounters are in time order by
+`encounter_id`, nothing more.
+"""
+
+from pathlib import Path
+
+import polars as pl
+
+from medbert_jax.ehr.codes import normalise_icd9
+from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ehr.tables import SCHEMAS, EhrSource, EhrTables
+
+FILE_NAMES = ("diabetic_data.parquet", "diabetic_data.csv")
+DRUGS = (
+    "metformin", "repaglinide", "nateglinide", "chlorpropamide", "glimepiride", "acetohexamide", "glipizide",
+    "glyburide", "tolbutamide", "pioglitazone", "rosiglitazone", "acarbose", "miglitol", "troglitazone",
+    "tolazamide", "examide", "citoglipton", "insulin", "glyburide-metformin", "glipizide-metformin",
+    "glimepiride-pioglitazone", "metformin-rosiglitazone", "metformin-pioglitazone",
+)  # fmt: skip
+ASSUMPTIONS = (
+    "Encounters of a patient are in time order by numeric encounter_id; there are no dates.",
+    "length_of_stay is time_in_hospital, 1 to 14 whole days; every encounter is an inpatient stay.",
+    "Age is a ten-year band: age_days is its midpoint, age_precision_days its width; no birth date is known.",
+    "Sex and race are the first known value in the patient's encounters; Unknown/Invalid and ? are unknown.",
+    "Priority is 1, 2, 3 for diag_1 (principal), diag_2, diag_3; present on admission and captured at "
+    "billing are unknown; at most three diagnoses of an encounter are published.",
+    "ICD-9-CM codes that lost leading zeros get them back (8 is 008, 41 is 041); decimals are as published, "
+    "on 250.xx and 365.44 only, without trailing zeros (250.6 stands for 250.60, 250 may be 250.00).",
+    "A code published twice in one encounter is twice in the diagnoses; serialization keeps its first place.",
+    "Discharge dispositions 11, 19, 20, 21 are expired, 13, 14 hospice, 1, 6, 8 home, transfers facility, "
+    "7, 9, 12, 16, 17 other, 18, 25, 26 unknown. The death date is unknown. Encounters published after one "
+    "that ended in death are kept.",
+    "readmitted_30d is true for readmitted <30; an encounter that ended in death has false, as published.",
+    "A drug column other than No is one medication by name; dose changes (Steady, Up, Down) are not kept, "
+    "the time within the encounter is unknown.",
+    "A1C and serum glucose are bands, not values: the band is in the measurement's code (A1C >8), value and "
+    "unit are unknown; None means not measured.",
+    "Not read: weight, payer, specialty, admission type and source, counts of procedures, drugs, visits.",
+)
+
+_DISPOSITIONS = {
+    "home": (1, 6, 8),
+    "facility": (2, 3, 4, 5, 10, 15, 22, 23, 24, 27, 28, 29, 30),
+    "expired": (11, 19, 20, 21),
+    "hospice": (13, 14),
+    "other": (7, 9, 12, 16, 17),  # against advice, still a patient, outpatient services
+    None: (18, 25, 26),
+}
+_BANDS = {"A1Cresult": "A1C", "max_glu_serum": "max_glu_serum"}
+_DIAGNOSES = ("diag_1", "diag_2", "diag_3")
+# What a cell may say; unknown (null) is allowed except in the first group.
+_NEVER_UNKNOWN = ("encounter_id", "patient_nbr", "age", "time_in_hospital")
+_ALLOWED = {
+    "encounter_id": r"\d{1,18}",
+    "patient_nbr": r"\d{1,18}",
+    "age": r"\[\d{1,3}-\d{1,3}\)",
+    "time_in_hospital": r"\d{1,4}",
+    "gender": r"Female|Male|Unknown/Invalid",
+    "race": r".*[A-Za-z].*",
+    "discharge_disposition_id": "|".join(str(number) for group in _DISPOSITIONS.values() for number in group),
+    "readmitted": r"<30|>30|NO",
+    **dict.fromkeys(_BANDS, r"None|Norm|>\d+"),
+    **dict.fromkeys(DRUGS, r"No|Steady|Up|Down"),
+}
+_DAYS_PER_YEAR = 365.25
+
+
+def read_diabetes130(path) -> tuple[EhrTables, Ledger]:
+    """The published file as EHR tables, and the ledger of what was read.
+
+    Args:
+        path: `diabetic_data.parquet` or `diabetic_data.csv`, or the folder that holds one of them.
+
+    Returns:
+        Tables with patients, visits, diagnoses, medications and measurements; every assumption is in
+        `tables.source.assumptions`. In the ledger a code is a diagnosis field, so that missing ones are
+        counted.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: an unreadable, empty or foreign file: missing columns or unexpected values, all listed.
+    """
+    encounters = _read_encounters(Path(path))
+    visits = encounters.select(
+        pl.col("encounter_id").alias("visit_id"),
+        pl.col("patient_nbr").alias("patient_id"),
+        pl.col("order"),
+        pl.col("time_in_hospital").cast(pl.Int32).alias("length_of_stay"),
+        pl.lit("inpatient").alias("visit_type"),
+        ((pl.col("low") + pl.col("high")) / 2 * _DAYS_PER_YEAR).cast(pl.Int32).alias("age_days"),
+        ((pl.col("high") - pl.col("low")) * _DAYS_PER_YEAR).cast(pl.Int32).alias("age_precision_days"),
+        pl.col("discharge_disposition_id")
+        .replace_strict(
+            {str(number): name for name, numbers in _DISPOSITIONS.items() for number in numbers},
+            default=None,
+            return_dtype=pl.String,
+        )
+        .alias("discharge_disposition"),
+        (pl.col("readmitted") == "<30").alias("readmitted_30d"),
+    )
+    patients = encounters.group_by(patient_id="patient_nbr", maintain_order=True).agg(
+        pl.col("gender").str.to_lowercase().drop_nulls().first().alias("sex"),
+        pl.col("race").drop_nulls().first(),
+    )
+    fields = _long(encounters, _DIAGNOSES).with_columns(
+        code_system=pl.lit("ICD9CM"),
+        code=normalise_icd9(pl.col("published")),
+        priority=pl.col("column").str.strip_prefix("diag_").cast(pl.Int32),
+    )
+    drugs = _long(encounters, DRUGS).filter(pl.col("published") != "No")
+    bands = _long(encounters, tuple(_BANDS)).filter(pl.col("published") != "None")
+    tables = EhrTables(
+        patients=_complete("patients", patients),
+        visits=_complete("visits", visits),
+        diagnoses=_complete("diagnoses", fields.drop_nulls("code")),
+        medications=_complete(
+            "medications",
+            drugs.with_columns(code_system=pl.lit("name"), code="column", ingredient="column"),
+        ),
+        measurements=_complete(
+            "measurements",
+            bands.with_columns(
+                code_system=pl.lit("name"),
+                code=pl.col("column").replace_strict(_BANDS) + " " + pl.col("published"),
+            ),
+        ),
+        source=EhrSource("diabetes130", has_dates=False, age_precision="ten-year bands", assumptions=ASSUMPTIONS),
+    )
+    missing = fields["published"].null_count()
+    ledger = Ledger.start("read diabetes130", patients=patients.height, visits=visits.height, codes=fields.height)
+    ledger.leave("missing_code", "diagnosis field without a code", codes=missing)
+    ledger.leave("not_icd9", "text that is no ICD-9-CM code", codes=fields["code"].null_count() - missing)
+    ledger.check(patients=tables.patients.height, visits=tables.visits.height, codes=tables.diagnoses.height)
+    return tables, ledger
+
+
+def _read_encounters(path: Path) -> pl.DataFrame:
+    """The file's rows in time order within the patient, with `order` and the band's `low` and `high` age."""
+    rule = f"diabetes130 is read from {' or '.join(FILE_NAMES)}"
+    if path.is_dir():
+        found = [path / name for name in FILE_NAMES if (path / name).is_file()]
+        if not found:
+            raise FileNotFoundError(f"{rule}: got {path}, which holds neither; give the file or its folder")
+        path = found[0]
+    if not path.is_file():
+        raise FileNotFoundError(f"{rule}: got {path}, which is not there; give the file or its folder")
+    try:
+        rows = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
+    except (pl.exceptions.PolarsError, OSError):
+        raise ValueError(f"{rule}: got {path}, which is empty or damaged; download it again") from None
+    columns = [*_ALLOWED, *_DIAGNOSES]
+    faults = [f"column {column} is missing" for column in columns if column not in rows.columns]
+    faults += [
+        f"column {column} must be text as published, is {rows.schema[column]}"
+        for column in columns
+        if column in rows.columns and rows.schema[column] != pl.String
+    ]
+    if not faults:
+        rows = rows.select(pl.col(columns).str.strip_chars().replace(["?", ""], None))
+        counts = rows.select(
+            *(
+                (~pl.col(c).str.contains(f"^(?:{allowed})$")).fill_null(c in _NEVER_UNKNOWN).sum()
+                for c, allowed in _ALLOWED.items()
+            ),
+            pl.col("encounter_id").is_duplicated().sum().alias("twice"),
+        ).row(0, named=True)
+        faults += ["the file has no rows"] * rows.is_empty()
+        faults += [f"encounter_id is there more than once in {twice:,} rows"] if (twice := counts.pop("twice")) else []
+        faults += [f"column {column} has unexpected values in {n:,} rows" for column, n in counts.items() if n]
+    if faults:
+        raise ValueError(
+            f"{rule}, with its columns as published: got {path} with {len(faults)} fault(s):\n  - "
+            + "\n  - ".join(faults)
+            + "\ngive the file of UCI data set 296, unchanged"
+        )
+    return (
+        rows.with_columns(pl.col("gender").replace("Unknown/Invalid", None))
+        .sort(pl.col("encounter_id").cast(pl.Int64))
+        .with_columns(
+            pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("patient_nbr").alias("order"),
+            pl.col("age").str.extract(r"\[(\d+)-").cast(pl.Int32).alias("low"),
+            pl.col("age").str.extract(r"-(\d+)\)").cast(pl.Int32).alias("high"),
+        )
+    )
+
+
+def _long(encounters: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
+    """One row per encounter and column: patient_id, visit_id, column, published."""
+    return encounters.select(
+        pl.col("patient_nbr").alias("patient_id"), pl.col("encounter_id").alias("visit_id"), *columns
+    ).unpivot(columns, index=["patient_id", "visit_id"], variable_name="column", value_name="published")
+
+
+def _complete(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """The table with exactly the schema's columns; what the source does not say is null."""
+    return frame.select(
+        pl.col(column) if column in frame.columns else pl.lit(None, dtype).alias(column)
+        for column, dtype in SCHEMAS[name].items()
+    )

@@ -1,0 +1,221 @@
+"""Tables of mean (standard deviation) over replicates, made from results alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import polars as pl
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from medbert_jax.evaluation.results import check_one_dataset
+
+BACKBONE_ORDER = ("age_band", "logistic_regression", "none", "untrained", "pretrained")
+"""Backbones from the humblest to the one under test; others follow in alphabetical order."""
+
+LOWER_IS_BETTER = ("brier", "log_loss", "expected_calibration_error")
+"""Metrics whose best cell is the smallest."""
+
+MISSING = "–"
+"""What an empty cell, or the standard deviation of one replicate, shows."""
+
+_BLOCK = ["experiment", "cohort"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Mean and sample standard deviation over `replicates` runs; `text` is how it is printed."""
+
+    mean: float
+    standard_deviation: float | None
+    replicates: int
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ResultsTable:
+    """One cohort's block: `cells[row][column]`, None where nothing was run."""
+
+    title: str
+    row_headers: tuple[str, ...]
+    columns: tuple[str, ...]
+    row_names: tuple[tuple[str, ...], ...]
+    cells: tuple[tuple[Cell | None, ...], ...]
+    note: str
+
+
+def auroc_table(
+    results: pl.DataFrame,
+    *,
+    metric: str = "auroc",
+    split: str = "test",
+    experiment: str | None = None,
+    backbone_order: Sequence[str] = BACKBONE_ORDER,
+) -> list[ResultsTable]:
+    """For every cohort a block: rows backbone × head, columns training sizes, cells "0.665 (0.004)".
+
+    The best mean of each column, and what prints alike, is marked. `results` come from `read_results`.
+    ValueError when nothing matches, when one cohort mixes datasets, or a replicate was run twice.
+    """
+    chosen = _choose(results, metric, split, experiment)
+    tables = []
+    for block, runs in _blocks(chosen):
+        order = {name: i for i, name in enumerate(backbone_order)}
+        names = sorted(
+            runs.select("backbone", "head").unique().iter_rows(),
+            key=lambda name: (order.get(name[0], len(order)), name),
+        )
+        sign = -1 if metric in LOWER_IS_BETTER else 1
+        title, measure = _title(block, chosen), f"{split} {metric}"
+        tables.append(_table(title, ["backbone", "head"], names, runs, measure, sign))
+    return tables
+
+
+def paired_table(
+    results: pl.DataFrame,
+    *,
+    backbone: str = "pretrained",
+    reference: str = "untrained",
+    metric: str = "auroc",
+    split: str = "test",
+    experiment: str | None = None,
+) -> list[ResultsTable]:
+    """For every cohort a block: rows heads, columns training sizes, cells backbone − reference.
+
+    The difference is taken within each replicate (same training patients), then mean and sample standard
+    deviation over replicates: "+0.022 (0.004)". Runs without their partner are left out and counted in the
+    note. ValueError as in `auroc_table`, and when no run has a partner.
+    """
+    chosen = _choose(results, metric, split, experiment)
+    pair = [*_BLOCK, "head", "train_size", "train_size_name", "replicate"]
+    ours, theirs = (chosen.filter(pl.col("backbone") == name).select(*pair, "value") for name in (backbone, reference))
+    paired = ours.join(theirs, on=pair, suffix="_reference").with_columns(
+        value=pl.col("value") - pl.col("value_reference")
+    )
+    if not paired.height:
+        raise ValueError(
+            "a paired table needs both backbones run on the same head, training size and replicate: "
+            f"got {ours.height} runs of {backbone}, {theirs.height} of {reference}, none in common; "
+            "run the missing backbone, or name the two that were run"
+        )
+    alone = pl.concat([ours, theirs]).join(paired, on=pair, how="anti")
+    tables = []
+    for block, runs in _blocks(paired):
+        heads = sorted(runs.select("head").unique().iter_rows())
+        measure = f"{split} {metric}, {backbone} − {reference}"
+        count = alone.join(runs.select(_BLOCK).unique(), on=_BLOCK, how="semi").height
+        if count:
+            measure += f" ({count} runs without a partner left out)"
+        tables.append(_table(_title(block, paired), ["head"], heads, runs, measure, sign=0))
+    return tables
+
+
+def to_markdown(tables: Sequence[ResultsTable]) -> str:
+    """GitHub markdown of the blocks, one under the other, best cells bold."""
+    blocks = []
+    for table in tables:
+        lines = [
+            [*table.row_headers, *table.columns],
+            ["---"] * len(table.row_headers) + ["---:"] * len(table.columns),
+        ]
+        for names, cells in zip(table.row_names, table.cells, strict=True):
+            marked = [MISSING if c is None else f"**{c.text}**" if c.best else c.text for c in cells]
+            lines.append([*names, *marked])
+        rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        blocks.append(f"### {table.title}\n\n{rows}\n\n{table.note}\n")
+    return "\n".join(blocks)
+
+
+def print_tables(tables: Sequence[ResultsTable], console: Console | None = None) -> None:
+    """Print the blocks to the terminal, best cells bold."""
+    console = console or Console()
+    for table in tables:
+        # Text and not str: names are shown as they are, never read as console markup.
+        rendered = Table(title=Text(table.title), caption=Text(table.note), box=box.SIMPLE_HEAD)
+        for header in table.row_headers:
+            rendered.add_column(Text(header))
+        for column in table.columns:
+            rendered.add_column(Text(column), justify="right", no_wrap=True)
+        for names, cells in zip(table.row_names, table.cells, strict=True):
+            texts = [Text(MISSING) if c is None else Text(c.text, "bold" if c.best else "") for c in cells]
+            rendered.add_row(*map(Text, names), *texts)
+        console.print(rendered)
+
+
+def _choose(results: pl.DataFrame, metric: str, split: str, experiment: str | None) -> pl.DataFrame:
+    chosen = results.filter((pl.col("metric") == metric) & (pl.col("split") == split))
+    if experiment is not None:
+        chosen = chosen.filter(pl.col("experiment") == experiment)
+    if not chosen.height:
+        there = {name: ", ".join(results[name].unique().sort()) for name in ("experiment", "split", "metric")}
+        raise ValueError(
+            "a table needs results to average: "
+            f"got none of metric {metric}, split {split}, experiment {experiment or 'any'}; "
+            f"choose among {'; '.join(f'{name}: {values}' for name, values in there.items())}"
+        )
+    check_one_dataset(chosen)
+    run = [*_BLOCK, "backbone", "head", "train_size_name", "replicate"]
+    repeated = chosen.group_by(run).len().filter(pl.col("len") > 1)
+    if repeated.height:
+        cells = repeated.select(run[:-1]).unique().sort(run[:-1])
+        raise ValueError(
+            "each replicate of a cell must be one run, or the standard deviation means nothing: "
+            f"got several for {'; '.join(' '.join(cell) for cell in cells.iter_rows())}; "
+            "give runs of other configurations another experiment, backbone or head name, or their own folder"
+        )
+    # Sums depend on their order in the last bit; sorted, the table does not depend on the order of files.
+    return chosen.sort(run)
+
+
+def _blocks(runs: pl.DataFrame):
+    return sorted(runs.partition_by(_BLOCK, as_dict=True).items())
+
+
+def _title(block: tuple[str, str], runs: pl.DataFrame) -> str:
+    experiment, cohort = block
+    return cohort if runs["experiment"].n_unique() == 1 else f"{experiment}: {cohort}"
+
+
+def _table(title, row_headers, names, runs, measure, sign) -> ResultsTable:
+    """Build one block; sign 1 or −1 marks the largest or smallest of a column, 0 prints differences."""
+    cell = [*row_headers, "train_size_name"]
+    usual = runs.group_by(cell).len()["len"].max()
+    value = pl.col("value")
+    summary = runs.group_by(cell).agg(value.mean().alias("mean"), value.std(ddof=1).alias("sd"), pl.len())
+    found = {}
+    for *key, mean, deviation, replicates in summary.iter_rows():
+        signed = f"{mean:+z.3f}".replace("-", "−")  # z: no minus before a zero
+        number = signed if sign == 0 else f"{mean:.3f}"
+        text = f"{number} ({MISSING if deviation is None else f'{deviation:.3f}'})"
+        if replicates < usual:
+            text += f" [{replicates}]"
+        found[tuple(key)] = Cell(mean, deviation, replicates, text)
+    sizes = (
+        runs.group_by("train_size_name")
+        .agg(low=pl.col("train_size").min(), high=pl.col("train_size").max())
+        .sort("high", "train_size_name")
+    )
+    columns, rows = [], [[] for _ in names]
+    for size, low, high in sizes.iter_rows():
+        patients = f"{low:,}" if low == high else f"{low:,}–{high:,}"
+        columns.append(f"{int(size):,}" if size.isdecimal() else f"{size} ({patients})")
+        column = [found.get((*name, size)) for name in names]
+        best = max((sign * c.mean for c in column if c is not None), default=0.0)
+        for row, c in zip(rows, column, strict=True):
+            # What prints like the best is marked too: the third decimal is all a reader sees.
+            is_best = sign != 0 and c is not None and f"{sign * c.mean:.3f}" == f"{best:.3f}"
+            row.append(Cell(c.mean, c.standard_deviation, c.replicates, c.text, True) if is_best else c)
+    spread = "mean (sample standard deviation)"
+    fewer = ", fewer where [n] says so" if any(c.replicates < usual for c in found.values()) else ""
+    replicates = f"{usual} replicate{'s' if usual > 1 else ''}{fewer}"
+    note = f"{measure}: {spread} over {replicates}; columns: training patients."
+    return ResultsTable(
+        title=title,
+        row_headers=tuple(row_headers),
+        columns=tuple(columns),
+        row_names=tuple(tuple(part.replace("_", " ") for part in name) for name in names),
+        cells=tuple(map(tuple, rows)),
+        note=note,
+    )

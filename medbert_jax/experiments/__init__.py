@@ -1,0 +1,1 @@
+"""Experiments as enumerations of run specs."""

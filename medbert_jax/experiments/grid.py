@@ -1,0 +1,62 @@
+"""A grid of fine-tuning runs and the baselines beside them, as a plain enumeration."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from medbert_jax.training.config import FinetuneConfig
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """One logistic regression on one training subset of one cohort."""
+
+    dataset: str = ""
+    """Directory of the cohort dataset."""
+    results: str = "results"
+    """Folder of the results and predictions."""
+    experiment: str = "finetune"
+    """Name under which the results are filed."""
+    features: Literal["codes", "age", "codes+age"] = "codes"
+    """Multi-hot codes, the ten-year age band, or both."""
+    train_size: int = 0
+    """Training patients; 0 takes all."""
+    replicate: int = 0
+    """Chooses the training subset."""
+
+
+@dataclass(frozen=True)
+class GridConfig:
+    """Every combination of cohort, training size, replicate, backbone and head, with the baselines beside them."""
+
+    datasets: tuple[str, ...] = ()
+    """Directories of the cohort datasets."""
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    """What all fine-tuning runs share."""
+    train_sizes: tuple[int, ...] = (300, 1000, 3000, 0)
+    """Training patients; 0 takes all."""
+    replicates: int = 5
+    backbones: tuple[Literal["pretrained", "untrained"], ...] = ("untrained", "pretrained")
+    heads: tuple[Literal["feed_forward", "gru", "bi_gru"], ...] = ("feed_forward", "bi_gru")
+    baselines: tuple[Literal["codes", "age", "codes+age"], ...] = ("age", "codes")
+
+    def runs(self) -> Iterator[FinetuneConfig | BaselineConfig]:
+        """The runs, cheapest sizes first, baselines before the models that have to beat them."""
+        common = self.finetune
+        for train_size in self.train_sizes:
+            for dataset in self.datasets:
+                for replicate in range(self.replicates):
+                    for features in self.baselines:
+                        yield BaselineConfig(
+                            dataset, common.results, common.experiment, features, train_size, replicate
+                        )
+                    for kind in self.heads:
+                        for backbone in self.backbones:
+                            yield replace(
+                                common,
+                                dataset=dataset,
+                                backbone=backbone,
+                                head=replace(common.head, kind=kind),
+                                train_size=train_size,
+                                replicate=replicate,
+                            )

@@ -1,0 +1,1 @@
+"""Flax modules. They know nothing of files, cohorts or training."""

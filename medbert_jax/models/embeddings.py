@@ -1,0 +1,54 @@
+"""Input of Med-BERT: code + visit + serialization embeddings, LayerNorm, dropout (paper, Methods and Fig. 2)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.dropout import dropout
+
+
+class Embeddings(nnx.Module):
+    """Three tables, summed and normalised. No age and no time: the model knows only order."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        normal = nnx.initializers.truncated_normal(config.initializer_range)
+
+        def table(rows: int) -> nnx.Param:
+            return nnx.Param(normal(rngs.params(), (rows, config.hidden_size), jnp.float32))
+
+        self.config = config
+        self.code_table = table(config.vocabulary_size)
+        self.visit_table = table(config.max_visits)
+        self.serialization_table = table(config.max_length)
+        self.layer_norm = layer_norm(config, rngs)
+
+    def __call__(self, batch: dict[str, jax.Array], *, key: jax.Array | None) -> jax.Array:
+        """Vectors (B, L, D) in compute_dtype. Ids are clipped to the tables: the host must have checked them."""
+        config = self.config
+        # Paper: rank of the code within its visit. Released code: absolute position over the flat sequence.
+        places_BL = batch["serialization_ids" if config.serialization == "rank" else "positions"]
+        if config.los_pooling == "sum_with_padding":
+            # Released code: padding has positions too, those of the row, and here its outputs count.
+            slots_BL = batch["patient_slots"]
+            row_BL = jax.lax.broadcasted_iota(places_BL.dtype, places_BL.shape, 1)
+            places_BL = jnp.where(slots_BL > 0, places_BL, row_BL)
+        summed_BLD = (
+            jnp.take(self.code_table[...], batch["code_ids"], axis=0, mode="clip")
+            + jnp.take(self.visit_table[...], batch["visit_ids"], axis=0, mode="clip")
+            + jnp.take(self.serialization_table[...], places_BL, axis=0, mode="clip")
+        )
+        return dropout(self.layer_norm(summed_BLD).astype(config.compute_dtype), config.dropout, key)
+
+
+def layer_norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """A LayerNorm over the hidden axis, in float32 whatever the input, with the two-pass variance."""
+    return nnx.LayerNorm(
+        config.hidden_size,
+        epsilon=config.layer_norm_epsilon,
+        dtype=jnp.float32,
+        use_fast_variance=False,
+        rngs=rngs,
+    )

@@ -1,0 +1,121 @@
+"""The encoder: post-LayerNorm transformer layers, attention kept within each patient (paper, Methods)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.dropout import dropout
+from medbert_jax.models.embeddings import layer_norm
+
+BLOCKED = -1e9
+"""Added to the score of a pair that may not attend: its probability is exactly 0, yet nothing is infinite."""
+
+
+class Encoder(nnx.Module):
+    """The layers under the names layer_0, layer_1, … (string keys survive a checkpoint, list indices do not)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        for index in range(config.layers):
+            setattr(self, f"layer_{index}", EncoderLayer(config, rngs=rngs))
+
+    def __call__(
+        self,
+        hidden_BLD: jax.Array,
+        slots_BL: jax.Array,
+        *,
+        key: jax.Array | None,
+        capture: Sequence[str] = (),
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Outputs (B, L, D) and what was asked for: layers (N, B, L, D), attention (N, B, H, L, L) before dropout."""
+        bias_B1LL = attention_bias(slots_BL, padding_reads=self.config.los_pooling == "sum_with_padding")
+        keys = [None] * self.config.layers if key is None else jax.random.split(key, self.config.layers)
+        layers, attention = [], []
+        for index in range(self.config.layers):
+            layer = getattr(self, f"layer_{index}")
+            hidden_BLD, attention_BHLL = layer(hidden_BLD, bias_B1LL, key=keys[index])
+            layers.append(hidden_BLD)
+            attention.append(attention_BHLL)
+        captured = {"layers": layers, "attention": attention}
+        return hidden_BLD, {name: jnp.stack(captured[name]) for name in captured if name in capture}
+
+
+class EncoderLayer(nnx.Module):
+    """Self-attention and feed-forward, each followed by dropout, the residual sum and LayerNorm, as in BERT."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        width = config.hidden_size
+        self.config = config
+        self.query = linear(config, width, width, rngs)
+        self.key = linear(config, width, width, rngs)
+        self.value = linear(config, width, width, rngs)
+        self.output = linear(config, width, width, rngs)
+        self.attention_layer_norm = layer_norm(config, rngs)
+        self.feed_forward_in = linear(config, width, config.feed_forward_size, rngs)
+        self.feed_forward_out = linear(config, config.feed_forward_size, width, rngs)
+        self.feed_forward_layer_norm = layer_norm(config, rngs)
+
+    def __call__(
+        self, hidden_BLD: jax.Array, bias_B1LL: jax.Array, *, key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """The layer's output (B, L, D) and its attention probabilities (B, H, L, L) before dropout."""
+        config = self.config
+        attention_key, output_key, feed_forward_key = (
+            (None, None, None) if key is None else jax.random.split(key, 3)
+        )
+        mixed_BLD, attention_BHLL = self._attend(hidden_BLD, bias_B1LL, attention_key)
+        mixed_BLD = dropout(self.output(mixed_BLD), config.dropout, output_key)
+        hidden_BLD = self._add_and_norm(self.attention_layer_norm, hidden_BLD, mixed_BLD)
+        # The tanh form of gelu, which is the one of the original's TensorFlow code.
+        inner_BLF = jax.nn.gelu(self.feed_forward_in(hidden_BLD), approximate=True)
+        inner_BLD = dropout(self.feed_forward_out(inner_BLF), config.dropout, feed_forward_key)
+        return self._add_and_norm(self.feed_forward_layer_norm, hidden_BLD, inner_BLD), attention_BHLL
+
+    def _attend(self, hidden_BLD: jax.Array, bias_B1LL: jax.Array, key: jax.Array | None):
+        config = self.config
+        rows, length, width = hidden_BLD.shape
+        heads_shape = (rows, length, config.heads, width // config.heads)
+        query_BLHK, key_BLHK, value_BLHK = (
+            project(hidden_BLD).reshape(heads_shape) for project in (self.query, self.key, self.value)
+        )
+        query_BLHK *= jnp.asarray(heads_shape[-1] ** -0.5, query_BLHK.dtype)
+        scores_BHLL = jnp.einsum("BQHK,BSHK->BHQS", query_BLHK, key_BLHK, preferred_element_type=jnp.float32)
+        attention_BHLL = jax.nn.softmax(scores_BHLL + bias_B1LL, axis=-1)
+        dropped_BHLL = dropout(attention_BHLL, config.attention_dropout, key).astype(hidden_BLD.dtype)
+        mixed_BLHK = jnp.einsum("BHQS,BSHK->BQHK", dropped_BHLL, value_BLHK)
+        return mixed_BLHK.reshape(hidden_BLD.shape), attention_BHLL
+
+    def _add_and_norm(self, norm: nnx.LayerNorm, residual_BLD: jax.Array, update_BLD: jax.Array) -> jax.Array:
+        # The sum is kept in float32 until it is normalised.
+        summed_BLD = residual_BLD.astype(jnp.float32) + update_BLD.astype(jnp.float32)
+        return norm(summed_BLD).astype(self.config.compute_dtype)
+
+
+def attention_bias(slots_BL: jax.Array, *, padding_reads: bool = False) -> jax.Array:
+    """What is added to the scores, (B, 1, L, L) float32: 0 where a slot may read another, else BLOCKED.
+
+    A slot reads the slots of its own patient, and `patient_slots > 0` alone says what is a patient's: the code id
+    plays no part, so a masked slot of `released_code` (id 0) is read as any other. Empty slots read nothing real
+    and nobody reads them; with `padding_reads` they read the row's patients, as padding does in the released code.
+    """
+    query_B1L1, source_B11L = slots_BL[:, None, :, None], slots_BL[:, None, None, :]
+    allowed_B1LL = query_B1L1 == source_B11L
+    if padding_reads:
+        allowed_B1LL |= query_B1L1 == 0
+    return jnp.where(allowed_B1LL & (source_B11L > 0), 0.0, BLOCKED).astype(jnp.float32)
+
+
+def linear(config: ModelConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
+    """A dense layer with bias, started as BERT's, computing in compute_dtype on float32 parameters."""
+    return nnx.Linear(
+        inputs,
+        outputs,
+        kernel_init=nnx.initializers.truncated_normal(config.initializer_range),
+        dtype=jnp.dtype(config.compute_dtype),
+        rngs=rngs,
+    )

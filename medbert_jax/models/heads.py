@@ -1,0 +1,81 @@
+"""The two pretraining heads, BERT's pooler, and the ways to go from a row's slots to its patients."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.embeddings import layer_norm
+from medbert_jax.models.encoder import linear
+
+
+class MaskedCodeHead(nnx.Module):
+    """Dense, gelu and LayerNorm, then the code table itself as decoder, with a bias of its own (as BERT's MLM)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dense = linear(config, config.hidden_size, config.hidden_size, rngs)
+        self.layer_norm = layer_norm(config, rngs)
+        self.bias = nnx.Param(jnp.zeros((config.vocabulary_size,), jnp.float32))
+
+    def __call__(self, states_XMD: jax.Array, code_table_VD: jax.Array) -> jax.Array:
+        """Logits (…, M, V) in float32 of states (…, M, D)."""
+        states_XMD = self.layer_norm(jax.nn.gelu(self.dense(states_XMD), approximate=True))
+        logits_XMV = jnp.einsum(
+            "...D,VD->...V",
+            states_XMD.astype(self.dense.dtype),
+            code_table_VD.astype(self.dense.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return logits_XMV + jnp.expand_dims(self.bias[...], range(logits_XMV.ndim - 1))
+
+
+class Pooler(nnx.Module):
+    """BERT's pooler: dense and tanh."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dense = linear(config, config.hidden_size, config.hidden_size, rngs)
+
+    def __call__(self, first_BPD: jax.Array) -> jax.Array:
+        """Pooled vectors (B, P, D) of the patients' first codes."""
+        return jnp.tanh(self.dense(first_BPD))
+
+
+class ProlongedLosHead(nnx.Module):
+    """One dense layer from a patient's vector to the logits of prolonged LOS, in float32."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dense = nnx.Linear(
+            config.hidden_size,
+            config.los_logits,
+            kernel_init=nnx.initializers.truncated_normal(config.initializer_range),
+            dtype=jnp.float32,
+            rngs=rngs,
+        )
+
+    def __call__(self, patients_BPD: jax.Array) -> jax.Array:
+        """Logits (B, P, 2)."""
+        return self.dense(patients_BPD)
+
+
+def masked_sum(hidden_BLD: jax.Array, slots_BL: jax.Array, patients: int) -> jax.Array:
+    """Sum of each patient's outputs, (B, P, D) float32; 0 for a place of the row that no patient takes."""
+    places_P = jnp.arange(1, patients + 1, dtype=slots_BL.dtype)
+    member_BLP = (slots_BL[:, :, None] == places_P[None, None, :]).astype(hidden_BLD.dtype)
+    return jnp.einsum(
+        "BLP,BLD->BPD",
+        member_BLP,
+        hidden_BLD,
+        precision=jax.lax.Precision.HIGHEST,  # a float32 sum, also where the hardware would multiply in TF32
+        preferred_element_type=jnp.float32,
+    )
+
+
+def first_states(hidden_BLD: jax.Array, slots_BL: jax.Array, patients: int) -> jax.Array:
+    """Output of each patient's first slot, (B, P, D); 0 for a place of the row that no patient takes."""
+    places_P = jnp.arange(1, patients + 1, dtype=slots_BL.dtype)
+    member_BPL = slots_BL[:, None, :] == places_P[None, :, None]
+    first_BP = jnp.argmax(member_BPL, axis=-1)
+    states_BPD = jnp.take_along_axis(hidden_BLD, first_BP[:, :, None], axis=1)
+    return jnp.where(member_BPL.any(axis=-1)[:, :, None], states_BPD, jnp.zeros((), hidden_BLD.dtype))

@@ -1,0 +1,179 @@
+"""Med-BERT behind functions on plain dictionaries of arrays.
+
+Dimensions: B rows, L slots per row, P patients per row, M masked codes, D hidden, H heads, V vocabulary, N layers.
+
+A batch is a dictionary of int32 arrays (B, L): `code_ids`, `visit_ids`, `serialization_ids`, `positions` (place of
+the code in its patient's sequence, from 0) and `patient_slots` (0 = empty slot, 1 … P = which patient of the row).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+from flax import nnx
+
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.embeddings import Embeddings
+from medbert_jax.models.encoder import Encoder
+from medbert_jax.models.heads import MaskedCodeHead, Pooler, ProlongedLosHead, first_states, masked_sum
+
+if TYPE_CHECKING:
+    from jaxtyping import Array, Float, Int, Key
+
+Params = dict[str, Any]
+"""Nested dictionaries with string keys; the leaves are arrays."""
+
+CAPTURES = ("embeddings", "attention", "layers")
+"""What `apply` can hand out beside the hidden states."""
+
+
+def init(config: ModelConfig, key: Key[Array, ""]) -> Params:
+    """Fresh float32 parameters: embeddings, encoder, masked_code_head, prolonged_los_head and, if asked for, pooler.
+
+    Tables and kernels are truncated normals, biases 0, LayerNorm 1 and 0. Can be traced, so `jax.eval_shape` and
+    `jax.jit(..., out_shardings=...)` give shapes and sharded parameters without a whole copy anywhere.
+    """
+    modules = {
+        "embeddings": Embeddings,
+        "encoder": Encoder,
+        "masked_code_head": MaskedCodeHead,
+        "prolonged_los_head": ProlongedLosHead,
+    } | ({"pooler": Pooler} if config.pooler else {})
+    keys = jax.random.split(key, 5)
+    return {
+        name: unbind(module(config, rngs=nnx.Rngs(params=keys[index])))
+        for index, (name, module) in enumerate(modules.items())
+    }
+
+
+def apply(
+    params: Params,
+    batch: dict[str, Int[Array, "B L"]],
+    *,
+    config: ModelConfig,
+    key: Key[Array, ""] | None = None,
+    capture: Sequence[str] = (),
+) -> tuple[Float[Array, "B L D"], dict[str, Array]]:
+    """Hidden states (B, L, D) in compute_dtype, and what `capture` names.
+
+    `key=None` means no dropout. Captured: `embeddings` (B, L, D), `layers` (N, B, L, D) and `attention`
+    (N, B, H, L, L; probabilities before dropout). States of empty slots are finite and mean nothing. Raises
+    ValueError for a name that can't be captured. Only the embeddings and encoder parameters are read.
+    """
+    if unknown := sorted(set(capture) - set(CAPTURES)):
+        raise ValueError(
+            f"capture must be among {', '.join(CAPTURES)}: got {', '.join(unknown)}; leave it out"
+        )
+    embeddings_key, encoder_key = (None, None) if key is None else jax.random.split(key)
+    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, key=embeddings_key)
+    encoder = bind(params["encoder"], Encoder, config)
+    hidden_BLD, out = encoder(embeddings_BLD, batch["patient_slots"], key=encoder_key, capture=capture)
+    if "embeddings" in capture:
+        out["embeddings"] = embeddings_BLD
+    return hidden_BLD, out
+
+
+def masked_code_logits(
+    params: Params, states_XMD: Float[Array, "*X M D"], *, config: ModelConfig
+) -> Float[Array, "*X M V"]:
+    """Logits over the vocabulary, float32, of hidden states that were already gathered at the masked slots."""
+    head = bind(params["masked_code_head"], MaskedCodeHead, config)
+    return head(states_XMD, params["embeddings"]["code_table"])
+
+
+def prolonged_los_logits(
+    params: Params,
+    hidden_BLD: Float[Array, "B L D"],
+    batch: dict[str, Int[Array, "B L"]],
+    *,
+    config: ModelConfig,
+    patients: int,
+) -> Float[Array, "B P 2"]:
+    """Logits of "some visit lasted more than 7 days" per patient of each row, float32; `patients` is P.
+
+    A place of the row that no patient takes gets a logit too, which means nothing. Raises ValueError for the sum
+    with padding over rows of several patients: padding belongs to none of them.
+    """
+    slots_BL = batch["patient_slots"]
+    match config.los_pooling:
+        case "sum":  # Paper: the outputs of all codes are summed.
+            patients_BPD = masked_sum(hidden_BLD, slots_BL, patients)
+        case "first":  # Released code: BERT's pooled first token.
+            patients_BPD = pooled_first_code(params, hidden_BLD, batch, config=config, patients=patients)
+        case _:  # Released code, the other script: the sum over the whole row, a length signal.
+            if patients != 1:
+                raise ValueError(
+                    "los_pooling sum_with_padding needs rows of one patient each: "
+                    f"got {patients} patients per row; put one patient in a row or use los_pooling sum"
+                )
+            patients_BPD = hidden_BLD.sum(axis=1, keepdims=True, dtype="float32")
+    return bind(params["prolonged_los_head"], ProlongedLosHead, config)(patients_BPD)
+
+
+def pooled_first_code(
+    params: Params,
+    hidden_BLD: Float[Array, "B L D"],
+    batch: dict[str, Int[Array, "B L"]],
+    *,
+    config: ModelConfig,
+    patients: int,
+) -> Float[Array, "B P D"]:
+    """BERT's pooled output of each patient's first code; needs `config.pooler`."""
+    first_BPD = first_states(hidden_BLD, batch["patient_slots"], patients)
+    return bind(params["pooler"], Pooler, config)(first_BPD)
+
+
+def parameter_axes(config: ModelConfig) -> Params:
+    """Logical axis names of every parameter, in the structure of `init`; the leaves are tuples of names.
+
+    On a mesh "vocabulary" goes to "model" and everything else is replicated.
+    """
+
+    def dense(inputs: str, outputs: str) -> Params:
+        return {"kernel": (inputs, outputs), "bias": (outputs,)}
+
+    norm = {"scale": ("hidden",), "bias": ("hidden",)}
+    layer = {
+        "query": dense("hidden", "heads"),
+        "key": dense("hidden", "heads"),
+        "value": dense("hidden", "heads"),
+        "output": dense("heads", "hidden"),
+        "attention_layer_norm": norm,
+        "feed_forward_in": dense("hidden", "feed_forward"),
+        "feed_forward_out": dense("feed_forward", "hidden"),
+        "feed_forward_layer_norm": norm,
+    }
+    axes = {
+        "embeddings": {
+            "code_table": ("vocabulary", "hidden"),
+            "visit_table": ("visits", "hidden"),
+            "serialization_table": ("positions", "hidden"),
+            "layer_norm": norm,
+        },
+        "encoder": {f"layer_{index}": layer for index in range(config.layers)},
+        "masked_code_head": {
+            "dense": dense("hidden", "hidden_out"),
+            "layer_norm": norm,
+            "bias": ("vocabulary",),
+        },
+        "prolonged_los_head": {"dense": dense("hidden", "logits")},
+    }
+    return axes | ({"pooler": {"dense": dense("hidden", "hidden_out")}} if config.pooler else {})
+
+
+def bind(params: Params, module_class: type[nnx.Module], *configs: Any) -> nnx.Module:
+    """The module with these parameters; called inside the traced function, so that it costs nothing per step."""
+    return nnx.merge(_structure(module_class, *configs), nnx.State(params))
+
+
+def unbind(module: nnx.Module) -> Params:
+    """The module's parameters as plain nested dictionaries."""
+    return nnx.to_pure_dict(nnx.split(module)[1])
+
+
+@functools.lru_cache(maxsize=64)
+def _structure(module_class: type[nnx.Module], *configs: Any) -> nnx.GraphDef:
+    return nnx.split(nnx.eval_shape(lambda: module_class(*configs, rngs=nnx.Rngs(0))))[0]

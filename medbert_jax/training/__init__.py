@@ -1,0 +1,1 @@
+"""Losses, optimizer, masking inside jit, sharding, steps, checkpoints."""

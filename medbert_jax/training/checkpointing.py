@@ -1,0 +1,202 @@
+"""Steps of a run: saved from any mesh, restored onto any other, verified first.
+
+A step folder is steps/000123/ with the Orbax items params, opt_state and progress, and MANIFEST.json, which
+comes last.
+"""
+
+import json
+import math
+import os
+import shutil
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import SingleDeviceSharding
+
+from medbert_jax.training.manifest import (
+    CheckpointError,
+    commit_step,
+    committed_steps,
+    read_manifest,
+    step_folder,
+    uncommit_step,
+    verify_step,
+)
+from medbert_jax.training.merging import differences, leaf_shapes
+from medbert_jax.training.run_directory import RunDirectory
+
+
+class Restored(NamedTuple):
+    """What a step holds."""
+
+    params: dict
+    opt_state: object
+    """As in training; None when only the parameters were asked for."""
+    progress: dict
+    """The JSON data given to `save_step`."""
+
+
+def save_step(
+    run: RunDirectory,
+    step: int,
+    *,
+    params: dict,
+    opt_state: object,
+    progress: dict,
+    metric: float | None = None,
+    keep_latest: int = 3,
+) -> Path:
+    """Write a step, commit it, delete what is no longer kept. Every process of the run calls this.
+
+    Arrays may be sharded over any mesh and are stored whole, with the shape they have. `opt_state` may be
+    None where nothing will be continued from. `progress` is JSON data. `metric`: higher is better, NaN
+    counts as none. Kept are the `keep_latest` newest steps and the best one by metric. A damaged step that
+    is not earlier than this one (a resume fell back behind it) is moved aside to NAME.damaged. Returns the
+    step folder. Raises CheckpointError when the run holds an intact step that is not earlier, and when the
+    write fails; earlier steps stay as they are.
+    """
+    if keep_latest < 1:
+        raise CheckpointError(f"the latest step is always kept: got keep_latest {keep_latest}; use 1 or more")
+    json.dumps(progress)  # raises before anything is written
+    folder, primary = step_folder(run.path, step), jax.process_index() == 0
+    items = {"params": params} | ({} if opt_state is None else {"opt_state": opt_state})
+    if primary:
+        _clear_way(run.path, step)
+    try:
+        arguments = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
+        arguments["progress"] = ocp.args.JsonSave(progress)
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+            checkpointer.save(folder, args=ocp.args.Composite(**arguments))
+        if primary:
+            commit_step(
+                run.path,
+                step,
+                metric=None if metric is None or math.isnan(metric) else float(metric),
+                changes=run.changes,
+                arrays={item: leaf_shapes(tree) for item, tree in items.items()},
+            )
+    except Exception as fault:
+        if primary and folder.exists():
+            uncommit_step(folder)
+        raise CheckpointError(
+            f"a step must be written whole: got an error at step {step} of {run.path}: {fault!r}; "
+            f"steps {committed_steps(run.path)} are intact, make room or choose another folder and resume"
+        ) from fault
+    if primary:
+        kept = committed_steps(run.path)
+        for superseded in set(kept) - set(kept[-keep_latest:]) - {best_step(run.path)}:
+            uncommit_step(step_folder(run.path, superseded))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(f"medbert_jax step {step} is committed")
+    return folder
+
+
+def restore_step(run_path: str | Path, step: int, abstract_params: dict, abstract_opt_state=None) -> Restored:
+    """Verify a committed step and load it into the given targets.
+
+    Targets are trees of jax.ShapeDtypeStruct with the shardings of today's mesh, whatever mesh the step was
+    written under; a leaf without a sharding goes to the first local device. Without `abstract_opt_state` the
+    optimizer state is not loaded. Raises CheckpointError for a damaged step, every damaged file named, and
+    for targets unlike what is stored, with a diff.
+    """
+    stored = verify_step(run_path, step).arrays
+    targets = {"params": abstract_params}
+    if abstract_opt_state is not None:
+        targets["opt_state"] = abstract_opt_state
+    lines = []
+    for item, target in targets.items():
+        kinds = {path: (tuple(shape), dtype) for path, (shape, dtype) in stored.get(item, {}).items()}
+        if found := differences(leaf_shapes(target), kinds):
+            lines += [f"  {item}:", *found]
+    if lines:
+        raise CheckpointError(
+            f"a step restores into arrays like those it was saved from: step {step} of {run_path} differs\n"
+            + "\n".join(lines)
+            + "\nuse the configuration of the run, or load its parameters and merge them"
+        )
+    here = SingleDeviceSharding(jax.local_devices()[0])
+
+    def placed(leaf):
+        sharding = getattr(leaf, "sharding", None) or here
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    arguments = {item: ocp.args.StandardRestore(jax.tree.map(placed, target)) for item, target in targets.items()}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        out = checkpointer.restore(
+            step_folder(run_path, step),
+            args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **arguments),
+        )
+    return Restored(out["params"], out.get("opt_state"), out["progress"])
+
+
+def stored_parameters(run_path: str | Path, step: int) -> dict:
+    """The parameters a step holds, as a nested dict of jax.ShapeDtypeStruct without shardings."""
+    tree: dict = {}
+    for path, (shape, dtype) in read_manifest(run_path, step).arrays["params"].items():
+        *parents, name = path.split("/")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[name] = jax.ShapeDtypeStruct(tuple(shape), dtype)
+    return tree
+
+
+def latest_step(run_path: str | Path) -> int | None:
+    """The newest committed step, intact or not; None without steps."""
+    return max(committed_steps(run_path), default=None)
+
+
+def best_step(run_path: str | Path) -> int | None:
+    """The committed step of the highest metric, the earliest of equals; None when no step has one."""
+    best, highest = None, -math.inf
+    for step in committed_steps(run_path):
+        try:
+            metric = read_manifest(run_path, step).metric
+        except CheckpointError:  # a damaged manifest says nothing, and restoring that step raises
+            continue
+        if metric is not None and (best is None or metric > highest):
+            best, highest = step, metric
+    return best
+
+
+def latest_good_step(run_path: str | Path, warn: Callable[[str], object] = warnings.warn) -> int | None:
+    """The newest step whose files are all as they were written; every damaged newer one is told to `warn`.
+
+    None when the run has no committed step. Raises CheckpointError when it has some and none is intact.
+    """
+    faults = []
+    for step in reversed(committed_steps(run_path)):
+        try:
+            verify_step(run_path, step)
+        except CheckpointError as fault:
+            faults.append(str(fault))
+            continue
+        for fault in faults:
+            warn(f"falling back to step {step}: {fault}")
+        return step
+    if faults:
+        raise CheckpointError("a run needs an intact step to go on from: got none\n" + "\n".join(faults))
+    return None
+
+
+def _clear_way(run_path: Path, step: int) -> None:
+    """No intact step may be overwritten or stand after the new one; damaged ones are moved aside."""
+    for later in (number for number in committed_steps(run_path) if number >= step):
+        folder = step_folder(run_path, later)
+        try:
+            verify_step(run_path, later)
+        except CheckpointError:
+            aside = folder.with_name(f"{folder.name}.damaged")
+            shutil.rmtree(aside, ignore_errors=True)
+            os.replace(folder, aside)
+        else:
+            raise CheckpointError(
+                f"the steps of a run ascend: got step {step}, and {run_path} has an intact step {later}; "
+                "resume from that one, or use a new folder"
+            )
+    shutil.rmtree(step_folder(run_path, step), ignore_errors=True)  # what an interrupted save left

@@ -1,0 +1,51 @@
+"""A cohort's training and validation patients, ready for a model or a baseline. The test split is not opened here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.ehr.hashing import patient_hash
+from medbert_jax.training.config import check_dataset
+
+
+@dataclass(frozen=True)
+class CohortData:
+    """What a fine-tuning run may see."""
+
+    name: str
+    metadata: dict
+    vocabulary: Vocabulary
+    train: PatientSequences
+    validation: PatientSequences
+
+
+def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0) -> CohortData:
+    """The cohort with the training subset of this size and replicate; whole sequences."""
+    metadata = read_metadata(dataset)
+    check_dataset(metadata, kind="cohort")
+    train = open_token_store(dataset, "train")
+    return CohortData(
+        metadata["cohort"]["name"],
+        metadata,
+        Vocabulary.read(Path(dataset) / "vocabulary.tsv"),
+        train.take(training_subset(train.patient_id, train_size, replicate)),
+        open_token_store(dataset, "validation"),
+    )
+
+
+def training_subset(patient_ids: np.ndarray, size: int, replicate: int) -> np.ndarray:
+    """Indices of the `size` patients with the lowest hash of this replicate's key; 0 takes all.
+
+    Subsets of one replicate are nested: its 300 patients are among its 1,000.
+    """
+    if size > len(patient_ids):
+        raise ValueError(
+            f"train_size must not exceed the cohort's training patients: got {size} and {len(patient_ids)}; "
+            "use 0 for all of them"
+        )
+    order = np.argsort(patient_hash(patient_ids, key=f"training subset {replicate}"), kind="stable")
+    return np.sort(order[: size or len(order)])

@@ -1,0 +1,157 @@
+"""What a run is: the two configurations, and how a preset file and the command line give one."""
+
+import runpy
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import tyro
+
+from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.finetune_heads import HeadConfig
+from medbert_jax.training.masking import MaskingConfig
+from medbert_jax.training.optimizer import OptimizerConfig
+from medbert_jax.training.pretraining import TasksConfig
+from medbert_jax.training.sharding import MeshConfig
+
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """One pretraining run."""
+
+    dataset: str = ""
+    """Directory of the pretraining dataset (`medbert prepare` prints it)."""
+    run: str = ""
+    """Run directory: checkpoints, metrics, model card. An existing one is resumed."""
+    dataset_preset: str = "paper"
+    """Preset the dataset must have been prepared with."""
+    too_long: Literal["recent", "drop"] = "recent"
+    """Patients of more codes than model.max_length: keep their most recent visits, or drop them."""
+    steps: int = 0
+    """Optimizer steps; 0 takes `epochs`."""
+    epochs: float = 1.0
+    """Passes over the training patients, used when `steps` is 0."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    """Architecture; its vocabulary_size gives way to the dataset's."""
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    warmup_share: float = 0.0
+    """Warm-up as a share of all steps; above 0 it replaces optimizer.warmup_steps."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    init_from: str = ""
+    """Checkpoint directory whose parameters a new run starts from."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints."""
+    evaluate_every: int = 500
+    """Steps between evaluations on the validation patients."""
+    log_every: int = 20
+    """Steps between progress lines."""
+    seed: int = 0
+
+    def for_dataset(self, vocabulary: Vocabulary, steps_per_epoch: int) -> "PretrainConfig":
+        """This configuration with everything filled in that the dataset decides."""
+        steps = self.steps or max(1, round(self.epochs * steps_per_epoch))
+        warmup = round(self.warmup_share * steps) if self.warmup_share else self.optimizer.warmup_steps
+        return replace(
+            self,
+            steps=steps,
+            model=replace(self.model, vocabulary_size=vocabulary.size),
+            optimizer=replace(self.optimizer, warmup_steps=warmup),
+        )
+
+
+@dataclass(frozen=True)
+class FinetuneConfig:
+    """One fine-tuning run: one cohort, backbone, head, training size and replicate."""
+
+    dataset: str = ""
+    """Directory of the cohort dataset (`medbert cohort` prints it)."""
+    checkpoint: str = ""
+    """Run directory of the pretraining; also names the architecture of the untrained backbone."""
+    run: str = ""
+    """Run directory for the fine-tuned checkpoint; empty keeps only predictions and results."""
+    results: str = "results"
+    """Folder of the results and predictions, one Parquet file per run."""
+    experiment: str = "finetune"
+    """Name under which the results are filed."""
+    backbone: Literal["pretrained", "untrained"] = "pretrained"
+    head: HeadConfig = field(default_factory=HeadConfig)
+    train_size: int = 0
+    """Training patients; 0 takes all. Subsets of one replicate are nested."""
+    replicate: int = 0
+    """Seeds the subset, the head (and an untrained backbone), the order and dropout."""
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            learning_rate=1e-5,
+            schedule="constant",
+            warmup_steps=0,
+            weight_decay=0.0,
+            clip_norm=1.0,
+            epsilon=1e-8,
+            bias_correction=True,
+        )
+    )
+    batch_size: int = 100
+    """Patients per step."""
+    max_epochs: int = 500
+    patience: int = 20
+    """Epochs without a better validation AUROC before it stops."""
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+
+
+def parse_config(kinds: type[Config] | tuple[type, ...], script: str, arguments: list[str] | None = None) -> Config:
+    """Configuration from `PRESET.py --field.name value …`: the file gives the defaults, every field is an option.
+
+    PRESET is a path, or the name of a preset that ships with the package. Raises ValueError when it is no preset of
+    these kinds.
+    """
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0].startswith("-"):
+        return tyro.cli(kinds[0], args=arguments)
+    shipped = Path(script).resolve().parent / "configs"
+    candidates = [Path(arguments[0]), shipped / Path(arguments[0]).name, shipped / f"{arguments[0]}.py"]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    known = ", ".join(sorted(p.name for p in shipped.glob("*.py") if p.name != "__init__.py"))
+    if path is None:
+        raise ValueError(f"the first argument must be a preset: got {arguments[0]}; use a path or one of {known}")
+    config = runpy.run_path(str(path)).get("CONFIG")
+    if not isinstance(config, kinds):
+        raise ValueError(
+            f"a preset for {Path(script).name} must define CONFIG as a {' or '.join(k.__name__ for k in kinds)}: got "
+            f"{type(config).__name__} in {path}; use another of {known}"
+        )
+    return tyro.cli(type(config), default=config, args=arguments[1:])
+
+
+def check_dataset(metadata: dict, *, kind: str, preset: str | None = None) -> None:
+    """Raise ValueError when a dataset's metadata are of another kind or preset than the run needs."""
+    faults = []
+    if metadata["kind"] != kind:
+        faults.append(f"the dataset must be of kind {kind}: got {metadata['kind']}; pass another directory")
+    if preset is not None and metadata["preset"] != preset:
+        faults.append(
+            f"the dataset must be prepared with the run's preset:\n  − {preset} (dataset_preset)\n"
+            f"  + {metadata['preset']} (dataset)\n"
+            f"prepare it with --preset {preset}, or set dataset_preset to {metadata['preset']}"
+        )
+    if faults:
+        raise ValueError("\n".join(faults))
+
+
+def check_vocabulary(checkpoint: str | Path, vocabulary: Vocabulary) -> None:
+    """Raise ValueError when a checkpoint was trained with another vocabulary than the dataset's."""
+    theirs = Vocabulary.read(Path(checkpoint) / "vocabulary.tsv")
+    if theirs.hash != vocabulary.hash:
+        raise ValueError(
+            "the dataset must be serialized with the checkpoint's vocabulary: got "
+            f"{vocabulary.size} ids (hash {vocabulary.hash[:12]}) in the dataset and {theirs.size} ids (hash "
+            f"{theirs.hash[:12]}) in {checkpoint}; make the dataset from the same pretraining dataset as the checkpoint"
+        )

@@ -1,0 +1,124 @@
+"""Fine-tuning of the whole model with a disease head: batches, step, prediction, early stopping.
+
+The parameters are the backbone's ("embeddings", "encoder") and the head's ("head"); batches hold one patient per row.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from medbert_jax.data.buckets import bucket_batches
+from medbert_jax.data.rows import padded_batch
+from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.finetune_heads import HeadConfig, apply_head, init_head
+from medbert_jax.models.med_bert import apply, init
+from medbert_jax.training.losses import binary_cross_entropy
+from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from medbert_jax.training.sharding import over_rows, put_batch, replicated
+
+PRETRAINING_ONLY = ("masked_code_head", "prolonged_los_head", "pooler")
+
+
+def batches(
+    sequences: PatientSequences, batch_size: int, rng: np.random.Generator | None = None
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """One epoch: (patients (B,) with −1 for empty rows, host batch with "labels" and "weights" (B, 1))."""
+    for length, patients in bucket_batches(sequences.lengths, batch_size, rng):
+        rows = padded_batch(sequences, patients, length)
+        real = rows["patients"] >= 0
+        labels = np.where(real, sequences.outcomes["label"][rows["patients"]], 0)
+        yield patients, rows | {"labels": labels.astype(np.float32), "weights": real.astype(np.float32)}
+
+
+def init_finetuning(model: ModelConfig, head: HeadConfig, key: jax.Array) -> dict:
+    """Fresh parameters of backbone and head."""
+    backbone_key, head_key = jax.random.split(key)
+    params = init(model, backbone_key)
+    return {name: params[name] for name in params if name not in PRETRAINING_ONLY} | {
+        "head": init_head(head, model, head_key)
+    }
+
+
+def risk_logits(params: dict, batch: dict, *, model: ModelConfig, head: HeadConfig, key=None) -> jax.Array:
+    """Log odds of the label, (B, 1)."""
+    backbone_key, head_key = (None, None) if key is None else jax.random.split(key)
+    hidden_BLD, _ = apply(params, batch, config=model, key=backbone_key)
+    return apply_head(params["head"], hidden_BLD, batch, config=head, model_config=model, patients=1, key=head_key)
+
+
+@cache  # one compilation per shape for a whole grid of runs: every argument is a frozen dataclass or a mesh
+def compile_steps(
+    model: ModelConfig, head: HeadConfig, optimizer_config: OptimizerConfig, mesh: Mesh
+) -> tuple[Callable, Callable, Callable]:
+    """Jitted (params → state), (state, batch, key → state, loss) and (params, batch → probabilities (B, 1))."""
+    optimizer = make_optimizer(optimizer_config, total_steps=1)
+    everywhere, rows = replicated(mesh), over_rows(mesh)
+
+    def start(params: dict) -> dict:
+        return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+    def train_step(state: dict, batch: dict, key: jax.Array) -> tuple[dict, jax.Array]:
+        def loss(params):
+            logits = risk_logits(params, batch, model=model, head=head, key=jax.random.fold_in(key, state["step"]))
+            total, weight = binary_cross_entropy(logits, batch["labels"], batch["weights"])
+            return total / jnp.maximum(weight, 1)
+
+        value, grads = jax.value_and_grad(loss)(state["params"])
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, value
+
+    def predict(params: dict, batch: dict) -> jax.Array:
+        return jax.nn.sigmoid(risk_logits(params, batch, model=model, head=head))
+
+    return (
+        jax.jit(start, out_shardings=everywhere),
+        jax.jit(
+            train_step,
+            in_shardings=(everywhere, rows, everywhere),
+            out_shardings=(everywhere, everywhere),
+            donate_argnums=0,
+        ),
+        jax.jit(predict, in_shardings=(everywhere, rows), out_shardings=everywhere),
+    )
+
+
+def predict_all(
+    predict: Callable[[dict, dict], jax.Array],
+    params: dict,
+    sequences: PatientSequences,
+    batch_size: int,
+    mesh: Mesh,
+) -> np.ndarray:
+    """Probability of the label for every patient, (n,) float64, in the order of `sequences`."""
+    out = np.zeros(len(sequences))
+    pending = [
+        (patients, predict(params, put_batch(batch, mesh))) for patients, batch in batches(sequences, batch_size)
+    ]
+    for patients, probabilities in pending:
+        out[patients[patients >= 0]] = np.asarray(probabilities, np.float64)[patients >= 0, 0]
+    return out
+
+
+@dataclass
+class EarlyStopping:
+    """Keeps the parameters of the best epoch; stops `patience` epochs after it."""
+
+    patience: int
+    best: float = -np.inf
+    best_epoch: int = -1
+    best_params: dict = field(default_factory=dict)
+
+    def should_stop(self, epoch: int, value: float, params: dict) -> bool:
+        """Record the value of an epoch (higher is better); True when it is time to stop."""
+        if value > self.best:
+            # Copied: the state's buffers are donated to the next step.
+            self.best, self.best_epoch, self.best_params = value, epoch, jax.tree.map(jnp.copy, params)
+        return epoch - self.best_epoch >= self.patience

@@ -1,0 +1,133 @@
+"""The manifest of a step: its files and their checksums. A step is committed when its manifest exists.
+
+Orbax loads flipped bits without a word, hence the checksums, verified before every restore.
+"""
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from medbert_jax.training.durable_files import canonical_json, fingerprint, wait_for_disk, write_durably
+
+MANIFEST, STEPS = "MANIFEST.json", "steps"
+RUN_FILES = ("config.json", "vocabulary.tsv")
+_FORMAT = 1
+_STEP_FOLDER = re.compile(r"\d{6,}(\.orbax-checkpoint-tmp.*)?")
+
+
+class CheckpointError(RuntimeError):
+    """A step cannot be written, or is not as it was written."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a committed step consists of."""
+
+    format: int
+    step: int
+    metric: float | None
+    """Higher is better; the best step is kept."""
+    changes: dict
+    """Flattened fields of the configuration in force where they differ from config.json."""
+    arrays: dict[str, dict[str, list]]
+    """Item → path of the leaf → [shape, dtype]."""
+    run_files: dict[str, list]
+    """config.json and vocabulary.tsv → [bytes, sha256]."""
+    files: dict[str, list]
+    """Every other file of the step, relative to its folder → [bytes, sha256]."""
+
+
+def step_folder(run_path: str | Path, step: int) -> Path:
+    """Where a step lies, whether it exists or not."""
+    return Path(run_path).absolute() / STEPS / f"{step:06d}"
+
+
+def committed_steps(run_path: str | Path) -> list[int]:
+    """Numbers of the steps that have a manifest, ascending. Reads names only."""
+    manifests = (Path(run_path) / STEPS).glob(f"*/{MANIFEST}")
+    return sorted(int(path.parent.name) for path in manifests if path.parent.name.isdecimal())
+
+
+def commit_step(run_path: Path, step: int, *, metric: float | None, changes: dict, arrays: dict) -> None:
+    """Bring every file of a step to disk, then write its manifest, which makes it a step."""
+    folder = step_folder(run_path, step)
+    paths = sorted(folder.rglob("*"))
+    for path in paths:
+        wait_for_disk(path)
+    files = {str(path.relative_to(folder)): fingerprint(path) for path in paths if path.is_file()}
+    run_files = {name: fingerprint(run_path / name) for name in RUN_FILES}
+    manifest = Manifest(_FORMAT, step, metric, changes, arrays, run_files, files)
+    write_durably(folder / MANIFEST, _sealed(asdict(manifest)))
+    wait_for_disk(folder.parent)
+
+
+def read_manifest(run_path: str | Path, step: int) -> Manifest:
+    """The manifest of a committed step, its own checksum verified."""
+    file = step_folder(run_path, step) / MANIFEST
+    if not file.is_file():
+        raise CheckpointError(
+            f"only a committed step can be read: step {step} of {run_path} has no {MANIFEST}; choose one of "
+            f"{committed_steps(run_path) or 'none'}"
+        )
+    content = file.read_bytes()
+    try:
+        body = json.loads(content)["manifest"]
+        intact = content == _sealed(body)
+    except (ValueError, KeyError, TypeError):
+        intact = False
+    if not intact:
+        raise _damaged(run_path, step, [f"{STEPS}/{file.parent.name}/{MANIFEST} has other bytes"])
+    if body["format"] != _FORMAT:
+        raise CheckpointError(
+            f"a step must have manifest format {_FORMAT}: got {body['format']} in step {step} of {run_path}; "
+            "read it with the version of medbert_jax that its README.md names"
+        )
+    return Manifest(**body)
+
+
+def verify_step(run_path: str | Path, step: int) -> Manifest:
+    """Compare every file of a step, config.json and vocabulary.tsv with the manifest; all faults in one."""
+    manifest, folder = read_manifest(run_path, step), step_folder(run_path, step)
+    expected = {name: Path(run_path) / name for name in manifest.run_files}
+    expected |= {f"{STEPS}/{folder.name}/{name}": folder / name for name in manifest.files}
+    recorded = [*manifest.run_files.values(), *manifest.files.values()]
+    faults = []
+    for (name, file), (size, digest) in zip(expected.items(), recorded, strict=True):
+        if not file.is_file():
+            faults.append(f"{name} is missing")
+        elif (found := file.stat().st_size) != size:
+            faults.append(f"{name} has {found} bytes instead of {size}")
+        elif fingerprint(file)[1] != digest:
+            faults.append(f"{name} has other bytes")
+    if faults:
+        raise _damaged(run_path, step, faults)
+    return manifest
+
+
+def uncommit_step(folder: Path) -> None:
+    """Delete a step. The manifest goes first: whatever interrupts this, no half step looks whole."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    shutil.rmtree(folder)
+
+
+def remove_uncommitted(run_path: Path) -> tuple[str, ...]:
+    """Delete the folders of interrupted saves, as the holder of the lock. Returns their names."""
+    folders = [path for path in sorted((run_path / STEPS).iterdir()) if _STEP_FOLDER.fullmatch(path.name)]
+    stale = [folder for folder in folders if not (folder / MANIFEST).exists()]
+    for folder in stale:
+        shutil.rmtree(folder)
+    return tuple(folder.name for folder in stale)
+
+
+def _sealed(body: dict) -> bytes:
+    return canonical_json({"manifest": body, "sha256": hashlib.sha256(canonical_json(body)).hexdigest()})
+
+
+def _damaged(run_path: str | Path, step: int, faults: list[str]) -> CheckpointError:
+    return CheckpointError(
+        f"a step must be as it was written: step {step} of {run_path} is damaged: {'; '.join(faults)}; "
+        "restore another step, or copy these files again from an intact place"
+    )

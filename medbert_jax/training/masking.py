@@ -1,0 +1,84 @@
+"""Which codes are masked, and by what they are replaced: inside jit, from randomness that belongs to the patient.
+
+Every draw is a function of (seed, epoch, patient, index of the code within the patient). Packed, padded, streamed and
+sharded runs therefore have the same targets.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medbert_jax.data.vocabulary import FIRST_CODE, UNK
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """The masked-code task."""
+
+    share: float = 0.0
+    """Share of a patient's codes that are masked, at least one; 0 masks exactly one, as the paper does."""
+    mask_token: float = 0.8
+    """Share of the masked codes that become [MASK]; the rest is random or unchanged."""
+    random_token: float = 0.1
+    static: bool = False
+    """Draw once, the same codes in every epoch."""  # Released code: masks are drawn when the features are made.
+
+
+class Masked(NamedTuple):
+    """The input after masking and what was there before."""
+
+    code_ids: jax.Array  # (B, L) with replacements
+    is_masked: jax.Array  # (B, L) bool
+
+
+def masked_per_patient(config: MaskingConfig, lengths):
+    """How many codes of a patient with `lengths` codes are masked; numpy or jax arrays."""
+    xp = jnp if isinstance(lengths, jax.Array) else np
+    return xp.maximum(1, xp.floor(config.share * lengths + 0.5)).astype(xp.int32) * (lengths > 0)
+
+
+def mask_codes(
+    batch: dict,
+    *,
+    config: MaskingConfig,
+    key: jax.Array,
+    epoch: jax.Array,
+    vocabulary_size: int,
+    mask_id: int,
+) -> Masked:
+    """Mask the codes of a batch of rows (B, L).
+
+    `key` is threefry; `epoch` a scalar. UNK and empty slots are never masked; random replacements are codes, never
+    special ids. Source: paper, Methods "Pre-training Med-BERT"; BERT's 80/10/10.
+    """
+    slots_BL = batch["patient_slots"]
+    real_BL = slots_BL > 0
+    patients_BL = jnp.take_along_axis(batch["patients"], jnp.maximum(slots_BL - 1, 0), axis=1)
+    epoch_key = jax.random.fold_in(key, 0 if config.static else epoch)
+
+    def draw(patient, position):
+        return jax.random.bits(jax.random.fold_in(jax.random.fold_in(epoch_key, patient), position), (3,), jnp.uint32)
+
+    # Three words a slot: which codes are masked, what becomes of them, the random replacement.
+    order_BL, fate_BL, replacement_BL = jnp.moveaxis(jax.vmap(jax.vmap(draw))(patients_BL, batch["positions"]), -1, 0)
+
+    maskable_BL = real_BL & (batch["code_ids"] != UNK)
+    same_BLL = slots_BL[:, :, None] == slots_BL[:, None, :]
+    # Ties of the 32-bit draw, one in four billion pairs, go by position, so that the count of masked codes is exact.
+    tie_BLL = order_BL[:, None, :] == order_BL[:, :, None]
+    before_BLL = batch["positions"][:, None, :] < batch["positions"][:, :, None]
+    earlier_BLL = (order_BL[:, None, :] < order_BL[:, :, None]) | (tie_BLL & before_BLL)
+    rank_BL = jnp.sum(same_BLL & earlier_BLL & maskable_BL[:, None, :], axis=-1)
+    length_BL = jnp.sum(same_BLL, axis=-1) * real_BL
+    is_masked_BL = maskable_BL & (rank_BL < masked_per_patient(config, length_BL))
+
+    to_mask, to_random = (
+        jnp.uint32(min(round(share * 2**32), 2**32 - 1))
+        for share in (config.mask_token, config.mask_token + config.random_token)
+    )
+    random_BL = FIRST_CODE + (replacement_BL % (vocabulary_size - FIRST_CODE)).astype(jnp.int32)
+    replaced_BL = jnp.where(fate_BL < to_mask, mask_id, jnp.where(fate_BL < to_random, random_BL, batch["code_ids"]))
+    return Masked(jnp.where(is_masked_BL, replaced_BL, batch["code_ids"]), is_masked_BL)

@@ -1,0 +1,100 @@
+"""AdamW as BERT has it, and the Adam of the fine-tuning, as one optax chain."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Optimizer and learning-rate schedule."""
+
+    learning_rate: float = 5e-5
+    """Peak rate."""
+    warmup_steps: int = 10_000
+    """Steps over which the rate rises from 0."""
+    schedule: Literal["bert", "huggingface", "constant"] = "bert"
+    """Linear decay to 0 over all steps: "bert" decays from step 0 and the warm-up overrides its own steps, so the rate
+    falls by a jump at its end; "huggingface" decays from the end of the warm-up; "constant" stays at the peak."""
+    weight_decay: float = 0.01
+    """Decoupled; not on LayerNorm, not on biases."""
+    clip_norm: float = 1.0
+    """Global gradient norm; 0 switches clipping off."""
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-6
+    bias_correction: bool = False
+    """BERT's own optimizer has none; the fine-tuning's Adam has."""
+
+
+class AdamState(NamedTuple):
+    """First and second moment of every parameter, and the number of updates made."""
+
+    count: jax.Array
+    mu: optax.Updates
+    nu: optax.Updates
+
+
+def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Rate of update `step` = 0, 1, 2, …. Source: google-research/bert optimization.py, `create_optimizer`."""
+
+    def rate(step):
+        step = jnp.asarray(step, jnp.float32)
+        peak, warmup = config.learning_rate, config.warmup_steps
+        if config.schedule == "constant":
+            decayed = jnp.asarray(peak, jnp.float32)
+        elif config.schedule == "bert":
+            decayed = peak * (1 - jnp.minimum(step, total_steps) / total_steps)
+        else:
+            decayed = peak * jnp.clip((total_steps - step) / max(1, total_steps - warmup), 0, 1)
+        return jnp.where(step < warmup, peak * step / max(1, warmup), decayed)
+
+    return rate
+
+
+def decay_mask(params) -> dict:
+    """True where weight decay acts: everything but LayerNorm parameters and biases."""
+
+    def decays(path, _) -> bool:
+        names = [str(getattr(key, "key", key)) for key in path]
+        return not (names[-1] == "bias" or any("layer_norm" in name for name in names))
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def scale_by_bert_adam(config: OptimizerConfig) -> optax.GradientTransformation:
+    """m / (√v + ε), without bias correction unless the configuration asks for it."""
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdamState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
+
+    def update(grads, state, params=None):
+        del params
+        count = state.count + 1
+        b1, b2 = config.beta_1, config.beta_2
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
+        scale_1, scale_2 = (1 - b1**count, 1 - b2**count) if config.bias_correction else (1.0, 1.0)
+        updates = jax.tree.map(lambda m, v: (m / scale_1) / (jnp.sqrt(v / scale_2) + config.epsilon), mu, nu)
+        return updates, AdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """Clip → Adam → decoupled decay → minus the rate. Raises ValueError on a schedule that cannot be."""
+    if config.schedule != "constant" and config.warmup_steps > total_steps:
+        raise ValueError(
+            f"warmup_steps must not exceed the total steps: got {config.warmup_steps} and {total_steps}; "
+            "lower warmup_steps or train longer"
+        )
+    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts.append(scale_by_bert_adam(config))
+    if config.weight_decay:
+        parts.append(optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
+    parts.append(optax.scale_by_learning_rate(learning_rate(config, total_steps)))
+    return optax.chain(*parts)

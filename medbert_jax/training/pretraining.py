@@ -1,0 +1,225 @@
+"""The pretraining step: masked codes and prolonged length of stay, from rows to updated state.
+
+A batch is {"tiers": one dict of row arrays per row length, "epoch": scalar}; row arrays as in `data.rows.gather_rows`
+plus "prolonged_los" (B, P).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from medbert_jax.data.rows import RowPlan, gather_rows
+from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.med_bert import apply, masked_code_logits, prolonged_los_logits
+from medbert_jax.training.losses import cross_entropy
+from medbert_jax.training.masking import MaskingConfig, mask_codes, masked_per_patient
+
+
+@dataclass(frozen=True)
+class TasksConfig:
+    """Weights of the two pretraining losses."""
+
+    masked_codes: float = 1.0
+    prolonged_los: float = 1.0
+
+
+@dataclass(frozen=True)
+class StepShapes:
+    """What a step's program must know about the row plan: static numbers, no data."""
+
+    groups: int
+    """Devices along the data axis; masked states are gathered within each."""
+    masked: tuple[int, ...]
+    """Upper bound of masked codes per group, for every tier."""
+    patients: tuple[int, ...]
+    """Places for patients in a row, for every tier."""
+    expected_masked: float
+    """Mean number of masked codes in a step: the masked-code loss is divided by it."""
+    expected_patients: float
+    """Mean number of patients in a step: the prolonged-LOS loss is divided by it."""
+
+
+def step_shapes(plan: RowPlan, masking: MaskingConfig) -> StepShapes:
+    """Static shapes of the steps of a plan."""
+    per_patient = masked_per_patient(masking, np.arange(plan.lengths.max() + 1))
+    return StepShapes(
+        plan.groups,
+        tuple(tier.most_per_step(per_patient, plan.groups) for tier in plan.tiers),
+        tuple(tier.patients_per_row for tier in plan.tiers),
+        float(per_patient[plan.lengths].sum() / plan.steps_per_epoch),
+        len(plan.lengths) / plan.steps_per_epoch,
+    )
+
+
+def batches(sequences: PatientSequences, plan: RowPlan, *, seed: int, start: int = 0) -> Iterator[dict]:
+    """Endless stream of host batches from step `start` on: a pure function of (seed, step)."""
+    epoch = start // plan.steps_per_epoch
+    while True:
+        tiers = plan.epoch(seed, epoch)
+        for step in range(start - epoch * plan.steps_per_epoch, plan.steps_per_epoch):
+            rows = tuple(
+                gather_rows(sequences, patients[step], tier.row_length)
+                | {
+                    "prolonged_los": np.where(
+                        patients[step] < 0, 0, sequences.outcomes["prolonged_los"][patients[step]]
+                    )
+                }
+                for tier, patients in zip(plan.tiers, tiers, strict=True)
+            )
+            yield {"tiers": rows, "epoch": np.int32(epoch)}
+        epoch += 1
+        start = epoch * plan.steps_per_epoch
+
+
+def pretraining_losses(
+    params: dict,
+    batch: dict,
+    *,
+    model: ModelConfig,
+    masking: MaskingConfig,
+    shapes: StepShapes,
+    mask_key: jax.Array,
+    dropout_key: jax.Array | None,
+) -> dict:
+    """Sums and weights of both losses, correct predictions, and the prolonged-LOS logit difference of every tier.
+
+    The states of masked slots are gathered before the decoder, within each device's rows.
+    """
+    states, targets, weights = [], [], []
+    los_sum = los_weight = 0.0
+    los_logits = []
+    tiers = zip(batch["tiers"], shapes.masked, shapes.patients, strict=True)
+    for number, (rows, most_masked, patients) in enumerate(tiers):
+        masked = mask_codes(
+            rows,
+            config=masking,
+            key=mask_key,
+            epoch=batch["epoch"],
+            vocabulary_size=model.vocabulary_size,
+            mask_id=model.mask_id,
+        )
+        key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
+        inputs = rows | {"code_ids": masked.code_ids}
+        hidden_BLD, _ = apply(params, inputs, config=model, key=key)
+
+        # Group = the rows of one device, so that this gather never crosses devices.
+        flags_GN = masked.is_masked.reshape(shapes.groups, -1)
+        none = flags_GN.shape[1]
+        slots_GM = jax.vmap(lambda flags, m=most_masked, n=none: jnp.nonzero(flags, size=m, fill_value=n)[0])(flags_GN)
+        found_GM = slots_GM < none
+        slots_GM = jnp.where(found_GM, slots_GM, 0)
+        hidden_GND = hidden_BLD.reshape(shapes.groups, none, -1)
+        states.append(jnp.take_along_axis(hidden_GND, slots_GM[..., None], axis=1))
+        targets.append(jnp.take_along_axis(rows["code_ids"].reshape(shapes.groups, -1), slots_GM, axis=1))
+        weights.append(found_GM)
+
+        logits_BPC = prolonged_los_logits(params, hidden_BLD, inputs, config=model, patients=patients)
+        loss, weight = cross_entropy(logits_BPC, rows["prolonged_los"], rows["patients"] >= 0)
+        los_sum, los_weight = los_sum + loss, los_weight + weight
+        los_logits.append(logits_BPC[..., 1] - logits_BPC[..., 0])
+
+    targets_GM, weights_GM = jnp.concatenate(targets, axis=1), jnp.concatenate(weights, axis=1)
+    logits_GMV = masked_code_logits(params, jnp.concatenate(states, axis=1), config=model)
+    code_sum, code_weight = cross_entropy(logits_GMV, targets_GM, weights_GM)
+    correct = jnp.sum((jnp.argmax(logits_GMV, axis=-1) == targets_GM) & weights_GM)
+    return {
+        "masked_code_sum": code_sum,
+        "masked_code_weight": code_weight,
+        "masked_code_correct": correct,
+        "prolonged_los_sum": los_sum,
+        "prolonged_los_weight": los_weight,
+        "prolonged_los_logits": tuple(los_logits),
+    }
+
+
+def make_train_step(
+    *,
+    model: ModelConfig,
+    masking: MaskingConfig,
+    tasks: TasksConfig,
+    shapes: StepShapes,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+) -> Callable[[dict, dict], tuple[dict, dict]]:
+    """The pure function (state, batch) → (state, metrics), to be jitted with the shardings of both."""
+
+    def train_step(state: dict, batch: dict) -> tuple[dict, dict]:
+        mask_key = jax.random.key(seed)
+        dropout_key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state["step"])
+
+        def loss(params):
+            parts = pretraining_losses(
+                params,
+                batch,
+                model=model,
+                masking=masking,
+                shapes=shapes,
+                mask_key=mask_key,
+                dropout_key=dropout_key,
+            )
+            total = (
+                tasks.masked_codes * parts["masked_code_sum"] / shapes.expected_masked
+                + tasks.prolonged_los * parts["prolonged_los_sum"] / shapes.expected_patients
+            )
+            del parts["prolonged_los_logits"]
+            return total, parts
+
+        (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        metrics |= {"loss": total, "gradient_norm": optax.tree.norm(grads)}
+        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
+
+    return train_step
+
+
+def make_eval_step(
+    *, model: ModelConfig, masking: MaskingConfig, shapes: StepShapes, seed: int
+) -> Callable[[dict, dict], dict]:
+    """The pure function (params, batch) → sums, weights and logits, without dropout."""
+
+    def eval_step(params: dict, batch: dict) -> dict:
+        return pretraining_losses(
+            params,
+            batch,
+            model=model,
+            masking=masking,
+            shapes=shapes,
+            mask_key=jax.random.key(seed),
+            dropout_key=None,
+        )
+
+    return eval_step
+
+
+def init_state(init: Callable[[jax.Array], dict], optimizer: optax.GradientTransformation, key: jax.Array) -> dict:
+    """A fresh training state; call it under jit with out_shardings, so that nothing is ever whole on one device."""
+    params = init(key)
+    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+
+def summarize(sent: list[tuple[int, dict]]) -> tuple[dict[str, float], float]:
+    """Means over steps (step, metrics of `train_step`), and the number of patients they trained on.
+
+    Raises FloatingPointError that names the first step whose loss or gradient is not finite.
+    """
+    steps = [(step, jax.device_get(metrics)) for step, metrics in sent]
+    for step, metrics in steps:
+        if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["gradient_norm"]):
+            raise FloatingPointError(
+                f"loss and gradient norm must be finite: got {metrics['loss']} and {metrics['gradient_norm']} at step "
+                f"{step}; resume from the last checkpoint with a lower learning rate or a longer warm-up"
+            )
+    total = {name: sum(float(metrics[name]) for _, metrics in steps) for name in steps[0][1]}
+    return {
+        "loss": total["loss"] / len(steps),
+        "masked_code_loss": total["masked_code_sum"] / total["masked_code_weight"],
+        "masked_code_accuracy": total["masked_code_correct"] / total["masked_code_weight"],
+        "prolonged_los_loss": total["prolonged_los_sum"] / total["prolonged_los_weight"],
+        "gradient_norm": total["gradient_norm"] / len(steps),
+    }, total["prolonged_los_weight"]

@@ -1,0 +1,58 @@
+"""What a run says while it works: an opening line, then rate, time left and metrics, for people and as JSON lines."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+
+import jax
+from jax.sharding import Mesh
+
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def announce(what: str, config, mesh: Mesh) -> None:
+    """Print devices, versions and the full configuration."""
+    devices = jax.devices()
+    kind = f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})"
+    packages = ", ".join(f"{name} {number}" for name, number in versions().items())
+    say(f"{what} on {kind}, mesh {dict(mesh.shape)}; {packages}")
+    say(str(config))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def say(line: str) -> None:
+    """One plain line to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Progress of a loop of `total` steps that begins at `start`; `log` takes every record, for metrics.jsonl."""
+
+    def __init__(self, log: Callable[[Mapping], None], *, total: int, start: int):
+        self._log, self._total = log, total
+        self._first: tuple[int, float] | None = None
+        self._step, self._time = start, time.monotonic()
+
+    def record(self, step: int, metrics: Mapping[str, float], *, kind: str, patients: float = 0) -> None:
+        """Say and log the metrics after `step` steps; `patients` were trained on since the last record."""
+        now = time.monotonic()
+        row = {"step": step, "kind": kind, **metrics}
+        parts = [f"{kind:>10} {step:>7,}/{self._total:,}"]
+        parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()]
+        if patients:
+            row["patients_per_second"] = patients / (now - self._time)
+            parts.append(f"{row['patients_per_second']:,.0f} patients/s")
+        # The first interval holds the compilation and says nothing about the rest.
+        if self._first is None:
+            self._first = (step, now)
+        elif step > self._first[0]:
+            left = (self._total - step) * (now - self._first[1]) / (step - self._first[0])
+            parts.append(f"{left / 60:.1f} min left")
+        self._time = now
+        self._log(row)
+        say(" | ".join(parts))

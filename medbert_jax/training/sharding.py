@@ -1,0 +1,87 @@
+"""The ("data", "model") mesh and where everything lies on it."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.med_bert import parameter_axes
+
+# Logical axis of a parameter → mesh axis. What is not named here is replicated.
+LOGICAL_TO_MESH = {"vocabulary": "model"}
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices along the two axes of the mesh."""
+
+    data: int = 0
+    """Devices that share a batch; 0 takes all that `model` leaves."""
+    model: int = 1
+    """Devices that share the code table and its decoder."""
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """The mesh over all devices. Raises ValueError when the sizes do not multiply to the number of devices."""
+    devices = jax.device_count()
+    data = config.data or devices // config.model
+    if data * config.model != devices:
+        raise ValueError(
+            f"mesh.data × mesh.model must equal the number of devices: got {data} × {config.model} and {devices}; "
+            "set data to 0 and model to a divisor of the devices"
+        )
+    # Auto axes: under the default Explicit ones a gather from a sharded table raises.
+    return jax.make_mesh((data, config.model), ("data", "model"), axis_types=(AxisType.Auto,) * 2)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def over_rows(mesh: Mesh) -> NamedSharding:
+    """The first dimension, rows, over the data axis."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict:
+    """Sharding of every parameter, same structure as the parameters."""
+    if config.vocabulary_size % mesh.shape["model"]:
+        raise ValueError(
+            f"vocabulary_size must be divisible by mesh.model: got {config.vocabulary_size} and {mesh.shape['model']}; "
+            "set mesh.model to a divisor, or to 1"
+        )
+
+    def sharding(axes: tuple) -> NamedSharding:
+        return NamedSharding(mesh, PartitionSpec(*(LOGICAL_TO_MESH.get(axis) for axis in axes)))
+
+    return jax.tree.map(sharding, parameter_axes(config), is_leaf=lambda node: isinstance(node, tuple))
+
+
+def state_shardings(state_shapes: dict, optimizer: optax.GradientTransformation, parameters: dict, mesh: Mesh) -> dict:
+    """Shardings of a training state: the optimizer's moments lie where their parameters lie."""
+    return {
+        "params": parameters,
+        "opt_state": optax.tree.map_params(
+            optimizer,
+            lambda _, sharding: sharding,
+            state_shapes["opt_state"],
+            parameters,
+            transform_non_params=lambda _: replicated(mesh),
+        ),
+        "step": replicated(mesh),
+    }
+
+
+def with_shardings(shapes, shardings):
+    """Abstract arrays that say where they lie: the target of a restore."""
+    return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
+
+
+def put_batch(batch: dict, mesh: Mesh) -> dict:
+    """A host batch on the devices: arrays over the data axis by their rows, scalars everywhere."""
+    rows, everywhere = over_rows(mesh), replicated(mesh)
+    return jax.device_put(batch, jax.tree.map(lambda x: rows if np.ndim(x) else everywhere, batch))

@@ -1,0 +1,1 @@
+"""TFDS builders: EHR tables → datasets of serialized patient sequences."""

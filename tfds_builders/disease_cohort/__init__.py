@@ -1,0 +1,1 @@
+"""Builder of a disease cohort dataset."""
