@@ -103,6 +103,7 @@ def main(config: PretrainConfig) -> Path:
         restored = restore_step(run.path, start, target["params"], target["opt_state"])
         step = jax.device_put(jnp.int32(start), replicated(mesh))
         state = {"params": restored.params, "opt_state": restored.opt_state, "step": step}
+        run.forget_metrics_after(start)
         say(f"resumed from step {start:,}")
     else:
         state = jax.jit(fresh_state, out_shardings=shardings)(jax.random.key(config.seed))
@@ -123,7 +124,7 @@ def main(config: PretrainConfig) -> Path:
     stream = batches(data["train"], plans["train"], seed=config.seed, start=start)
 
     # ── 8 Loop: metrics of earlier steps are fetched after the next one was sent ──────────────────────────────────────
-    progress, sent = Progress(run.log, total=config.steps, start=start), []
+    progress, sent = Progress(run.metrics_path, total=config.steps, start=start), []
     for step, batch in zip(range(start + 1, config.steps + 1), stream, strict=False):
         state, metrics = train_step(state, put_batch(batch, mesh))
         sent.append((step, metrics))

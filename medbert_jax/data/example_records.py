@@ -74,8 +74,14 @@ def _bytes_list(values: np.ndarray) -> list[_Piece]:
 
 def _int64_list(values: np.ndarray, offsets: np.ndarray) -> list[_Piece]:
     sizes, content = _varints(values)
-    ends = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])[offsets]
-    return _framed([(np.diff(ends), content)], _FIELD_1)
+    lengths = np.diff(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])[offsets])
+    # Protobuf leaves the field out where it has no values.
+    filled = lengths > 0
+    sizes, frames = _varints(lengths[filled])
+    frame_lengths = np.zeros_like(lengths)
+    frame_lengths[filled] = sizes
+    tags = np.full(filled.sum(), _FIELD_1, np.uint8)
+    return [(filled.astype(np.int64), tags), (frame_lengths, frames), (lengths, content)]
 
 
 def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,8 +175,8 @@ def _features(content: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> dic
     found: dict[bytes, tuple[np.ndarray, np.ndarray]] = {}
     place, end = _entered(content, starts, starts + sizes, _FIELD_1)
     while (place < end).any():
-        entry, entry_end = _entered(content, place, end, _FIELD_1)
-        key, key_end = _entered(content, entry, entry_end, _FIELD_1)
+        entry, entry_end = _entered(content, place, end, _FIELD_1, last=False)
+        key, key_end = _entered(content, entry, entry_end, _FIELD_1, last=False)
         feature, feature_end = _entered(content, key_end, entry_end, _FIELD_2)
         names = _texts_between(content, key, key_end)
         left = np.arange(len(names))
@@ -185,8 +191,11 @@ def _features(content: np.ndarray, starts: np.ndarray, sizes: np.ndarray) -> dic
     return {name.decode(): where for name, where in found.items()}
 
 
-def _entered(content: np.ndarray, place, limit, field: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return where the value of the length-delimited field at `place` starts and ends, in every record."""
+def _entered(content: np.ndarray, place, limit, field: int, *, last=True) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the value of the field at `place` starts and ends, in every record.
+
+    It must end at `limit`, or before it where the field is not the `last` one.
+    """
     if (place >= limit).any() or (content[place] != field).any():
         raise _damaged("fields of another kind")
     after, length, shift, more = place + 1, np.zeros_like(place), 0, np.ones(len(place), bool)
@@ -196,8 +205,8 @@ def _entered(content: np.ndarray, place, limit, field: int) -> tuple[np.ndarray,
         after, more, shift = after + more, more & (byte >= 0x80), shift + 7
         if (after > limit).any():
             raise _damaged("lengths beyond its end")
-    if (after + length > limit).any():
-        raise _damaged("lengths beyond its end")
+    if ((after + length != limit) if last else (after + length > limit)).any():
+        raise _damaged("lengths that do not end where it ends")
     return after, after + length
 
 

@@ -5,7 +5,7 @@ plus "prolonged_los" (B, P).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -181,7 +181,12 @@ def make_train_step(
 def make_eval_step(
     *, model: ModelConfig, masking: MaskingConfig, shapes: StepShapes, seed: int
 ) -> Callable[[dict, dict], dict]:
-    """The pure function (params, batch) → sums, weights and logits, without dropout."""
+    """The pure function (params, batch) → sums, weights and logits, without dropout.
+
+    Every masked code becomes [MASK]: the tenth that training leaves unchanged would be read off the input, and an
+    accuracy of a tenth would mean nothing.
+    """
+    masking = replace(masking, mask_token=1.0, random_token=0.0)
 
     def eval_step(params: dict, batch: dict) -> dict:
         return pretraining_losses(

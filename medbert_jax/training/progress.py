@@ -1,9 +1,12 @@
 """What a run says while it works: an opening line, then rate, time left and metrics, for people and as JSON lines."""
 
+import json
+import math
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 from jax.sharding import Mesh
@@ -31,17 +34,17 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """Progress of a loop of `total` steps that begins at `start`; `log` takes every record, for metrics.jsonl."""
+    """Progress of a loop of `total` steps that begins at `start`; every record is a line of the JSON lines at `path`."""
 
-    def __init__(self, log: Callable[[Mapping], None], *, total: int, start: int):
-        self._log, self._total = log, total
+    def __init__(self, path: Path, *, total: int, start: int):
+        self._path, self._total = path, total
         self._first: tuple[int, float] | None = None
         self._step, self._time = start, time.monotonic()
 
     def record(self, step: int, metrics: Mapping[str, float], *, kind: str, patients: float = 0) -> None:
         """Say and log the metrics after `step` steps; `patients` were trained on since the last record."""
         now = time.monotonic()
-        row = {"step": step, "kind": kind, **metrics}
+        row = {"step": step, **metrics}
         parts = [f"{kind:>10} {step:>7,}/{self._total:,}"]
         parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()]
         if patients:
@@ -54,5 +57,7 @@ class Progress:
             left = (self._total - step) * (now - self._first[1]) / (step - self._first[0])
             parts.append(f"{left / 60:.1f} min left")
         self._time = now
-        self._log(row)
+        finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        with self._path.open("a") as file:
+            file.write(json.dumps({"kind": kind, **finite}) + "\n")
         say(" | ".join(parts))
