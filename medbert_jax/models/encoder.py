@@ -65,9 +65,7 @@ class EncoderLayer(nnx.Module):
     ) -> tuple[jax.Array, jax.Array]:
         """The layer's output (B, L, D) and its attention probabilities (B, H, L, L) before dropout."""
         config = self.config
-        attention_key, output_key, feed_forward_key = (
-            (None, None, None) if key is None else jax.random.split(key, 3)
-        )
+        attention_key, output_key, feed_forward_key = (None, None, None) if key is None else jax.random.split(key, 3)
         mixed_BLD, attention_BHLL = self._attend(hidden_BLD, bias_B1LL, attention_key)
         mixed_BLD = dropout(self.output(mixed_BLD), config.dropout, output_key)
         hidden_BLD = self._add_and_norm(self.attention_layer_norm, hidden_BLD, mixed_BLD)

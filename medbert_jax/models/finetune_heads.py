@@ -34,9 +34,7 @@ class HeadConfig:
         """Check every field; all faults are in one error."""
         faults = []
         if self.kind not in ("feed_forward", "gru", "bi_gru"):
-            faults.append(
-                f"kind must be one of feed_forward, gru, bi_gru: got {self.kind!r}; choose one of them"
-            )
+            faults.append(f"kind must be one of feed_forward, gru, bi_gru: got {self.kind!r}; choose one of them")
         if self.gru_hidden < 1:
             faults.append(f"gru_hidden must be at least 1: got {self.gru_hidden}; the usual width is 128")
         if not 0 <= self.dropout < 1:
@@ -142,9 +140,7 @@ class GatedRecurrentUnit(nnx.Module):
         def step(state_BG, this):
             inputs_BG3, real_B1 = this
             reset, update, new = jnp.split(inputs_BG3, 3, axis=-1)
-            state_reset, state_update, state_new = jnp.split(
-                state_BG @ hidden_kernel + hidden_bias, 3, axis=-1
-            )
+            state_reset, state_update, state_new = jnp.split(state_BG @ hidden_kernel + hidden_bias, 3, axis=-1)
             update = jax.nn.sigmoid(update + state_update)
             new = jnp.tanh(new + jax.nn.sigmoid(reset + state_reset) * state_new)
             return jnp.where(real_B1, new + update * (state_BG - new), state_BG), None

@@ -64,9 +64,7 @@ def apply(
     ValueError for a name that can't be captured. Only the embeddings and encoder parameters are read.
     """
     if unknown := sorted(set(capture) - set(CAPTURES)):
-        raise ValueError(
-            f"capture must be among {', '.join(CAPTURES)}: got {', '.join(unknown)}; leave it out"
-        )
+        raise ValueError(f"capture must be among {', '.join(CAPTURES)}: got {', '.join(unknown)}; leave it out")
     embeddings_key, encoder_key = (None, None) if key is None else jax.random.split(key)
     embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, key=embeddings_key)
     encoder = bind(params["encoder"], Encoder, config)

@@ -86,10 +86,10 @@ def weights(case: Case) -> dict[str, np.ndarray]:
     """Weights by path, float32, drawn in the order of `names` from default_rng([SEED, number of the case]).
 
     Tables have standard deviation 0.02, so that the variance under the first LayerNorm is small and its epsilon
-    shows; kernels 0.3, so that gelu and softmax leave their linear part; biases 0.1; LayerNorm scales 1 ± 0.1.
+    shows; kernels 0.2, so that gelu and softmax leave their linear part; biases 0.1; LayerNorm scales 1 ± 0.1.
     """
     rng = np.random.default_rng([SEED, CASES.index(case)])
-    spread = {"table": 0.02, "kernel": 0.3, "scale": 0.1, "bias": 0.1}
+    spread = {"table": 0.02, "kernel": 0.2, "scale": 0.1, "bias": 0.1}
     return {
         path: (
             spread[path.rsplit("/")[-1].split("_")[-1]] * rng.standard_normal(shape) + path.endswith("scale")

@@ -75,8 +75,11 @@ def shares(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> dic
     The gradient of a key's bias is 0 by its mathematics (the bias moves no softmax), so it has no scale of its
     own: it gets that of the key's kernel, which sums the same terms.
     """
-    scale = {name: np.abs(expected[name.replace("key/bias", "key/kernel")]).max() for name in found}
-    return {name: float(np.abs(found[name] - expected[name]).max() / scale[name]) for name in found}
+    found_shares = {}
+    for name, value in found.items():
+        scale = np.abs(expected[name.replace("key/bias", "key/kernel")]).max()
+        found_shares[name] = float(np.abs(value - expected[name]).max() / max(scale, 1e-30))
+    return found_shares
 
 
 def golden_shares(found: dict[str, np.ndarray], case, length: int) -> dict[str, float]:

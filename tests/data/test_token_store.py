@@ -1,0 +1,188 @@
+"""The token store: what is decoded, when it is made again, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from array_record.python import array_record_module
+from made_sequences import made_sequences
+
+from medbert_jax.data import token_store
+from medbert_jax.data.example_records import encode_records
+from medbert_jax.data.token_store import open_token_store, read_metadata
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def write_dataset(directory, sequences, *, shards=2, dataset_hash="first"):
+    """The files of a dataset as far as the token store reads them, with one split."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lengths = []
+    for shard, places in enumerate(np.array_split(np.arange(len(sequences)), shards)):
+        path = directory / f"made-train.array_record-{shard:05d}-of-{shards:05d}"
+        writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+        for record in encode_records(sequences.take(places)):
+            writer.write(record)
+        writer.close()
+        lengths.append(str(len(places)))
+    info = {"name": "made", "splits": [{"name": "train", "shardLengths": lengths}]}
+    (directory / "dataset_info.json").write_text(json.dumps(info))
+    metadata = {
+        "kind": "pretraining",
+        "dataset_hash": dataset_hash,
+        "vocabulary_hash": "",
+        "split": {"counts": {"train": len(sequences)}},
+    }
+    (directory / "metadata.json").write_text(json.dumps(metadata))
+    return directory
+
+
+def assert_same(one, other):
+    for name in set(one.__dataclass_fields__) - {"outcomes"}:
+        assert np.array_equal(getattr(one, name), getattr(other, name)), name
+    for name in one.outcomes | other.outcomes:
+        assert np.array_equal(one.outcomes[name], other.outcomes[name])
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    return made_sequences(57, seed=4)
+
+
+@pytest.fixture
+def dataset(sequences, tmp_path):
+    return write_dataset(tmp_path / "dataset", sequences)
+
+
+def test_the_store_holds_the_sequences_as_memory_maps(dataset, sequences):
+    opened = open_token_store(dataset, "train")
+    assert_same(opened, sequences)
+    columns = [getattr(opened, name) for name in opened.__dataclass_fields__ if name != "outcomes"]
+    assert all(isinstance(column, np.memmap) for column in [*columns, *opened.outcomes.values()])
+    assert opened.code_ids.dtype == np.int32 and opened.code_offsets.dtype == np.int64
+    assert_same(opened.truncate(5), sequences.truncate(5))
+
+
+def test_it_is_decoded_in_chunks_and_once(dataset, sequences, monkeypatch):
+    monkeypatch.setattr(token_store, "_RECORDS_AT_ONCE", 7)
+    assert_same(open_token_store(dataset, "train"), sequences)
+    before = {path: path.stat().st_mtime_ns for path in (dataset / "token_store" / "train").iterdir()}
+    open_token_store(dataset, "train")
+    assert {path: path.stat().st_mtime_ns for path in (dataset / "token_store" / "train").iterdir()} == before
+    assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]
+
+
+def test_a_store_of_another_dataset_hash_is_made_again(dataset):
+    open_token_store(dataset, "train")
+    others = made_sequences(31, seed=9)
+    write_dataset(dataset, others, dataset_hash="second")
+    assert_same(open_token_store(dataset, "train"), others)
+    assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]
+
+
+def test_a_flipped_bit_is_seen(dataset):
+    open_token_store(dataset, "train")
+    path = dataset / "token_store" / "train" / "visit_ids.npy"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"checksums of store\.json: got others for \['visit_ids'\]; delete"):
+        open_token_store(dataset, "train")
+
+
+def test_a_column_that_is_cut_or_gone_is_seen(dataset):
+    open_token_store(dataset, "train")
+    store = dataset / "token_store" / "train"
+    (store / "race.npy").unlink()
+    (store / "code_ids.npy").write_bytes((store / "code_ids.npy").read_bytes()[:-5])
+    with pytest.raises(ValueError, match=r"got others for \['code_ids', 'race'\]"):
+        open_token_store(dataset, "train")
+
+
+def test_an_interrupted_decoding_leaves_nothing(dataset, sequences, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(token_store, "decode_records", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            open_token_store(dataset, "train")
+    assert list((dataset / "token_store").iterdir()) == []
+    assert_same(open_token_store(dataset, "train"), sequences)
+
+
+def test_a_damaged_store_json_is_made_again(dataset, sequences):
+    open_token_store(dataset, "train")
+    (dataset / "token_store" / "train" / "store.json").write_text('{"version": 1')
+    assert_same(open_token_store(dataset, "train"), sequences)
+
+
+def test_files_that_do_not_fit_are_refused(dataset, sequences):
+    files = sorted(dataset.glob("*.array_record*"))
+    content = files[0].read_bytes()
+    files[0].write_bytes(files[1].read_bytes())
+    with pytest.raises(ValueError, match=r"must hold 29 records.*: got 28"):
+        open_token_store(dataset, "train")
+    files[0].unlink()
+    with pytest.raises(FileNotFoundError, match="1 of 2 are missing"):
+        open_token_store(dataset, "train")
+    files[0].write_bytes(content)
+    metadata = json.loads((dataset / "metadata.json").read_text())
+    metadata["split"]["counts"]["train"] = 58
+    (dataset / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=r"must hold 58 patients, .*: got 57"):
+        open_token_store(dataset, "train")
+
+
+def test_what_is_no_dataset_is_refused(dataset, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"must hold metadata\.json: got"):
+        read_metadata(tmp_path)
+    with pytest.raises(ValueError, match="split must be one of train: got 'dev'"):
+        open_token_store(dataset, "dev")
+    (dataset / "metadata.json").write_text("[]")
+    with pytest.raises(ValueError, match="got no kind, dataset_hash"):
+        read_metadata(dataset)
+    (dataset / "metadata.json").write_text("{")
+    with pytest.raises(ValueError, match="got no valid JSON"):
+        read_metadata(dataset)
+
+
+OPEN = """
+import sys
+sys.path.insert(0, {checkout!r})
+from medbert_jax.data.token_store import open_token_store
+print(open_token_store({dataset!r}, "train").code_ids.sum())
+print(*sorted({{"tensorflow_datasets", "polars", "sklearn", "jax", "array_record"}} & set(sys.modules)))
+"""
+
+
+def test_a_fresh_store_is_opened_with_numpy_alone(dataset, sequences):
+    open_token_store(dataset, "train")
+    script = OPEN.format(checkout=str(CHECKOUT), dataset=str(dataset))
+    opened = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert opened.stdout.split("\n")[:2] == [str(sequences.code_ids.sum()), ""]
+
+
+def test_processes_that_decode_at_once_all_succeed(dataset, sequences):
+    script = OPEN.format(checkout=str(CHECKOUT), dataset=str(dataset))
+    running = [subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = [process.communicate(timeout=60)[0].split("\n")[0] for process in running]
+    assert said == [str(sequences.code_ids.sum())] * 4
+    assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]
+
+
+def test_losing_the_race_to_another_process_is_no_error(dataset, sequences, monkeypatch):
+    decode = token_store._decode
+
+    def slowly(*args):
+        with monkeypatch.context() as patched:
+            patched.setattr(token_store, "_decode", decode)
+            open_token_store(dataset, "train")  # the other process arrives first
+        return decode(*args)
+
+    monkeypatch.setattr(token_store, "_decode", slowly)
+    assert_same(open_token_store(dataset, "train"), sequences)
+    assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]

@@ -1,0 +1,77 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medbert_jax.models.dropout import dropout, random_words
+
+SHAPE = (4, 6, 128, 128)
+
+
+@pytest.fixture(scope="module")
+def dropped():
+    """Which elements 0.1 drops, for four keys, (4, B, H, L, L)."""
+    keys = jax.random.split(jax.random.key(7), 4)
+    run = jax.jit(lambda key: dropout(jnp.ones(SHAPE), 0.1, key))
+    return np.stack([np.asarray(run(key)) == 0 for key in keys])
+
+
+def test_no_key_and_no_rate_change_nothing():
+    x = jnp.ones((2, 3))
+    assert dropout(x, 0.5, None) is x
+    assert dropout(x, 0.0, jax.random.key(0)) is x
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5, 0.01])
+def test_rate_scale_and_dtype(rate):
+    out = np.asarray(dropout(jnp.full((1_000, 1_000), 3.0), rate, jax.random.key(1)))
+    assert abs((out == 0).mean() - rate) < 5 * np.sqrt(rate * (1 - rate) / out.size)
+    np.testing.assert_allclose(np.unique(out), [0, 3 / (1 - rate)], rtol=1e-6)
+    assert dropout(jnp.ones(8, jnp.bfloat16), rate, jax.random.key(1)).dtype == jnp.bfloat16
+
+
+def test_rate_in_every_slice(dropped):
+    """No head, row, query or key is dropped more than its share: five standard errors of all slices' counts."""
+    for axis in range(dropped.ndim):
+        share = dropped.mean(axis=tuple(i for i in range(dropped.ndim) if i != axis))
+        error = np.sqrt(0.09 * dropped.shape[axis] / dropped.size)
+        assert abs(share - 0.1).max() < 5 * error
+
+
+@pytest.mark.parametrize("axis", range(5))
+@pytest.mark.parametrize("lag", [1, 2, 3])
+def test_each_element_has_its_own_draw(dropped, axis, lag):
+    """Neighbours along every axis, the keys' axis included, are uncorrelated."""
+    a = np.take(dropped, range(lag, dropped.shape[axis]), axis=axis)
+    b = np.take(dropped, range(dropped.shape[axis] - lag), axis=axis)
+    assert abs((a & b).mean() - 0.01) < 5 * np.sqrt(0.01 * 0.99 / a.size)
+
+
+def test_counts_per_row_are_binomial(dropped):
+    """The variance of the count in 128 elements is that of independent draws."""
+    counts = dropped.sum(axis=-1).ravel()
+    assert abs(counts.var() / (128 * 0.1 * 0.9) - 1) < 5 * np.sqrt(2 / counts.size)
+
+
+def test_bits_are_fair_and_uncorrelated():
+    words = np.asarray(random_words(jax.random.key(3), (1 << 17,)))
+    bits = ((words[:, None] >> np.arange(32, dtype=np.uint32)) & 1).astype(np.float64) * 2 - 1
+    assert abs(bits.mean(axis=0)).max() < 5 / np.sqrt(len(bits))
+    between = bits.T @ bits / len(bits) - np.eye(32)
+    following = bits[1:].T @ bits[:-1] / len(bits)
+    assert max(abs(between).max(), abs(following).max()) < 5.5 / np.sqrt(len(bits))
+    # As many distinct words as draws without replacement from a bijection: the place alone decides.
+    assert len(np.unique(words)) == len(words)
+
+
+def test_same_key_same_mask_other_key_other_mask():
+    x = jnp.ones((64, 64))
+    once, again, other = (np.asarray(dropout(x, 0.5, jax.random.key(seed))) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(once, again)
+    assert abs((once == other).mean() - 0.5) < 0.05
+
+
+def test_gradient_is_the_mask():
+    x = jnp.full((50, 50), 2.0)
+    out, pull = jax.vjp(lambda x: dropout(x, 0.25, jax.random.key(5)), x)
+    np.testing.assert_allclose(pull(jnp.ones_like(x))[0] * x, out, rtol=1e-6)

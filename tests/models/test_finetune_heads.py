@@ -1,0 +1,162 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.finetune_heads import HeadConfig, apply_head, init_head
+
+MODEL = ModelConfig(vocabulary_size=9, hidden_size=6, heads=2, layers=1, max_visits=4, max_length=12)
+LENGTHS = (5, 1, 9)
+
+
+@pytest.fixture(autouse=True)
+def _rank_promotion_raises():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def states_and_batch(width: int):
+    """Rows of one patient each; the padding holds large numbers that must not matter."""
+    rng = np.random.default_rng(0)
+    hidden = rng.normal(size=(len(LENGTHS), 12, MODEL.hidden_size)).astype(np.float32)
+    real = np.arange(12)[None, :] < np.array(LENGTHS)[:, None]
+    hidden = np.where(real[:, :, None], hidden, 1e3)[:, :width]
+    if width > 12:
+        hidden = np.pad(hidden, ((0, 0), (0, width - 12), (0, 0)), constant_values=-1e3)
+    slots = np.zeros((len(LENGTHS), width), np.int32)
+    slots[:, :12] = real[:, :width]
+    return jnp.asarray(hidden), {"patient_slots": jnp.asarray(slots)}
+
+
+def head(kind):
+    config = HeadConfig(kind, gru_hidden=4)
+    params = init_head(config, MODEL, jax.random.key(3))
+    # Biases away from 0, so that a missing one would show.
+    params["dense"]["bias"] += 0.3
+    return config, params
+
+
+def run(config, params, hidden, batch, **options):
+    return apply_head(params, hidden, batch, config=config, model_config=MODEL, patients=1, **options)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def gru_by_hand(params, codes):
+    """PyTorch's documented equations, one code after another, in float64."""
+    w, b, u, c = (
+        np.split(np.asarray(params[name], np.float64), 3, axis=-1)
+        for name in ("input_kernel", "input_bias", "hidden_kernel", "hidden_bias")
+    )
+    state = np.zeros(u[0].shape[0])
+    for x in codes:
+        reset = sigmoid(x @ w[0] + b[0] + state @ u[0] + c[0])
+        update = sigmoid(x @ w[1] + b[1] + state @ u[1] + c[1])
+        new = np.tanh(x @ w[2] + b[2] + reset * (state @ u[2] + c[2]))
+        state = (1 - update) * new + update * state
+    return state
+
+
+@pytest.mark.parametrize("kind", ["gru", "bi_gru"])
+def test_final_states_are_those_of_the_real_codes(kind):
+    """Forward after the last real code; backward from the last real code to the first."""
+    config, params = head(kind)
+    hidden, batch = states_and_batch(12)
+    logits = run(config, params, hidden, batch)
+    assert logits.shape == (3, 1) and logits.dtype == jnp.float32
+    for row, length in enumerate(LENGTHS):
+        codes = np.asarray(hidden[row, :length], np.float64)
+        state = gru_by_hand(params["forward"], codes)
+        if kind == "bi_gru":
+            state = np.concatenate([state, gru_by_hand(params["backward"], codes[::-1])])
+        expected = state @ params["dense"]["kernel"][:, 0] + params["dense"]["bias"][0]
+        np.testing.assert_allclose(logits[row, 0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["feed_forward", "gru", "bi_gru"])
+def test_independent_of_the_padding(kind):
+    config, params = head(kind)
+
+    def logits_and_gradients(width):
+        hidden, batch = states_and_batch(width)
+        loss = lambda params, hidden: (lambda y: (jnp.square(y).sum(), y))(run(config, params, hidden, batch))  # noqa: E731
+        gradients, logits = jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, hidden)
+        return logits, gradients
+
+    short, (short_params, short_hidden) = logits_and_gradients(9)
+    long, (long_params, long_hidden) = logits_and_gradients(30)
+    np.testing.assert_allclose(long, short, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), long_params, short_params)
+    for row, length in enumerate(LENGTHS):
+        assert (long_hidden[row, length:] == 0).all() and (long_hidden[row, :length] != 0).all()
+        np.testing.assert_allclose(long_hidden[row, :length], short_hidden[row, :length], rtol=1e-5, atol=1e-7)
+
+
+def test_padding_that_reaches_the_state_is_seen():
+    """The negative control of the test above: with the empty slots called real the logits move."""
+    config, params = head("bi_gru")
+    hidden, batch = states_and_batch(12)
+    through = run(config, params, hidden, {"patient_slots": jnp.ones_like(batch["patient_slots"])})
+    assert abs(through - run(config, params, hidden, batch))[:2].min() > 1e-3
+
+
+def test_feed_forward_reads_packed_rows():
+    config, params = head("feed_forward")
+    hidden, _ = states_and_batch(12)
+    batch = {"patient_slots": jnp.asarray([[1, 1, 2, 2, 2, 0]], jnp.int32)}
+    logits = apply_head(params, hidden[:1, :6], batch, config=config, model_config=MODEL, patients=3, key=None)
+    kernel, bias = params["dense"]["kernel"][:, 0], params["dense"]["bias"][0]
+    sums = np.stack([hidden[0, :2].sum(axis=0), hidden[0, 2:5].sum(axis=0), jnp.zeros(6)])
+    np.testing.assert_allclose(logits, (sums @ kernel + bias)[None], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["feed_forward", "gru", "bi_gru"])
+def test_dropout_only_with_a_key(kind):
+    config, params = head(kind)
+    hidden, batch = states_and_batch(12)
+    still = run(config, params, hidden, batch)
+    np.testing.assert_array_equal(still, run(config, params, hidden, batch))
+    dropped = jnp.stack([run(config, params, hidden, batch, key=jax.random.key(seed)) for seed in range(8)])
+    np.testing.assert_array_equal(dropped[0], run(config, params, hidden, batch, key=jax.random.key(0)))
+    assert (dropped != still).any()
+
+
+@pytest.mark.parametrize("kind", ["gru", "bi_gru"])
+def test_recurrent_heads_refuse_packed_rows(kind):
+    config, params = head(kind)
+    hidden, batch = states_and_batch(12)
+    with pytest.raises(ValueError, match=rf"head {kind} needs rows of one patient each: got 2 .*; put one"):
+        apply_head(params, hidden, batch, config=config, model_config=MODEL, patients=2)
+
+
+def test_an_empty_row_and_bfloat16_give_finite_gradients():
+    config, params = head("bi_gru")
+    hidden, _ = states_and_batch(12)
+    batch = {"patient_slots": jnp.zeros((3, 12), jnp.int32)}
+    gradients = jax.grad(lambda params: run(config, params, hidden.astype(jnp.bfloat16), batch).sum())(params)
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
+def test_sizes_and_string_keys():
+    params = init_head(HeadConfig("bi_gru"), ModelConfig(), jax.random.key(0))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, params)
+    unit = {
+        "input_kernel": (192, 384),
+        "input_bias": (384,),
+        "hidden_kernel": (128, 384),
+        "hidden_bias": (384,),
+    }
+    assert shapes == {"forward": unit, "backward": unit, "dense": {"kernel": (256, 1), "bias": (1,)}}
+    assert not (params["forward"]["input_kernel"] == params["backward"]["input_kernel"]).any()
+    assert 0.085 < abs(params["forward"]["hidden_kernel"]).max() <= 128**-0.5
+
+
+def test_every_fault_is_in_one_error():
+    with pytest.raises(ValueError) as error:
+        HeadConfig("lstm", gru_hidden=0, dropout=1.5)
+    lines = str(error.value).splitlines()
+    assert [line.split()[0] for line in lines] == ["kind", "gru_hidden", "dropout"]
+    assert all(": got " in line and "; " in line for line in lines)

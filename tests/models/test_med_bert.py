@@ -1,0 +1,284 @@
+"""Patients in one row don't know of each other; what is real is said by patient_slots alone."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from medbert_jax.models import encoder
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.encoder import Encoder
+from medbert_jax.models.med_bert import (
+    apply,
+    bind,
+    init,
+    masked_code_logits,
+    pooled_first_code,
+    prolonged_los_logits,
+)
+
+PAPER = ModelConfig(
+    vocabulary_size=40,
+    hidden_size=24,
+    layers=2,
+    heads=3,
+    feed_forward_size=8,
+    max_visits=12,
+    max_length=20,
+    initializer_range=0.2,
+)
+RELEASED = dataclasses.replace(PAPER, serialization="position", mask_id=0, los_pooling="first", pooler=True)
+LENGTHS = (5, 3, 8)
+ROW = 20
+WEIGHTS = np.random.default_rng(5).normal(size=(len(LENGTHS), 40)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def _rank_promotion_raises():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def jit(function):
+    """Compiled at the cheapest level: at these sizes nearly all the time of a test goes into compiling."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def patients():
+    """Three patients; the codes of one are never those of another."""
+    rng = np.random.default_rng(0)
+    made = []
+    for number, length in enumerate(LENGTHS):
+        visits = np.sort(rng.integers(1, 5, length))
+        made.append(
+            {
+                "code_ids": rng.integers(3 + 10 * number, 13 + 10 * number, length),
+                "visit_ids": visits,
+                "serialization_ids": np.arange(length) - np.searchsorted(visits, visits),
+                "positions": np.arange(length),
+                "patient_slots": np.ones(length, int),
+            }
+        )
+    return made
+
+
+def rows(groups):
+    """One row of ROW slots per group of patients; the places of a row are 1, 2, …"""
+    batch = {}
+    for name in patients()[0]:
+        batch[name] = np.zeros((len(groups), ROW), np.int32)
+        for row, group in zip(batch[name], groups, strict=True):
+            values = [
+                patient[name] * (place if name == "patient_slots" else 1)
+                for place, patient in enumerate(group, start=1)
+            ]
+            row[: sum(map(len, values))] = np.concatenate([*values, []])
+    return batch
+
+
+def losses(config, batch, places):
+    """Per patient: its LOS logit and the weighted masked-code logits of its second code. `places`: (row, place)."""
+    row, place = np.asarray(places).T
+    first = np.array([np.flatnonzero(batch["patient_slots"][r] == p + 1)[0] for r, p in zip(row, place, strict=True)])
+
+    def run(params):
+        hidden, _ = apply(params, batch, config=config)
+        count = int(place.max()) + 1
+        los = prolonged_los_logits(params, hidden, batch, config=config, patients=count)[row, place, 0]
+        codes = masked_code_logits(params, hidden[row, first + 1], config=config)
+        return jnp.tanh(los) + (codes * WEIGHTS).sum(axis=-1)
+
+    return run
+
+
+def values_and_gradients(config, params):
+    """(packed, alone): each patient's loss and the gradient of their sum."""
+    three = patients()
+    layouts = [(rows([three]), [(0, 0), (0, 1), (0, 2)]), (rows([[p] for p in three]), [(0, 0), (1, 0), (2, 0)])]
+    found = []
+    for batch, places in layouts:
+        run = losses(config, batch, places)
+        gradient, values = jit(jax.grad(lambda params, run=run: (lambda v: (v.sum(), v))(run(params)), has_aux=True))(
+            params
+        )
+        found.append({"values": values, **gradient})
+    return found
+
+
+def worst_share(found, expected):
+    shares = jax.tree.map(lambda a, b: float(abs(a - b).max() / max(abs(b).max(), 1e-3)), found, expected)
+    return max(jax.tree.leaves(shares))
+
+
+@pytest.mark.parametrize("config", [PAPER, RELEASED], ids=["paper", "released_code"])
+def test_packed_equals_each_patient_alone(config):
+    packed, alone = values_and_gradients(config, init(config, jax.random.key(0)))
+    assert worst_share(packed, alone) < 1e-5
+
+
+def test_packed_differs_without_the_mask_between_patients(monkeypatch):
+    def all_real(slots, padding_reads):
+        real = slots[:, None, None, :] > 0
+        return jnp.where(real, 0.0, encoder.BLOCKED)
+
+    monkeypatch.setattr(encoder, "attention_bias", all_real)
+    packed, alone = values_and_gradients(PAPER, init(PAPER, jax.random.key(0)))
+    assert worst_share(packed, alone) > 1e-2
+
+
+def test_no_gradient_reaches_another_patient():
+    """The gradient of one patient's outputs for another's embeddings, and for empty slots, is exactly 0."""
+    slots = rows([patients()])["patient_slots"]
+    layers = bind(init(PAPER, jax.random.key(0))["encoder"], Encoder, PAPER)
+    weights = jax.random.normal(jax.random.key(2), (ROW, PAPER.hidden_size))
+
+    def loss(embeddings, place):
+        out, _ = layers(embeddings, slots, key=None)
+        return (jnp.where((slots == place)[:, :, None], out, 0.0)[0] * weights).sum()
+
+    embeddings = jax.random.normal(jax.random.key(1), (1, ROW, PAPER.hidden_size))
+    gradients = jit(jax.vmap(jax.grad(loss), in_axes=(None, 0)))(embeddings, jnp.arange(1, 4))[:, 0]
+    for place in (1, 2, 3):
+        own = slots[0] == place
+        assert (gradients[place - 1][~own] == 0).all()
+        assert (gradients[place - 1][own] != 0).all()
+
+
+def test_masked_slot_of_released_code_is_attended():
+    """Its id is that of padding, yet it reads and is read; only an empty slot is not."""
+    batch = rows([patients()[:1]])
+    batch["code_ids"][0, 2] = RELEASED.mask_id
+    params = init(RELEASED, jax.random.key(0))
+    run = jit(lambda params, batch: apply(params, batch, config=RELEASED, capture=("attention",)))
+    hidden, out = run(params, batch)
+    attention = out["attention"][:, 0, :, :5]
+    assert (attention[..., :5] > 1e-3).all() and (attention[..., 5:] == 0).all()
+    np.testing.assert_allclose(attention.sum(axis=-1), 1, rtol=1e-6)
+    gone = {name: value.copy() for name, value in batch.items()}
+    gone["patient_slots"][0, 2] = 0
+    assert abs(run(params, gone)[0] - hidden)[0, [0, 1, 3, 4]].max() > 1e-3
+    # What stands in an empty slot changes nothing.
+    other = {name: value.copy() for name, value in batch.items()}
+    for name in ("code_ids", "visit_ids", "serialization_ids", "positions"):
+        other[name][0, 5:] = 7
+    np.testing.assert_array_equal(run(params, other)[0][0, :5], hidden[0, :5])
+
+
+def test_serialization_takes_rank_or_position():
+    batch, params = rows([patients()]), init(PAPER, jax.random.key(0))
+    for name, other in (("rank", "positions"), ("position", "serialization_ids")):
+        config = dataclasses.replace(PAPER, serialization=name)
+        run = jit(lambda batch, config=config: apply(params, batch, config=config)[0])
+        changed = {key: value for key, value in batch.items() if key != other}
+        np.testing.assert_array_equal(run(batch), run(changed))
+
+
+def test_los_pooling_sums_the_patients_own_codes():
+    batch, params = rows([patients()]), init(RELEASED, jax.random.key(0))
+    head = params["prolonged_los_head"]["dense"]
+    hidden = jax.random.normal(jax.random.key(3), (1, ROW, PAPER.hidden_size))
+    slots = batch["patient_slots"][0]
+    logits = prolonged_los_logits(params, hidden, batch, config=PAPER, patients=4)
+    pooled = pooled_first_code(params, hidden, batch, config=RELEASED, patients=4)
+    first = prolonged_los_logits(params, hidden, batch, config=RELEASED, patients=4)
+    assert logits.shape == first.shape == (1, 4, 2)
+    for place in (1, 2, 3):
+        own = np.asarray(hidden)[0, slots == place]
+        expected = own.sum(axis=0) @ head["kernel"]
+        np.testing.assert_allclose(logits[0, place - 1], expected, rtol=1e-4, atol=1e-5)
+        dense = params["pooler"]["dense"]
+        np.testing.assert_allclose(pooled[0, place - 1], np.tanh(own[0] @ dense["kernel"]), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(first[0, place - 1], pooled[0, place - 1] @ head["kernel"], rtol=1e-4, atol=1e-5)
+    assert (logits[0, 3] == head["bias"]).all()
+
+
+def test_sum_with_padding_is_the_whole_row():
+    """Released code: padding reads the patient, has the row's positions, and its outputs are summed."""
+    config = dataclasses.replace(RELEASED, los_pooling="sum_with_padding")
+    batch, params = rows([patients()[:1]]), init(config, jax.random.key(0))
+    run = jit(lambda batch: apply(params, batch, config=config, capture=("attention",)))
+    hidden, out = run(batch)
+    assert (out["attention"][..., :5] > 0).all() and (out["attention"][..., 5:] == 0).all()
+    counted = batch | {"positions": np.arange(ROW, dtype=np.int32)[None]}
+    np.testing.assert_array_equal(run(counted)[0], hidden)
+    head = params["prolonged_los_head"]["dense"]
+    logits = prolonged_los_logits(params, hidden, batch, config=config, patients=1)
+    np.testing.assert_allclose(logits[0, 0], hidden[0].sum(axis=0) @ head["kernel"], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match=r"needs rows of one patient each: got 2 patients per row; put one"):
+        prolonged_los_logits(params, hidden, batch, config=config, patients=2)
+
+
+def test_dropout_only_with_a_key():
+    batch, params = rows([patients()]), init(PAPER, jax.random.key(0))
+    run = jit(lambda key: apply(params, batch, config=PAPER, key=key)[0])
+    still = jit(lambda: apply(params, batch, config=PAPER)[0])
+    np.testing.assert_array_equal(still(), still())
+    once, again, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(once, again)
+    assert abs(once - other).max() > 0.1 and abs(once - still()).max() > 0.1
+
+
+def test_each_dropout_acts(monkeypatch):
+    """Hidden dropout once after the embeddings and twice per layer, attention dropout once, all keys different."""
+    seen = []
+
+    def record(x, rate, key):
+        seen.append((x.shape, rate, tuple(np.asarray(jax.random.key_data(key)))))
+        return x
+
+    monkeypatch.setattr("medbert_jax.models.embeddings.dropout", record)
+    monkeypatch.setattr("medbert_jax.models.encoder.dropout", record)
+    config = dataclasses.replace(PAPER, dropout=0.2, attention_dropout=0.3)
+    apply(init(config, jax.random.key(0)), rows([patients()]), config=config, key=jax.random.key(1))
+    hidden, attention = ((1, ROW, 24), 0.2), ((1, 3, ROW, ROW), 0.3)
+    assert [call[:2] for call in seen] == [hidden] + [attention, hidden, hidden] * config.layers
+    assert len({call[2] for call in seen}) == len(seen)
+
+
+@pytest.mark.parametrize("compute_dtype", ["float32", "bfloat16"])
+def test_rows_without_patients_give_finite_values_and_gradients(compute_dtype):
+    """In float32 and bfloat16; the rows with patients are as without the empty row beside them."""
+    config = dataclasses.replace(RELEASED, compute_dtype=compute_dtype)
+    params, batch = init(config, jax.random.key(0)), rows([patients(), []])
+
+    def loss(params):
+        hidden, _ = apply(params, batch, config=config, key=jax.random.key(1))
+        codes = masked_code_logits(params, hidden[:, :3], config=config)
+        los = prolonged_los_logits(params, hidden, batch, config=config, patients=4)
+        return jnp.square(codes).sum() + jnp.square(los).sum(), (hidden, codes, los)
+
+    gradients, (hidden, codes, los) = jit(jax.grad(loss, has_aux=True))(params)
+    assert hidden.dtype == compute_dtype and codes.dtype == los.dtype == jnp.float32
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, hidden, codes, los)))
+    assert jax.tree.all(jax.tree.map(lambda leaf: leaf.dtype == jnp.float32, gradients))
+
+
+def test_bfloat16_is_near_float32():
+    batch, params = rows([patients()]), init(PAPER, jax.random.key(0))
+    half = dataclasses.replace(PAPER, compute_dtype="bfloat16")
+    found, expected = (jit(lambda c=c: apply(params, batch, config=c)[0])() for c in (half, PAPER))
+    real = batch["patient_slots"] > 0
+    assert abs(found.astype(jnp.float32) - expected)[real].max() < 0.1
+
+
+def test_captures():
+    batch, params = rows([patients(), patients()]), init(PAPER, jax.random.key(0))
+    hidden, out = jit(lambda: apply(params, batch, config=PAPER, capture=("embeddings", "attention", "layers")))()
+    assert {name: value.shape for name, value in out.items()} == {
+        "embeddings": (2, ROW, 24),
+        "attention": (2, 2, 3, ROW, ROW),
+        "layers": (2, 2, ROW, 24),
+    }
+    np.testing.assert_array_equal(out["layers"][-1], hidden)
+    assert apply(params, batch, config=PAPER)[1] == {}
+    with pytest.raises(ValueError, match=r"must be among embeddings, attention, layers: got heads; leave it out"):
+        apply(params, batch, config=PAPER, capture=("heads", "layers"))
+
+
+def test_apply_reads_only_the_backbone():
+    params = init(PAPER, jax.random.key(0))
+    backbone = {name: params[name] for name in ("embeddings", "encoder")}
+    run = jit(lambda params: apply(params, rows([patients()]), config=PAPER)[0])
+    np.testing.assert_array_equal(run(backbone), run(params))

@@ -1,0 +1,104 @@
+import dataclasses
+
+import jax
+import pytest
+
+from medbert_jax.models.config import ModelConfig, preset
+from medbert_jax.models.med_bert import init, parameter_axes
+
+
+def shapes(config):
+    return jax.eval_shape(lambda key: init(config, key), jax.random.key(0))
+
+
+def count(config):
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes(config)))
+
+
+def test_parameter_counts_of_the_paper():
+    with_pooler = dataclasses.replace(preset("paper"), pooler=True)
+    assert with_pooler.vocabulary_size == 82_603
+    assert count(with_pooler) == 17_350_893
+    assert count(preset("paper")) == 17_313_837
+    assert count(preset("released_code")) == 17_350_893
+
+
+def test_presets_name_each_disagreement():
+    paper, released, small = preset("paper"), preset("released_code"), preset("small", 321)
+    changed = {
+        field.name for field in dataclasses.fields(paper) if getattr(paper, field.name) != getattr(released, field.name)
+    }
+    assert changed == {"serialization", "mask_id", "los_pooling", "pooler"}
+    assert (released.serialization, released.mask_id, released.los_pooling) == ("position", 0, "first")
+    assert dataclasses.replace(small, vocabulary_size=82_603) == paper
+    assert small.vocabulary_size == 321
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match=r"must be one of paper, released_code, small: got 'large'; choose"):
+        preset("large")
+
+
+def test_every_fault_is_in_one_error():
+    with pytest.raises(ValueError) as error:
+        ModelConfig(hidden_size=100, heads=6, layers=0, dropout=1.0, serialization="age", los_pooling="first")
+    lines = str(error.value).splitlines()
+    assert [line.split(" must")[0].split(" needs")[0] for line in lines] == [
+        "layers",
+        "serialization",
+        "dropout",
+        "hidden_size",
+        "los_pooling first",
+    ]
+    assert all(": got " in line and "; " in line for line in lines)
+    assert "use hidden_size 102" in lines[3]
+
+
+@pytest.mark.parametrize("mask_id", [-1, 10])
+def test_mask_id_is_a_row_of_the_table(mask_id):
+    with pytest.raises(ValueError, match="mask_id must be a row of the code table"):
+        ModelConfig(vocabulary_size=10, mask_id=mask_id)
+
+
+@pytest.mark.parametrize("name", ["paper", "released_code"])
+def test_parameter_axes_has_the_structure_of_the_parameters(name):
+    config = preset(name, 50)
+    axes = parameter_axes(config)
+    is_leaf = lambda node: isinstance(node, tuple)  # noqa: E731
+    assert jax.tree.structure(axes, is_leaf=is_leaf) == jax.tree.structure(shapes(config))
+    size = {"vocabulary": 50, "hidden": 192, "visits": 1_000, "positions": 512, "heads": 192} | {
+        "feed_forward": 64,
+        "hidden_out": 192,
+        "logits": 2,
+    }
+    named = jax.tree.map(lambda leaf: tuple(size[axis] for axis in leaf), axes, is_leaf=is_leaf)
+    assert named == jax.tree.map(lambda leaf: leaf.shape, shapes(config))
+
+
+def test_only_string_keys_and_plain_dictionaries():
+    def walk(node):
+        if isinstance(node, dict):
+            assert type(node) is dict and all(type(key) is str for key in node)
+            for child in node.values():
+                walk(child)
+        else:
+            assert isinstance(node, jax.Array) and node.dtype == "float32"
+
+    walk(init(ModelConfig(vocabulary_size=9, hidden_size=6, layers=2, max_visits=4, max_length=5), jax.random.key(1)))
+
+
+def test_initial_values():
+    config = ModelConfig(vocabulary_size=4_000, layers=1, pooler=True, los_pooling="first")
+    params = init(config, jax.random.key(0))
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        name = path[-1].key
+        if name == "bias":
+            assert (leaf == 0).all()
+        elif name == "scale":
+            assert (leaf == 1).all()
+        else:
+            # TensorFlow's truncated_normal(0.02): cut at 0.04, where a normal of 0.02 keeps 0.8796 of its deviation.
+            assert abs(leaf).max() <= 0.04 and abs(leaf.mean()) < 0.02 * 5 / leaf.size**0.5
+            assert abs(leaf.std() / (0.02 * 0.8796) - 1) < 4 / leaf.size**0.5
+    tables = [params["embeddings"][name][:512] for name in ("code_table", "visit_table", "serialization_table")]
+    assert not any((a == b).any() for a, b in zip(tables, tables[1:], strict=False))

@@ -1,0 +1,244 @@
+"""The cohort builder on a made source: what it inherits, labels, cuts, and the cohorts that it refuses."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+import tensorflow_datasets as tfds
+from made_ehr import OUTCOME, made_tables
+
+from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec
+from medbert_jax.data.sequences import concatenate
+from medbert_jax.data.serialization import SerializationConfig, serialize
+from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.data.vocabulary import UNK, Vocabulary
+from medbert_jax.ehr.hashing import SPLITS, assign_split
+from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ehr.tables import read_shard, read_tables, write_tables
+from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER, prepare_cohort
+from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+
+KEY = "a key of this site"
+
+
+def quiet(text):
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def ehr(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("source") / "ehr"
+    write_tables(made_tables(500, seed=21), directory, shards=2)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def pretraining(ehr, tmp_path_factory):
+    data = tmp_path_factory.mktemp("data")
+    ratios = (0.6, 0.15, 0.25)
+    return prepare_pretraining(ehr, "made", data_dir=data, split_key=KEY, ratios=ratios, announce=quiet)
+
+
+@pytest.fixture(scope="module")
+def prepare(pretraining):
+    """Prepare a cohort that inherits from the pretraining dataset."""
+
+    def run(ehr, cohort, name, data_dir, **settings):
+        settings = {"pretraining_dataset": pretraining, "announce": quiet} | settings
+        return prepare_cohort(ehr, cohort, name, data_dir=data_dir, **settings)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def cohort(ehr, prepare, tmp_path_factory):
+    return prepare(ehr, "hf-later", "hf", tmp_path_factory.mktemp("cohorts"))
+
+
+def test_sequences_are_those_of_the_selected_patients_before_their_cut(ehr, cohort):
+    vocabulary = Vocabulary.read(cohort / "vocabulary.tsv")
+    races = tuple(read_metadata(cohort)["races"])
+    parts = []
+    for shard in range(2):
+        tables = read_shard(ehr, shard)
+        selected, _ = select_cohort(tables, load_spec("hf-later"))
+        config = SerializationConfig(minimum_codes=1)
+        parts.append(serialize(tables, vocabulary, config, until=selected, races=races)[0])
+    expected = concatenate(parts)
+    split = assign_split(expected.patient_id, key=KEY, ratios=(0.6, 0.15, 0.25))
+    for place, name in enumerate(SPLITS):
+        opened, wanted = open_token_store(cohort, name), expected.take(split == place)
+        for column in set(wanted.__dataclass_fields__) - {"outcomes"}:
+            assert np.array_equal(getattr(opened, column), getattr(wanted, column)), column
+        assert list(opened.outcomes) == ["label", "index_day", "index_order", "prediction_time"]
+        for outcome, values in wanted.outcomes.items():
+            assert np.array_equal(opened.outcomes[outcome], values)
+            assert opened.outcomes[outcome].dtype == values.dtype
+        assert 0 < opened.outcomes["label"].mean() < 1
+
+
+def test_nothing_of_the_index_visit_or_after_it_is_in_the_input(ehr, cohort):
+    outcome = Vocabulary.read(cohort / "vocabulary.tsv").encode([OUTCOME])[0]
+    assert outcome != UNK
+    admitted = read_tables(ehr).visits.select("patient_id", "order", "admit_time")
+    for split in SPLITS:
+        opened = open_token_store(cohort, split)
+        assert outcome not in opened.code_ids
+        assert (np.diff(opened.visit_offsets) < opened.outcomes["index_order"]).all()
+        last = opened.visit_days[opened.visit_offsets[1:] - 1]
+        assert (last <= opened.outcomes["index_day"]).all()
+        frame = pl.DataFrame(
+            {
+                "patient_id": [patient.decode() for patient in opened.patient_id],
+                "order": np.asarray(opened.outcomes["index_order"]),
+                "time": np.asarray(opened.outcomes["prediction_time"]),
+            }
+        )
+        index = frame.join(admitted, on=["patient_id", "order"], how="left", maintain_order="left")
+        assert (index["admit_time"].to_physical() - index["time"] == 1).all()  # one microsecond before
+
+
+def test_test_patients_are_test_patients_of_the_pretraining(pretraining, cohort):
+    split_of = {}
+    for split in SPLITS:
+        split_of |= dict.fromkeys(open_token_store(pretraining, split).patient_id.tolist(), split)
+    shared = 0
+    for split in SPLITS:
+        ids = open_token_store(cohort, split).patient_id.tolist()
+        assert {split_of.get(patient, split) for patient in ids} == {split}
+        shared += sum(patient in split_of for patient in ids)
+    assert shared > 200
+
+
+def test_what_the_metadata_inherits_and_adds(pretraining, cohort):
+    ours, theirs = read_metadata(cohort), read_metadata(pretraining)
+    assert cohort.parts[-3:] == ("disease_cohort", "hf", "1.0.0")
+    assert (cohort / "vocabulary.tsv").read_bytes() == (pretraining / "vocabulary.tsv").read_bytes()
+    assert ours["kind"] == "cohort" and ours["preset"] == theirs["preset"]
+    assert ours["vocabulary_hash"] == theirs["vocabulary_hash"]
+    assert ours["pretraining_dataset_hash"] == theirs["dataset_hash"] != ours["dataset_hash"]
+    assert ours["serialization"] == theirs["serialization"] | {"minimum_codes": 1}
+    assert {name: ours["split"][name] for name in ("key", "ratios")} == {"key": KEY, "ratios": [0.6, 0.15, 0.25]}
+    assert ours["cohort"] == load_spec("hf-later").to_dict()
+    assert dict(tfds.builder_from_directory(cohort).info.metadata) == ours
+    for split in SPLITS:
+        label = open_token_store(cohort, split).outcomes["label"]
+        assert (ours["split"]["counts"][split], ours["cases"][split]) == (len(label), label.sum())
+
+
+def test_one_ledger_leads_from_the_tables_to_the_dataset(ehr, cohort):
+    ledger = Ledger.from_dict(json.loads((cohort / "ledger.json").read_text()))
+    tables = read_tables(ehr)
+    assert (ledger.came.patients, ledger.came.codes) == (500, len(tables.diagnoses))
+    opened = [open_token_store(cohort, split) for split in SPLITS]
+    assert ledger.kept.patients == sum(map(len, opened))
+    assert ledger.kept.visits == sum(len(part.visit_days) for part in opened)
+    assert ledger.kept.codes == sum(len(part.code_ids) for part in opened)
+    rules = [line.rule for line in ledger.lines]
+    assert rules[0] == "no_visits" and rules[-1] == "serialization:repeated_in_visit"
+
+
+def test_tfds_reads_labels_and_times(cohort):
+    source = tfds.builder_from_directory(cohort).as_data_source(split="test")
+    opened = open_token_store(cohort, "test")
+    for i, example in enumerate(source):
+        assert all(example[name] == values[i] for name, values in opened.outcomes.items())
+
+
+@pytest.mark.parametrize("name", ["los-next", "readmission-30d"])
+def test_the_other_built_in_cohorts_go_the_same_way(ehr, prepare, tmp_path, name):
+    cohort = prepare(ehr, name, name, tmp_path)
+    assert len(open_token_store(cohort, "test")) > 20
+
+
+def test_a_source_without_dates_says_so(prepare, tmp_path):
+    write_tables(made_tables(300, seed=21, dates=False), tmp_path / "ehr")
+    cohort = prepare(tmp_path / "ehr", "hf-later", "hf", tmp_path)
+    assert read_metadata(cohort)["time_is_ordinal"] is True
+    outcomes = open_token_store(cohort, "test").outcomes
+    assert (outcomes["index_day"] == -1).all()
+    day = 86_400_000_000
+    assert np.array_equal(outcomes["prediction_time"], outcomes["index_order"].astype(np.int64) * day)
+
+
+def with_outcome(tables, patients):
+    """The tables with the outcome's codes of these patients alone."""
+    stays = (pl.concat_str("code_system", pl.lit("/"), "code") != OUTCOME) | pl.col("patient_id").is_in(patients)
+    return replace(tables, diagnoses=tables.diagnoses.filter(stays))
+
+
+@pytest.mark.parametrize("which", ["nobody", "one"])
+def test_a_split_without_cases_is_refused_and_the_ledger_is_kept(prepare, tmp_path, which):
+    tables = made_tables(200, seed=3)
+    cases = select_cohort(tables, load_spec("hf-later"))[0].filter(pl.col("label") == 1)["patient_id"]
+    write_tables(with_outcome(tables, [] if which == "nobody" else [cases[0]]), tmp_path / "ehr")
+    with pytest.raises(ValueError, match=r"must have cases and controls: got cases train \d of \d+, validation"):
+        prepare(tmp_path / "ehr", "hf-later", "hf", tmp_path)
+    folder = tmp_path / "disease_cohort" / "hf"
+    assert [path.name for path in folder.iterdir()] == [REFUSED_LEDGER]
+    ledger = Ledger.from_dict(json.loads((folder / REFUSED_LEDGER).read_text()))
+    assert ledger.came.patients == 200
+    # The next try, on better tables, takes it away.
+    write_tables(tables, tmp_path / "ehr")
+    assert prepare(tmp_path / "ehr", "hf-later", "hf", tmp_path).is_dir()
+    assert [path.name for path in folder.iterdir()] == ["1.0.0"]
+
+
+def test_an_empty_cohort_is_refused(prepare, tmp_path):
+    tables = made_tables(100, seed=3)
+    first = tables.visits.filter(pl.col("order") == 1)
+    diagnoses = tables.diagnoses.join(first, on="visit_id", how="semi")
+    write_tables(
+        replace(tables, visits=first, diagnoses=diagnoses, medications=None, measurements=None), tmp_path / "ehr"
+    )
+    with pytest.raises(ValueError, match="train 0 of 0, validation 0 of 0, test 0 of 0"):
+        prepare(tmp_path / "ehr", "hf-later", "hf", tmp_path)
+
+
+def test_codes_unknown_to_the_vocabulary_are_shown_and_refused_above_the_limit(ehr, prepare, tmp_path):
+    tables = read_tables(ehr)
+    foreign = pl.when(pl.col("code_system") == "ICD9CM").then(pl.lit("ICD9GM")).otherwise("code_system")
+    diagnoses = tables.diagnoses.with_columns(code_system=foreign)
+    write_tables(replace(tables, diagnoses=diagnoses), tmp_path / "ehr")
+    said = []
+    with pytest.raises(ValueError, match=r"at most 30% of a cohort's codes may be unknown .*: got train 5"):
+        prepare(tmp_path / "ehr", "hf-later", "hf", tmp_path, unknown_code_limit=0.3, announce=said.append)
+    assert said[-1].startswith("codes unknown to the pretraining vocabulary: train 5")
+    assert list((tmp_path / "disease_cohort" / "hf").iterdir()) == []
+    cohort = prepare(tmp_path / "ehr", "hf-later", "hf", tmp_path, unknown_code_limit=0.6)
+    share = read_metadata(cohort)["unknown_code_share"]["test"]
+    assert share == (open_token_store(cohort, "test").code_ids == UNK).mean() > 0.3
+
+
+def test_a_longer_history_can_be_asked_for(ehr, cohort, prepare, tmp_path):
+    longer = prepare(ehr, "hf-later", "hf", tmp_path, minimum_codes=5)
+    sizes = [len(np.unique(open_token_store(longer, "test").take([i]).code_ids)) for i in range(20)]
+    assert min(sizes) >= 5
+    assert len(open_token_store(longer, "test")) < len(open_token_store(cohort, "test"))
+    assert read_metadata(longer)["dataset_hash"] != read_metadata(cohort)["dataset_hash"]
+
+
+def test_a_cohort_of_ones_own_is_a_yaml_file_and_does_not_replace_another(ehr, cohort, prepare, tmp_path):
+    text = (SPECS_DIRECTORY / "hf-later.yaml").read_text().replace("minimum_codes: 1", "minimum_codes: 2")
+    (tmp_path / "own.yaml").write_text(text)
+    own = prepare(ehr, str(tmp_path / "own.yaml"), "own", tmp_path)
+    assert read_metadata(own)["cohort"]["input"]["minimum_codes"] == 2
+    with pytest.raises(ValueError, match="is not replaced by another"):
+        prepare(ehr, str(tmp_path / "own.yaml"), "hf", cohort.parents[2])
+
+
+def test_a_dataset_that_cannot_be_inherited_from_is_refused(ehr, pretraining, cohort, prepare, tmp_path):
+    with pytest.raises(ValueError, match="inherits from a pretraining dataset: got one of kind cohort"):
+        prepare(ehr, "hf-later", "hf", tmp_path, pretraining_dataset=cohort)
+    with pytest.raises(FileNotFoundError, match=r"metadata\.json"):
+        prepare(ehr, "hf-later", "hf", tmp_path, pretraining_dataset=tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "metadata.json").write_bytes((pretraining / "metadata.json").read_bytes())
+    vocabulary = Vocabulary.read(pretraining / "vocabulary.tsv")
+    Vocabulary(vocabulary.codes[::-1], vocabulary.patients, vocabulary.titles).write(other / "vocabulary.tsv")
+    with pytest.raises(ValueError, match=r"vocabulary\.tsv must be the one of metadata\.json"):
+        prepare(ehr, "hf-later", "hf", tmp_path, pretraining_dataset=other)
