@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-SHORTEST_BUCKET = 8
+
+def bucket_of(lengths: np.ndarray) -> np.ndarray:
+    """Slots of the row that holds a patient: the next multiple of an eighth of the next power of two, at least 4.
+
+    4, 8, 12, 16, 20, 24, 28, 32, 40, 48, … : at most an eighth too long where rows are long, few shapes to compile.
+    """
+    lengths = np.maximum(lengths, 1)
+    grain = np.maximum(4, 2 ** np.ceil(np.log2(lengths)).astype(np.int64) // 8)
+    return -(-lengths // grain) * grain
 
 
 def bucket_batches(
@@ -12,11 +20,10 @@ def bucket_batches(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Every patient once: (slots per row, patients (batch_size,) int64, −1 in rows that stay empty).
 
-    Buckets are powers of two from 8 on. What does not fill a batch moves up into the next bucket, so at most one batch
-    has empty rows. With `rng` patients and batches come in random order, without it in the order of their lengths.
+    What does not fill a batch moves up into the next bucket, so at most one batch has empty rows. With `rng` patients and batches come in random order, without it in the order of their lengths.
     """
     order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-    tops = np.maximum(SHORTEST_BUCKET, 2 ** np.ceil(np.log2(np.maximum(lengths[order], 1))).astype(np.int64))
+    tops = bucket_of(lengths[order])
     batches: list[tuple[int, np.ndarray]] = []
     waiting = order[:0]
     for top in np.unique(tops):

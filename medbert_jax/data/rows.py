@@ -20,7 +20,7 @@ class RowsConfig:
     batch_size: int = 256
     """Patients per step, in expectation (every patient is seen exactly once per epoch)."""
     short_row: int = 128
-    """Slots of a short row; longer patients go to rows of the model's max_length."""
+    """Slots of a short row; longer patients go to rows that hold the longest of them, at most max_length."""
     packed: bool = True
     """Several patients share a row; False gives every patient a row of his own, the reference layout."""
 
@@ -114,7 +114,10 @@ def plan_rows(lengths: np.ndarray, config: RowsConfig, *, max_length: int, group
         )
     steps = max(1, round(len(lengths) / config.batch_size))
     tiers, shortest = [], 0
-    for row_length in sorted({config.short_row, max_length}):
+    # The long rows are as long as the longest patient needs, in eighths of max_length, so that few shapes compile.
+    eighth = -(-max_length // 8)
+    long_row = min(max_length, -(-int(lengths.max()) // eighth) * eighth)
+    for row_length in sorted({min(config.short_row, long_row), long_row}):
         counts = np.bincount(lengths[(lengths > shortest) & (lengths <= row_length)], minlength=row_length + 1)
         shortest = row_length
         if counts.sum():

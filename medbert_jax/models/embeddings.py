@@ -11,13 +11,14 @@ from medbert_jax.models.dropout import dropout
 
 
 class Embeddings(nnx.Module):
-    """Three tables, summed and normalised. No age and no time: the model knows only order."""
+    """Three tables, summed and normalised. No age and no time: the model knows only order.
+
+    Modules say what parameters there are; `med_bert.init` gives all of them their values.
+    """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        normal = nnx.initializers.truncated_normal(config.initializer_range)
-
         def table(rows: int) -> nnx.Param:
-            return nnx.Param(normal(rngs.params(), (rows, config.hidden_size), jnp.float32))
+            return nnx.Param(jnp.zeros((rows, config.hidden_size), jnp.float32))
 
         self.config = config
         self.code_table = table(config.vocabulary_size)
@@ -25,7 +26,7 @@ class Embeddings(nnx.Module):
         self.serialization_table = table(config.max_length)
         self.layer_norm = layer_norm(config, rngs)
 
-    def __call__(self, batch: dict[str, jax.Array], *, key: jax.Array | None) -> jax.Array:
+    def __call__(self, batch: dict[str, jax.Array], *, seed: jax.Array | None) -> jax.Array:
         """Vectors (B, L, D) in compute_dtype. Ids are clipped to the tables: the host must have checked them."""
         config = self.config
         # Paper: rank of the code within its visit. Released code: absolute position over the flat sequence.
@@ -40,7 +41,7 @@ class Embeddings(nnx.Module):
             + jnp.take(self.visit_table[...], batch["visit_ids"], axis=0, mode="clip")
             + jnp.take(self.serialization_table[...], places_BL, axis=0, mode="clip")
         )
-        return dropout(self.layer_norm(summed_BLD).astype(config.compute_dtype), config.dropout, key)
+        return dropout(self.layer_norm(summed_BLD).astype(config.compute_dtype), config.dropout, seed)
 
 
 def layer_norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:

@@ -29,16 +29,18 @@ class Encoder(nnx.Module):
         hidden_BLD: jax.Array,
         slots_BL: jax.Array,
         *,
-        key: jax.Array | None,
+        seeds: Sequence[jax.Array | None],
         capture: Sequence[str] = (),
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Outputs (B, L, D) and what was asked for: layers (N, B, L, D), attention (N, B, H, L, L) before dropout."""
+        """Outputs (B, L, D) and what was asked for: layers (N, B, L, D), attention (N, B, H, L, L) before dropout.
+
+        `seeds` are three per layer: attention, attention's output, feed-forward; None for no dropout.
+        """
         bias_B1LL = attention_bias(slots_BL, padding_reads=self.config.los_pooling == "sum_with_padding")
-        keys = [None] * self.config.layers if key is None else jax.random.split(key, self.config.layers)
         layers, attention = [], []
         for index in range(self.config.layers):
             layer = getattr(self, f"layer_{index}")
-            hidden_BLD, attention_BHLL = layer(hidden_BLD, bias_B1LL, key=keys[index])
+            hidden_BLD, attention_BHLL = layer(hidden_BLD, bias_B1LL, seeds=seeds[3 * index : 3 * index + 3])
             layers.append(hidden_BLD)
             attention.append(attention_BHLL)
         captured = {"layers": layers, "attention": attention}
@@ -61,20 +63,19 @@ class EncoderLayer(nnx.Module):
         self.feed_forward_layer_norm = layer_norm(config, rngs)
 
     def __call__(
-        self, hidden_BLD: jax.Array, bias_B1LL: jax.Array, *, key: jax.Array | None
+        self, hidden_BLD: jax.Array, bias_B1LL: jax.Array, *, seeds: Sequence[jax.Array | None]
     ) -> tuple[jax.Array, jax.Array]:
         """The layer's output (B, L, D) and its attention probabilities (B, H, L, L) before dropout."""
         config = self.config
-        attention_key, output_key, feed_forward_key = (None, None, None) if key is None else jax.random.split(key, 3)
-        mixed_BLD, attention_BHLL = self._attend(hidden_BLD, bias_B1LL, attention_key)
-        mixed_BLD = dropout(self.output(mixed_BLD), config.dropout, output_key)
+        mixed_BLD, attention_BHLL = self._attend(hidden_BLD, bias_B1LL, seeds[0])
+        mixed_BLD = dropout(self.output(mixed_BLD), config.dropout, seeds[1])
         hidden_BLD = self._add_and_norm(self.attention_layer_norm, hidden_BLD, mixed_BLD)
         # The tanh form of gelu, which is the one of the original's TensorFlow code.
         inner_BLF = jax.nn.gelu(self.feed_forward_in(hidden_BLD), approximate=True)
-        inner_BLD = dropout(self.feed_forward_out(inner_BLF), config.dropout, feed_forward_key)
+        inner_BLD = dropout(self.feed_forward_out(inner_BLF), config.dropout, seeds[2])
         return self._add_and_norm(self.feed_forward_layer_norm, hidden_BLD, inner_BLD), attention_BHLL
 
-    def _attend(self, hidden_BLD: jax.Array, bias_B1LL: jax.Array, key: jax.Array | None):
+    def _attend(self, hidden_BLD: jax.Array, bias_B1LL: jax.Array, seed: jax.Array | None):
         config = self.config
         rows, length, width = hidden_BLD.shape
         heads_shape = (rows, length, config.heads, width // config.heads)
@@ -84,7 +85,7 @@ class EncoderLayer(nnx.Module):
         query_BLHK *= jnp.asarray(heads_shape[-1] ** -0.5, query_BLHK.dtype)
         scores_BHLL = jnp.einsum("BQHK,BSHK->BHQS", query_BLHK, key_BLHK, preferred_element_type=jnp.float32)
         attention_BHLL = jax.nn.softmax(scores_BHLL + bias_B1LL, axis=-1)
-        dropped_BHLL = dropout(attention_BHLL, config.attention_dropout, key).astype(hidden_BLD.dtype)
+        dropped_BHLL = dropout(attention_BHLL, config.attention_dropout, seed).astype(hidden_BLD.dtype)
         mixed_BLHK = jnp.einsum("BHQS,BSHK->BQHK", dropped_BHLL, value_BLHK)
         return mixed_BLHK.reshape(hidden_BLD.shape), attention_BHLL
 
@@ -109,11 +110,5 @@ def attention_bias(slots_BL: jax.Array, *, padding_reads: bool = False) -> jax.A
 
 
 def linear(config: ModelConfig, inputs: int, outputs: int, rngs: nnx.Rngs) -> nnx.Linear:
-    """A dense layer with bias, started as BERT's, computing in compute_dtype on float32 parameters."""
-    return nnx.Linear(
-        inputs,
-        outputs,
-        kernel_init=nnx.initializers.truncated_normal(config.initializer_range),
-        dtype=jnp.dtype(config.compute_dtype),
-        rngs=rngs,
-    )
+    """A dense layer with bias, computing in compute_dtype on float32 parameters."""
+    return nnx.Linear(inputs, outputs, dtype=jnp.dtype(config.compute_dtype), rngs=rngs)

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import dropout
+from medbert_jax.models.dropout import dropout, seeds
 from medbert_jax.models.heads import masked_sum
-from medbert_jax.models.med_bert import Params, bind, unbind
+from medbert_jax.models.med_bert import Params, bind
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key
@@ -45,7 +45,8 @@ class HeadConfig:
 
 def init_head(config: HeadConfig, model_config: ModelConfig, key: Key[Array, ""]) -> Params:
     """Fresh head parameters: nested dictionaries with string keys, float32 leaves."""
-    return unbind(_module(config)(config, model_config, rngs=nnx.Rngs(params=key)))
+    head = _module(config)(config, model_config, rngs=nnx.Rngs(params=key))
+    return nnx.to_pure_dict(nnx.split(head)[1])
 
 
 def apply_head(
@@ -69,7 +70,7 @@ def apply_head(
             "put one patient in a row or use head feed_forward"
         )
     head = bind(params, _module(config), config, model_config)
-    return head(hidden_BLD, batch["patient_slots"], patients=patients, key=key)
+    return head(hidden_BLD, batch["patient_slots"], patients=patients, seed=seeds(key, 1)[0])
 
 
 def _module(config: HeadConfig) -> type[nnx.Module]:
@@ -84,11 +85,11 @@ class FeedForwardHead(nnx.Module):
         self.dense = _to_logit(model_config.hidden_size, model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, key: jax.Array | None
+        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, seed: jax.Array | None
     ) -> jax.Array:
         """Logits (B, P)."""
         patients_BPD = masked_sum(hidden_BLD, slots_BL, patients)
-        return self.dense(dropout(patients_BPD, self.dropout, key))[..., 0]
+        return self.dense(dropout(patients_BPD, self.dropout, seed))[..., 0]
 
 
 class RecurrentHead(nnx.Module):
@@ -103,7 +104,7 @@ class RecurrentHead(nnx.Module):
         self.dense = _to_logit(config.gru_hidden * (1 + self.bidirectional), model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, key: jax.Array | None
+        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, seed: jax.Array | None
     ) -> jax.Array:
         """Logits (B, 1)."""
         hidden_BLD = hidden_BLD.astype(jnp.float32)
@@ -111,7 +112,7 @@ class RecurrentHead(nnx.Module):
         if self.bidirectional:
             backward_BG = self.backward(hidden_BLD, slots_BL > 0, reverse=True)
             state_BG = jnp.concatenate([state_BG, backward_BG], axis=-1)
-        return self.dense(dropout(state_BG, self.dropout, key))
+        return self.dense(dropout(state_BG, self.dropout, seed))
 
 
 class GatedRecurrentUnit(nnx.Module):

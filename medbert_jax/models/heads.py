@@ -46,13 +46,7 @@ class ProlongedLosHead(nnx.Module):
     """One dense layer from a patient's vector to the logits of prolonged LOS, in float32."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dense = nnx.Linear(
-            config.hidden_size,
-            config.los_logits,
-            kernel_init=nnx.initializers.truncated_normal(config.initializer_range),
-            dtype=jnp.float32,
-            rngs=rngs,
-        )
+        self.dense = nnx.Linear(config.hidden_size, config.los_logits, dtype=jnp.float32, rngs=rngs)
 
     def __call__(self, patients_BPD: jax.Array) -> jax.Array:
         """Logits (B, P, 2)."""

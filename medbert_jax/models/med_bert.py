@@ -9,13 +9,17 @@ the code in its patient's sequence, from 0) and `patient_slots` (0 = empty slot,
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.dropout import seeds
 from medbert_jax.models.embeddings import Embeddings
 from medbert_jax.models.encoder import Encoder
 from medbert_jax.models.heads import MaskedCodeHead, Pooler, ProlongedLosHead, first_states, masked_sum
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 
 Params = dict[str, Any]
 """Nested dictionaries with string keys; the leaves are arrays."""
+
+CONSTANT = {"scale": 1.0, "bias": 0.0}
+"""What LayerNorm scales and all biases start from."""
 
 CAPTURES = ("embeddings", "attention", "layers")
 """What `apply` can hand out beside the hidden states."""
@@ -42,11 +49,26 @@ def init(config: ModelConfig, key: Key[Array, ""]) -> Params:
         "masked_code_head": MaskedCodeHead,
         "prolonged_los_head": ProlongedLosHead,
     } | ({"pooler": Pooler} if config.pooler else {})
-    keys = jax.random.split(key, 5)
-    return {
-        name: unbind(module(config, rngs=nnx.Rngs(params=keys[index])))
-        for index, (name, module) in enumerate(modules.items())
-    }
+    params = {name: _structure(module, config)[1] for name, module in modules.items()}
+    leaves, structure = jax.tree_util.tree_flatten_with_path(params)
+    table_key, rest_key = jax.random.split(key)
+    # The code table may be sharded and is drawn as such. For the rest one draw is cut into pieces: compiling a
+    # draw for each array takes many times as long.
+    apart = {"code_table", *CONSTANT}
+    sizes = [0 if path[-1].key in apart else math.prod(leaf.shape) for path, leaf in leaves]
+    rest = jax.random.truncated_normal(rest_key, -2.0, 2.0, (sum(sizes),)) * config.initializer_range
+    pieces = jnp.split(rest, np.cumsum(sizes)[:-1])
+    arrays = []
+    for (path, leaf), piece in zip(leaves, pieces, strict=True):
+        name = path[-1].key
+        if name == "code_table":
+            table_VD = jax.random.truncated_normal(table_key, -2.0, 2.0, leaf.shape)
+            arrays.append(table_VD * config.initializer_range)
+        elif name in CONSTANT:
+            arrays.append(jnp.full(leaf.shape, CONSTANT[name], leaf.dtype))
+        else:
+            arrays.append(piece.reshape(leaf.shape))
+    return jax.tree.unflatten(structure, arrays)
 
 
 def apply(
@@ -65,10 +87,10 @@ def apply(
     """
     if unknown := sorted(set(capture) - set(CAPTURES)):
         raise ValueError(f"capture must be among {', '.join(CAPTURES)}: got {', '.join(unknown)}; leave it out")
-    embeddings_key, encoder_key = (None, None) if key is None else jax.random.split(key)
-    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, key=embeddings_key)
+    dropouts = seeds(key, 1 + 3 * config.layers)
+    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, seed=dropouts[0])
     encoder = bind(params["encoder"], Encoder, config)
-    hidden_BLD, out = encoder(embeddings_BLD, batch["patient_slots"], key=encoder_key, capture=capture)
+    hidden_BLD, out = encoder(embeddings_BLD, batch["patient_slots"], seeds=dropouts[1:], capture=capture)
     if "embeddings" in capture:
         out["embeddings"] = embeddings_BLD
     return hidden_BLD, out
@@ -164,14 +186,11 @@ def parameter_axes(config: ModelConfig) -> Params:
 
 def bind(params: Params, module_class: type[nnx.Module], *configs: Any) -> nnx.Module:
     """The module with these parameters; called inside the traced function, so that it costs nothing per step."""
-    return nnx.merge(_structure(module_class, *configs), nnx.State(params))
-
-
-def unbind(module: nnx.Module) -> Params:
-    """The module's parameters as plain nested dictionaries."""
-    return nnx.to_pure_dict(nnx.split(module)[1])
+    return nnx.merge(_structure(module_class, *configs)[0], params)
 
 
 @functools.lru_cache(maxsize=64)
-def _structure(module_class: type[nnx.Module], *configs: Any) -> nnx.GraphDef:
-    return nnx.split(nnx.eval_shape(lambda: module_class(*configs, rngs=nnx.Rngs(0))))[0]
+def _structure(module_class: type[nnx.Module], *configs: Any) -> tuple[nnx.GraphDef, Params]:
+    """What a module is made of, and the shapes of its parameters as plain nested dictionaries."""
+    graph, state = nnx.split(nnx.eval_shape(lambda: module_class(*configs, rngs=nnx.Rngs(0))))
+    return graph, nnx.to_pure_dict(state)

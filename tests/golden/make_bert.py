@@ -39,9 +39,9 @@ class Case:
 
 
 CASES = (
-    Case("one_layer", 23, 12, 1, 3, 8, 150),
-    Case("narrow_feed_forward", 61, 24, 2, 6, 8, 130),  # as Med-BERT: feed-forward smaller than hidden
-    Case("wide_feed_forward", 37, 16, 1, 2, 48, 140),
+    Case("one_layer", 23, 48, 1, 3, 32, 150),
+    Case("narrow_feed_forward", 61, 96, 2, 6, 32, 130),  # as Med-BERT: feed-forward smaller than hidden
+    Case("wide_feed_forward", 37, 64, 1, 2, 128, 140),
 )
 
 
@@ -86,16 +86,16 @@ def weights(case: Case) -> dict[str, np.ndarray]:
     """Weights by path, float32, drawn in the order of `names` from default_rng([SEED, number of the case]).
 
     Tables have standard deviation 0.02, so that the variance under the first LayerNorm is small and its epsilon
-    shows; kernels 0.2, so that gelu and softmax leave their linear part; biases 0.1; LayerNorm scales 1 ± 0.1.
+    shows; kernels 1/sqrt(inputs), so that gelu and softmax leave their linear part; biases 0.1; LayerNorm scales
+    1 ± 0.1.
     """
     rng = np.random.default_rng([SEED, CASES.index(case)])
-    spread = {"table": 0.02, "kernel": 0.2, "scale": 0.1, "bias": 0.1}
-    return {
-        path: (
-            spread[path.rsplit("/")[-1].split("_")[-1]] * rng.standard_normal(shape) + path.endswith("scale")
-        ).astype(np.float32)
-        for path, (_, shape) in names(case).items()
-    }
+    made = {}
+    for path, (_, shape) in names(case).items():
+        kind = path.rsplit("/")[-1].split("_")[-1]
+        spread = {"table": 0.02, "kernel": shape[0] ** -0.5, "scale": 0.1, "bias": 0.1}[kind]
+        made[path] = (spread * rng.standard_normal(shape) + (kind == "scale")).astype(np.float32)
+    return made
 
 
 def inputs(case: Case, length: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,25 @@
+"""The README's table: three cohorts, four training sizes, five replicates, each with and without pretraining.
+
+    python run_finetune.py configs/diabetes130.py --datasets DIR DIR DIR --finetune.checkpoint runs/NAME
+
+`benchmarks/diabetes130.py` makes the datasets and the checkpoint and calls this. Duration and result: docs/results.md.
+Larger training sizes take larger batches; the rate and patience are the same for every backbone, head and cohort.
+"""
+
+from dataclasses import replace
+
+from medbert_jax.experiments.grid import GridConfig
+from medbert_jax.training.config import FinetuneConfig
+
+CONFIG = GridConfig(
+    finetune=FinetuneConfig(
+        experiment="diabetes130",
+        optimizer=replace(FinetuneConfig().optimizer, learning_rate=2e-4),
+        batch_size=32,
+        max_epochs=50,
+        patience=5,
+    ),
+    train_sizes=(300, 1000, 3000, 0),
+    replicates=5,
+    heads=("feed_forward", "bi_gru"),
+)
