@@ -10,6 +10,7 @@ import subprocess
 import time
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import jax
@@ -28,10 +29,11 @@ from medbert_jax.training.config import FinetuneConfig, check_vocabulary, parse_
 from medbert_jax.training.finetuning import (
     PRETRAINING_ONLY,
     EarlyStopping,
-    batches,
     compile_steps,
+    endless_batches,
     init_finetuning,
     predict_all,
+    steps_per_round,
 )
 from medbert_jax.training.merging import merge_parameters
 from medbert_jax.training.progress import announce, say, versions
@@ -41,7 +43,7 @@ from medbert_jax.training.sharding import make_mesh, put_batch
 
 def main(config: FinetuneConfig | GridConfig) -> Path:
     """Do every run that is not done yet; returns the folder of the results."""
-    runs = list(config.runs()) if isinstance(config, GridConfig) else [config]
+    runs = config.runs() if isinstance(config, GridConfig) else [config]
     for number, run in enumerate(runs, start=1):
         # Where results and checkpoints lie does not change a number; everything else names the run.
         identity = replace(run, results="", **({"run": ""} if isinstance(run, FinetuneConfig) else {}))
@@ -97,14 +99,16 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
         params = merge_parameters(params, stored.params, new=("head",), drop=PRETRAINING_ONLY)
     state = start(params)
 
-    # ── 8 Loop: whole epochs until validation AUROC has not risen for `patience` of them ──────────────────────────────
+    # ── 8 Loop: rounds of training patients until validation AUROC has not risen for `patience` of them ───────────
     stopping = EarlyStopping(config.patience)
-    key = jax.random.key(config.replicate, impl="rbg")
-    for epoch in range(config.max_epochs):
-        for _, batch in batches(train, config.batch_size, rng):
+    key = jax.random.key(config.replicate)
+    steps_per_epoch, round_steps = steps_per_round(len(train), config.batch_size, config.evaluate_every)
+    stream = endless_batches(train, config.batch_size, rng)
+    for step in range(round_steps, steps_per_epoch * config.max_epochs + 1, round_steps):
+        for _, batch in islice(stream, round_steps):
             state, _ = train_step(state, put_batch(batch, mesh), key)
         scores = predict_all(predict, state["params"], validation, config.batch_size, mesh)
-        if stopping.should_stop(epoch, auroc(validation.outcomes["label"], scores), state["params"]):
+        if stopping.should_stop(step, auroc(validation.outcomes["label"], scores), state["params"]):
             break
 
     # ── 9 Finish: the best epoch on the test split; the checkpoint of it ──────────────────────────────────────────────
@@ -122,15 +126,15 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
             kind="finetune",
             card={"cohort": data.name},
         ) as run:
-            progress = {"epoch": stopping.best_epoch, "validation_auroc": stopping.best}
-            save_step(run, stopping.best_epoch + 1, params=stopping.best_params, opt_state=None, progress=progress)
+            progress = {"step": stopping.best_step, "validation_auroc": stopping.best}
+            save_step(run, stopping.best_step, params=stopping.best_params, opt_state=None, progress=progress)
     return {
         "backbone": config.backbone,
         "head": config.head.kind,
         "checkpoint": f"{config.checkpoint} step {stored_step}" if config.backbone == "pretrained" else "",
-        "epochs": epoch + 1,
-        "stopping_reason": "patience" if epoch - stopping.best_epoch >= config.patience else "max_epochs",
-        "scores": {"validation": {"auroc": stopping.best, "best_epoch": stopping.best_epoch}, "test": test},
+        "epochs": round(step / steps_per_epoch),
+        "stopping_reason": "patience" if stopping.waited >= config.patience else "max_epochs",
+        "scores": {"validation": {"auroc": stopping.best, "best_step": stopping.best_step}, "test": test},
     }
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from medbert_jax.data.token_store import open_token_store, read_metadata
 
 from medbert_jax.data.rows import check_ids, plan_rows
+from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.checkpointing import latest_good_step, restore_step, save_step

@@ -122,14 +122,13 @@ def demo(
             "medbert demo needs a source: got no --data, and the simulated health system is not built yet; "
             "use --data FOLDER with diabetic_data.parquet or diabetic_data.csv (UCI dataset 296) in it"
         )
-    from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
-    from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
-
     import run_finetune
     import run_pretrain
     from configs.finetune_small import CONFIG as FINETUNE
     from configs.pretrain_small import CONFIG as PRETRAIN
     from medbert_jax.experiments.grid import GridConfig
+    from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
+    from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
     ehr, datasets, run = out / "ehr", out / "data", out / "pretraining"
     ingest(data, ehr, format=format)

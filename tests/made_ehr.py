@@ -9,7 +9,7 @@ earlier visits.
 import numpy as np
 import polars as pl
 
-from medbert_jax.ehr.tables import SCHEMAS, EhrSource, EhrTables
+from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 
 OUTCOME = "ICD10CM/I50.9"
 RISK_CODES = ("ICD9CM/401.9", "ICD10CM/I10", "ICD10CM/N18.3")

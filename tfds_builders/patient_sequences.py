@@ -35,7 +35,8 @@ from medbert_jax.data.serialization import SerializationConfig, with_vocabulary
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split, patient_hash
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.tables import EhrTables, read_shard, read_source
+from medbert_jax.ehr.schema import EhrTables
+from medbert_jax.ehr.tables import read_shard, read_source
 
 _RECORDS_AT_ONCE = 10_000  # fastest: the arrays stay in the cache
 

@@ -47,9 +47,7 @@ def faults_between_keys(spec: "CohortSpec") -> list[str]:
     used += [("outcome.codes", spec.outcome.codes)] if spec.outcome else []
     for key, id in used:
         if id is not None and id not in known:
-            faults.append(
-                f"{key}: no code set {id!r}; the code sets are {', '.join(map(str, known)) or 'none'}"
-            )
+            faults.append(f"{key}: no code set {id!r}; the code sets are {', '.join(map(str, known)) or 'none'}")
     for rule in rules:
         faults += _rule_faults(rule)
     return faults + _outcome_faults(spec)
@@ -86,9 +84,7 @@ def _rule_faults(rule: "Rule") -> list[str]:
         if number is not None and number < 1:
             faults.append(f"{key}.{name}: must be 1 or more; got {number}")
     if when.needs_days and when.window is not None:
-        faults.append(
-            f"{key}.window: measure days_to_index always looks at the whole record; leave the key out"
-        )
+        faults.append(f"{key}.window: measure days_to_index always looks at the whole record; leave the key out")
     if not when.needs_days and when.window is None:
         faults.append(f"{key}.window: missing; measure visits counts within a window")
     for name in ("with_disposition", "with_type"):
@@ -127,9 +123,7 @@ def _outcome_faults(spec: "CohortSpec") -> list[str]:
         faults.append(f"index: an outcome of {given[0]} needs everyone, and neither cases nor controls")
     skipping = [rule for rule in spec.rules or () if rule is not None and rule.action == "skip_visit"]
     if outcome.codes is not None:
-        faults += [
-            f"rules[{rule.id}].action: skip_visit needs index.everyone; use leave" for rule in skipping
-        ]
+        faults += [f"rules[{rule.id}].action: skip_visit needs index.everyone; use leave" for rule in skipping]
     until = window.until if window is not None else None
     if until == "through_index" and outcome.codes is not None:
         faults.append("input.until: through_index would show the outcome's own codes; use before_index")

@@ -59,8 +59,7 @@ def build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
             faults.append(f"{key}: must be a list; got {value!r}")
             return None
         return tuple(
-            build(get_args(kind)[0], item, f"{key}[{_label(item, i)}]", faults)
-            for i, item in enumerate(value)
+            build(get_args(kind)[0], item, f"{key}[{_label(item, i)}]", faults) for i, item in enumerate(value)
         )
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, key, faults)

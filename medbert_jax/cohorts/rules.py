@@ -3,7 +3,7 @@
 import polars as pl
 
 from medbert_jax.cohorts.spec import CohortSpec, Condition
-from medbert_jax.ehr.tables import EhrSource
+from medbert_jax.ehr.schema import EhrSource
 
 # By order within the patient; index_order is null where a patient has no index visit.
 _WINDOWS = {

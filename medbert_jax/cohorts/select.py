@@ -8,7 +8,7 @@ from medbert_jax.cohorts.rules import has_code_of, holds, refuse_days_without_da
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.codes import prefix_expression
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.tables import EhrTables
+from medbert_jax.ehr.schema import EhrTables
 
 _CODE_STRING = pl.concat_str("code_system", "code", separator="/")
 _IS_READ = pl.col("order") <= pl.col("input_until")
@@ -67,13 +67,9 @@ def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> N
     if spec.outcome.codes is not None:
         prefixes = spec.code_set(spec.outcome.codes).prefixes
         outcome = tables.diagnoses.filter(prefix_expression(_CODE_STRING, prefixes))
-        faults["visits with the outcome's codes"] = read.join(
-            outcome, on=["patient_id", "visit_id"], how="semi"
-        )
+        faults["visits with the outcome's codes"] = read.join(outcome, on=["patient_id", "visit_id"], how="semi")
     found = [
-        f"{visits['patient_id'].n_unique()} patients with {what}"
-        for what, visits in faults.items()
-        if len(visits)
+        f"{visits['patient_id'].n_unique()} patients with {what}" for what, visits in faults.items() if len(visits)
     ]
     if found:
         raise RuntimeError(
@@ -141,9 +137,7 @@ def _judge(tables: EhrTables, visits: pl.DataFrame, spec: CohortSpec) -> pl.Data
     first_open = pl.col("order").filter(still_open & (pl.col("order") <= last_readable)).min()
     day_one = pl.col("admit_time").first().dt.date()
     if dated:
-        prediction_time = (
-            index_discharge.first() if through else index_admit.first() - pl.duration(microseconds=1)
-        )
+        prediction_time = index_discharge.first() if through else index_admit.first() - pl.duration(microseconds=1)
     else:
         prediction_time = pl.lit(datetime(1970, 1, 1)) + pl.duration(days=pl.col("index_order").first())
     judged = visits.group_by("patient_id").agg(
@@ -161,9 +155,7 @@ def _judge(tables: EhrTables, visits: pl.DataFrame, spec: CohortSpec) -> pl.Data
         .join(judged, on="patient_id", how="left")
         .join(visits.group_by("patient_id").agg(pl.len().alias("visits")), on="patient_id", how="left")
         .join(window.group_by("patient_id").agg(pl.len().alias("read_visits")), on="patient_id", how="left")
-        .join(
-            tables.diagnoses.group_by("patient_id").agg(pl.len().alias("codes")), on="patient_id", how="left"
-        )
+        .join(tables.diagnoses.group_by("patient_id").agg(pl.len().alias("codes")), on="patient_id", how="left")
         .join(
             read.group_by("patient_id").agg(
                 pl.len().alias("read_codes"), _CODE_STRING.n_unique().alias("distinct_codes")
@@ -195,9 +187,7 @@ def _label(spec: CohortSpec, dated: bool) -> pl.Expr:
     return pl.coalesce(stated, pl.when(pl.col("index_discharge_time").first().is_not_null()).then(again))
 
 
-def _count_attrition(
-    tables: EhrTables, patients: pl.DataFrame, spec: CohortSpec
-) -> tuple[Ledger, pl.DataFrame]:
+def _count_attrition(tables: EhrTables, patients: pl.DataFrame, spec: CohortSpec) -> tuple[Ledger, pl.DataFrame]:
     """The ledger (its lines depend on spec and source, not on the shard) and the patients who stay."""
     dated, through = tables.source.has_dates, spec.input.until == "through_index"
     lines = [("no_visits", "No visit in the record", "ours", pl.col("visits") == 0)]
@@ -229,9 +219,7 @@ def _count_attrition(
     )
     for id, text, tag, _ in lines:
         left = patients.filter(pl.col("leaves_under") == id)
-        ledger.leave(
-            id, text, tag=tag, patients=left.height, visits=left["visits"].sum(), codes=left["codes"].sum()
-        )
+        ledger.leave(id, text, tag=tag, patients=left.height, visits=left["visits"].sum(), codes=left["codes"].sum())
     kept = patients.filter(pl.col("leaves_under").is_null())
     ledger.leave(
         "outside_input",

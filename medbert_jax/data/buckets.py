@@ -20,7 +20,8 @@ def bucket_batches(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Every patient once: (slots per row, patients (batch_size,) int64, −1 in rows that stay empty).
 
-    What does not fill a batch moves up into the next bucket, so at most one batch has empty rows. With `rng` patients and batches come in random order, without it in the order of their lengths.
+    What does not fill a batch moves up into the next bucket, so at most one batch has empty rows. With `rng` patients
+    and batches come in random order, without it in the order of their lengths.
     """
     order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
     tops = bucket_of(lengths[order])

@@ -11,7 +11,7 @@ from medbert_jax.data.example_records import OUTCOMES
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.tables import SEXES, EhrTables
+from medbert_jax.ehr.schema import SEXES, EhrTables
 
 VisitRule = Literal["encounter", "discharge_date"]
 CodeOrder = Literal["priority", "random"]

@@ -11,7 +11,7 @@ import polars as pl
 
 from medbert_jax.ehr.codes import normalise_icd9
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.tables import SCHEMAS, EhrSource, EhrTables
+from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 
 FILE_NAMES = ("diabetic_data.parquet", "diabetic_data.csv")
 DRUGS = (

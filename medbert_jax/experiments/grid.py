@@ -39,9 +39,18 @@ class GridConfig:
     backbones: tuple[Literal["pretrained", "untrained"], ...] = ("untrained", "pretrained")
     heads: tuple[Literal["feed_forward", "gru", "bi_gru"], ...] = ("feed_forward", "bi_gru")
     baselines: tuple[Literal["codes", "age", "codes+age"], ...] = ("age", "codes")
+    part: int = 0
+    """Which part of the runs to do, from 0; several processes or machines can share a grid."""
+    parts: int = 1
+    """Into how many parts the runs are divided."""
 
-    def runs(self) -> Iterator[FinetuneConfig | BaselineConfig]:
-        """The runs, cheapest sizes first, baselines before the models that have to beat them."""
+    def runs(self) -> list[FinetuneConfig | BaselineConfig]:
+        """The runs of this part, cheapest sizes first, baselines before the models that have to beat them."""
+        if not 0 <= self.part < self.parts:
+            raise ValueError(f"part must be one of 0 … {self.parts - 1}: got {self.part}; count the parts from 0")
+        return list(self._all_runs())[self.part :: self.parts]
+
+    def _all_runs(self) -> Iterator[FinetuneConfig | BaselineConfig]:
         common = self.finetune
         for train_size in self.train_sizes:
             for dataset in self.datasets:

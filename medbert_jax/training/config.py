@@ -101,8 +101,11 @@ class FinetuneConfig:
     batch_size: int = 100
     """Patients per step."""
     max_epochs: int = 500
+    """Passes over the training subset after which it stops in any case."""
+    evaluate_every: int = 0
+    """Training patients between two validations; 0, or more than the subset has, takes a whole epoch."""
     patience: int = 20
-    """Epochs without a better validation AUROC before it stops."""
+    """Validations without a better AUROC before it stops."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
 
 

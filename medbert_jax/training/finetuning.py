@@ -107,18 +107,36 @@ def predict_all(
     return out
 
 
+def endless_batches(
+    sequences: PatientSequences, batch_size: int, rng: np.random.Generator
+) -> Iterator[tuple[np.ndarray, dict]]:
+    """Epoch after epoch of `batches`, each in an order of its own."""
+    while True:
+        yield from batches(sequences, batch_size, rng)
+
+
+def steps_per_round(patients: int, batch_size: int, evaluate_every: int) -> tuple[int, int]:
+    """Steps of an epoch, and steps between two validations; `evaluate_every` in patients, 0 for a whole epoch."""
+    per_epoch = -(-patients // batch_size)
+    return per_epoch, min(per_epoch, -(-evaluate_every // batch_size)) if evaluate_every else per_epoch
+
+
 @dataclass
 class EarlyStopping:
-    """Keeps the parameters of the best epoch; stops `patience` epochs after it."""
+    """Keeps the parameters of the best validation; stops after `patience` validations that were not better."""
 
     patience: int
     best: float = -np.inf
-    best_epoch: int = -1
+    best_step: int = 0
     best_params: dict = field(default_factory=dict)
+    waited: int = 0
 
-    def should_stop(self, epoch: int, value: float, params: dict) -> bool:
-        """Record the value of an epoch (higher is better); True when it is time to stop."""
+    def should_stop(self, step: int, value: float, params: dict) -> bool:
+        """Record a validation (higher is better); True when it is time to stop."""
         if value > self.best:
             # Copied: the state's buffers are donated to the next step.
-            self.best, self.best_epoch, self.best_params = value, epoch, jax.tree.map(jnp.copy, params)
-        return epoch - self.best_epoch >= self.patience
+            self.best, self.best_step, self.best_params = value, step, jax.tree.map(jnp.copy, params)
+            self.waited = 0
+        else:
+            self.waited += 1
+        return self.waited >= self.patience

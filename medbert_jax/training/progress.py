@@ -34,7 +34,7 @@ def say(line: str) -> None:
 
 
 class Progress:
-    """Progress of a loop of `total` steps that begins at `start`; every record is a line of the JSON lines at `path`."""
+    """Progress of a loop of `total` steps that begins at `start`; every record becomes a JSON line at `path`."""
 
     def __init__(self, path: Path, *, total: int, start: int):
         self._path, self._total = path, total

@@ -9,7 +9,7 @@ from made_ehr import made_tables
 
 from medbert_jax.cohorts.select import check_no_leak, select_cohort
 from medbert_jax.cohorts.spec import load_spec, parse_spec
-from medbert_jax.ehr.tables import SCHEMAS, EhrSource, EhrTables, check_tables
+from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 
 
 def visit(codes="", stay=3, to="home", again=None, admit=None, discharge=None, kind="inpatient"):
@@ -141,9 +141,7 @@ def test_los_next_boundary_and_deaths():
         "died": (1, 2, 1),
         "no_codes": "input_codes",
     }
-    flags = dict(
-        select_cohort(tables_of(people), spec)[0].select("patient_id", "flag_died_at_index").iter_rows()
-    )
+    flags = dict(select_cohort(tables_of(people), spec)[0].select("patient_id", "flag_died_at_index").iter_rows())
     assert flags == {"seven": False, "eight": False, "last_counts": False, "died": True}
 
 
@@ -270,9 +268,7 @@ def test_rules_that_need_days_are_refused_by_name_without_dates():
         select_cohort(tables, spec)
     spec = load_spec("readmission-30d")
     spec = dataclasses.replace(spec, outcome=dataclasses.replace(spec.outcome, readmitted_within_days=14))
-    with pytest.raises(
-        ValueError, match=r"'readmitted_within_days: 14' needs days: the source has no dates .*; leave"
-    ):
+    with pytest.raises(ValueError, match=r"'readmitted_within_days: 14' needs days: the source has no dates .*; leave"):
         select_cohort(tables, spec)
 
 
@@ -307,9 +303,7 @@ def test_windows_of_a_case_whose_index_is_the_third_of_four(window, counted):
 
 
 def test_prediction_time_and_frame_schema():
-    people = {
-        "a": [stay("2012-01-01T10:00", "2012-01-03T11:00"), stay("2012-02-01T09:30", "2012-02-05T12:00")]
-    }
+    people = {"a": [stay("2012-01-01T10:00", "2012-01-03T11:00"), stay("2012-02-01T09:30", "2012-02-05T12:00")]}
     expected = {
         "hf-later": datetime(2012, 2, 1, 9, 29, 59, 999999),
         "los-next": datetime(2012, 2, 1, 9, 29, 59, 999999),
@@ -324,9 +318,7 @@ def test_prediction_time_and_frame_schema():
             "index_day": pl.Int32, "prediction_time": pl.Datetime("us"),
         }  # fmt: skip
         undated = {
-            "a": [
-                {**v, "admit_time": None, "discharge_time": None, "readmitted_30d": True} for v in people["a"]
-            ]
+            "a": [{**v, "admit_time": None, "discharge_time": None, "readmitted_30d": True} for v in people["a"]]
         }
         frame, _ = select_cohort(tables_of(undated), load_spec(name))
         assert frame["prediction_time"].to_list() == [datetime(1970, 1, ordinal[name])]
@@ -357,15 +349,11 @@ def test_planted_leaks_are_caught():
     frame, _ = select_cohort(tables, spec)
     check_no_leak(tables, frame, spec)
     leaky = frame.with_columns(pl.col("index_order").alias("input_until"))
-    with pytest.raises(
-        RuntimeError, match=r"got 2 patients with visits that are not before .*, 1 patients with"
-    ):
+    with pytest.raises(RuntimeError, match=r"got 2 patients with visits that are not before .*, 1 patients with"):
         check_no_leak(tables, leaky, spec)
     # The index put too late: the window is kept, and the outcome's code is in it all the same.
     late = frame.with_columns(index_order=pl.lit(3, pl.Int32), input_until=pl.lit(2, pl.Int32))
-    with pytest.raises(
-        RuntimeError, match="got 1 patients with visits with the outcome's codes in the input, of 2"
-    ):
+    with pytest.raises(RuntimeError, match="got 1 patients with visits with the outcome's codes in the input, of 2"):
         check_no_leak(tables, late, spec)
     # A spec made by hand, past the reading that refuses it: the interpreter stops by itself.
     through = dataclasses.replace(spec, input=dataclasses.replace(spec.input, until="through_index"))
@@ -380,9 +368,7 @@ def test_planted_leak_of_time_is_caught():
         spec = load_spec(name)
         frame, _ = select_cohort(tables, spec)
         early = frame.with_columns(pl.col("prediction_time") - timedelta(days=40))
-        with pytest.raises(
-            RuntimeError, match="1 patients with visits that were not over at the prediction time"
-        ):
+        with pytest.raises(RuntimeError, match="1 patients with visits that were not over at the prediction time"):
             check_no_leak(tables, early, spec)
 
 

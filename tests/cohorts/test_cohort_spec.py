@@ -26,9 +26,7 @@ def test_plain_data_of_a_spec_give_the_spec_back(name, tmp_path):
 
 
 def test_unknown_name_lists_the_built_ins():
-    with pytest.raises(
-        ValueError, match="built-in name or a YAML file: got 'hf'; use hf-later, los-next, readm"
-    ):
+    with pytest.raises(ValueError, match="built-in name or a YAML file: got 'hf'; use hf-later, los-next, readm"):
         load_spec("hf")
 
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from made_sequences import made_sequences
+
 from medbert_jax.data.rows import RowsConfig, best_fit, check_ids, gather_rows, padded_batch, plan_rows
 
 CONFIG = RowsConfig(batch_size=64, short_row=64)
@@ -111,7 +111,7 @@ def test_wrong_configurations_are_refused(change, groups, message):
 
 
 def test_lengths_out_of_range_and_no_patients_are_refused():
-    with pytest.raises(ValueError, match="must have 1 to max_length codes: got 3 to 600 and 512; truncate"):
+    with pytest.raises(ValueError, match=r"must have 1 to max_length codes: got 3 to 600 and 512; truncate"):
         plan_rows(np.array([3, 600]), CONFIG, max_length=512)
     with pytest.raises(ValueError, match="needs patients: got none"):
         plan_rows(np.array([], np.int64), CONFIG, max_length=512)

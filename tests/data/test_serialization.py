@@ -12,7 +12,7 @@ from medbert_jax.data.sequences import concatenate
 from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, serialize
 from medbert_jax.data.vocabulary import UNK, fit_vocabulary
 from medbert_jax.ehr.hashing import patient_hash
-from medbert_jax.ehr.tables import SCHEMAS, EhrSource, EhrTables
+from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 
 EVERYBODY = SerializationConfig(minimum_codes=1)
 DAY = datetime(2015, 3, 1, 8)

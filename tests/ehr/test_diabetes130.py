@@ -5,7 +5,8 @@ import pytest
 
 from medbert_jax.ehr.diabetes130 import DRUGS, read_diabetes130
 from medbert_jax.ehr.ledger import Counts
-from medbert_jax.ehr.tables import check_tables, read_tables, write_tables
+from medbert_jax.ehr.schema import check_tables
+from medbert_jax.ehr.tables import read_tables, write_tables
 
 REAL = Path(__file__).parents[2].parent / "shared/data/diabetes130/diabetic_data.parquet"
 

@@ -6,7 +6,8 @@ import pytest
 from made_ehr import GROUPS, OUTCOME, RISK_CODES, made_tables
 
 from medbert_jax.ehr.codes import normalise_icd9, normalise_icd10
-from medbert_jax.ehr.tables import check_tables, write_tables
+from medbert_jax.ehr.schema import check_tables
+from medbert_jax.ehr.tables import write_tables
 
 
 @pytest.fixture(scope="module")

@@ -11,16 +11,8 @@ from made_ehr import made_tables
 from polars.testing import assert_frame_equal
 
 from medbert_jax.ehr.hashing import patient_hash
-from medbert_jax.ehr.tables import (
-    SCHEMAS,
-    EhrSource,
-    EhrTables,
-    check_tables,
-    read_shard,
-    read_source,
-    read_tables,
-    write_tables,
-)
+from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
+from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
 
 
 def same(one, two):

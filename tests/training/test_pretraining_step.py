@@ -29,7 +29,13 @@ from medbert_jax.training.sharding import MeshConfig, make_mesh
 from medbert_jax.training.validation import validate
 
 MODEL = ModelConfig(
-    vocabulary_size=VOCABULARY_SIZE, hidden_size=32, layers=2, heads=2, feed_forward_size=32, max_visits=64, max_length=32
+    vocabulary_size=VOCABULARY_SIZE,
+    hidden_size=32,
+    layers=2,
+    heads=2,
+    feed_forward_size=32,
+    max_visits=64,
+    max_length=32,
 )
 MASKING = MaskingConfig(share=0.25)
 
@@ -130,7 +136,7 @@ def test_exchanging_codes_keeps_what_stands_where():
 
 def test_a_loss_that_is_not_finite_stops_with_its_step():
     fine = {"loss": np.float32(1), "gradient_norm": np.float32(1)}
-    with pytest.raises(FloatingPointError, match="got nan and 1.0 at step 7; resume from the last checkpoint"):
+    with pytest.raises(FloatingPointError, match=r"got nan and 1\.0 at step 7; resume from the last checkpoint"):
         summarize([(6, fine), (7, fine | {"loss": np.float32("nan")})])
 
 

@@ -15,7 +15,7 @@ from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.tables import EhrTables
+from medbert_jax.ehr.schema import EhrTables
 from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig, SerializedShard
 from tfds_builders.preparation import prepare
 

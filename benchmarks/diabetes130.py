@@ -1,0 +1,90 @@
+"""The README's table: what pretraining is worth on diabetes130, three cohorts, four training sizes, five replicates.
+
+    python benchmarks/diabetes130.py --data FOLDER --out FOLDER
+
+Ingests, prepares, pretrains on the training patients, fine-tunes everything, and writes the tables and a JSON of every
+mean into benchmarks/results/. What is there is not made again, so an interrupted run goes on; `--part 0 --parts 2` and
+`--part 1 --parts 2` at the same time share the fine-tuning runs between two processes.
+"""
+
+import json
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import tyro
+
+import run_finetune
+import run_pretrain
+from configs.diabetes130 import CONFIG as GRID
+from configs.pretrain_small import CONFIG as PRETRAIN
+from medbert_jax.ehr.diabetes130 import read_diabetes130
+from medbert_jax.ehr.tables import write_tables
+from medbert_jax.evaluation.results import read_results
+from medbert_jax.evaluation.tables import auroc_table, paired_table, to_markdown
+from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
+from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+
+COHORTS = ("hf-later", "los-next", "readmission-30d")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(data: Path, out: Path, seed: int = 0, part: int = 0, parts: int = 1, pretrain_only: bool = False) -> None:
+    """Make the table.
+
+    Args:
+        data: folder of diabetic_data.parquet or diabetic_data.csv.
+        out: folder for everything that is made.
+        seed: of the pretraining; replicates are seeded by `replicate_offset` in the preset.
+        part: which part of the fine-tuning runs this process does.
+        parts: into how many parts they are divided.
+        pretrain_only: stop after the pretraining.
+    """
+    ehr = out / "ehr"
+    if not (ehr / "source.json").exists():
+        write_tables(read_diabetes130(data)[0], ehr)
+    dataset = prepare_pretraining(ehr, "diabetes130", data_dir=out / "data")
+    checkpoint = run_pretrain.main(
+        replace(
+            PRETRAIN,
+            dataset=str(dataset),
+            run=str(out / "pretraining"),
+            rows=replace(PRETRAIN.rows, short_row=32),
+            seed=seed,
+        )
+    )
+    if pretrain_only:
+        return
+    cohorts = [
+        str(prepare_cohort(ehr, name, name, data_dir=out / "data", pretraining_dataset=dataset)) for name in COHORTS
+    ]
+    common = replace(GRID.finetune, checkpoint=str(checkpoint), results=str(out / "results"))
+    run_finetune.main(replace(GRID, datasets=tuple(cohorts), finetune=common, part=part, parts=parts))
+    results = read_results(out / "results")
+    if parts == 1:
+        write_tables_of(results)
+
+
+def write_tables_of(results) -> None:
+    """Markdown for the README, and every cell with the runs behind it as JSON."""
+    tables = auroc_table(results) + paired_table(results)
+    (RESULTS / "diabetes130.md").write_text(to_markdown(tables))
+    test = results.filter((results["split"] == "test") & (results["metric"] == "auroc"))
+    cells = test.group_by("cohort", "backbone", "head", "train_size_name", maintain_order=True).agg(
+        "replicate", "value"
+    )
+    record = {
+        "hardware": f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}",
+        "versions": json.loads(results["versions"][0]),
+        "commits": sorted(set(results["commit"])),
+        "dataset_hashes": dict(sorted(set(zip(results["cohort"], results["dataset_hash"], strict=True)))),
+        "wall_time_s": results.unique("run_id")["wall_time_s"].sum(),
+        "cells": cells.sort("cohort", "train_size_name", "backbone", "head").to_dicts(),
+    }
+    (RESULTS / "diabetes130.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(to_markdown(tables))
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,149 @@
+"""EHR tables in memory: the one schema that every reader produces, and the check of tables against it.
+
+null means unknown. No reader invents a value.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+
+_TEXT, _TIME, _WHOLE = pl.String(), pl.Datetime("us"), pl.Int32()
+_EVENT = {"patient_id": _TEXT, "visit_id": _TEXT, "time": _TIME, "code_system": _TEXT, "code": _TEXT}
+
+SCHEMAS: dict[str, dict[str, pl.DataType]] = {
+    "patients": {
+        "patient_id": _TEXT,
+        "birth_date": pl.Date(),
+        "sex": _TEXT,  # female | male
+        "race": _TEXT,
+        "death_date": pl.Date(),
+    },
+    "visits": {
+        "visit_id": _TEXT,
+        "patient_id": _TEXT,
+        "order": _WHOLE,  # 1, 2, 3 … within the patient: the only thing that later steps sort by
+        "admit_time": _TIME,
+        "discharge_time": _TIME,
+        "length_of_stay": _WHOLE,  # whole days
+        "visit_type": _TEXT,
+        "age_days": _WHOLE,  # at admission as the source states it, middle of its band; null: see birth_date
+        "age_precision_days": _WHOLE,  # width of that band
+        "discharge_disposition": _TEXT,  # home | facility | expired | hospice | other
+        "readmitted_30d": pl.Boolean(),  # as the source states it
+    },
+    "diagnoses": {
+        "patient_id": _TEXT,
+        "visit_id": _TEXT,
+        "code_system": _TEXT,  # ICD9CM, ICD10CM, …
+        "code": _TEXT,  # normalised, with the dot
+        "present_on_admission": pl.Boolean(),
+        "captured_at_billing": pl.Boolean(),
+        "priority": _WHOLE,  # 1 = principal
+    },
+    "medications": {**_EVENT, "ingredient": _TEXT},
+    "measurements": {**_EVENT, "value": pl.Float64(), "unit": _TEXT},
+    "procedures": dict(_EVENT),
+}
+REQUIRED_TABLES = ("patients", "visits", "diagnoses")
+SEXES = ("female", "male")
+DISPOSITIONS = ("home", "facility", "expired", "hospice", "other")
+
+_NEVER_NULL = ("patient_id", "order", "code_system", "code")  # visit_id too, where a row is of a visit
+
+
+@dataclass(frozen=True)
+class EhrSource:
+    """What the source can and cannot say (source.json)."""
+
+    format: str
+    has_dates: bool
+    age_precision: str
+    assumptions: tuple[str, ...] = ()
+    shards: int = 1
+    content_hash: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EhrTables:
+    """One source, or one shard of it, in memory. Columns as in `SCHEMAS`; absent optional tables are None."""
+
+    patients: pl.DataFrame
+    visits: pl.DataFrame
+    diagnoses: pl.DataFrame
+    medications: pl.DataFrame | None = None
+    measurements: pl.DataFrame | None = None
+    procedures: pl.DataFrame | None = None
+    source: EhrSource
+
+    def present(self) -> dict[str, pl.DataFrame]:
+        """The tables that are there, by name, in the order of `SCHEMAS`."""
+        return {name: table for name in SCHEMAS if (table := getattr(self, name)) is not None}
+
+
+def check_tables(tables: EhrTables) -> list[str]:
+    """Every fault of the tables against the schema and its keys, in words, without ids; empty if none."""
+    present = tables.present()
+    faults = [f"{name}: the table is missing" for name in REQUIRED_TABLES if name not in present]
+    faults += [fault for name, frame in present.items() for fault in schema_faults(name, frame.schema)]
+    if faults:
+        return faults
+    for name, frame in present.items():
+        never_null = _NEVER_NULL + ("visit_id",) * (name in REQUIRED_TABLES)
+        tests = [(f"{c} is null", pl.col(c).is_null()) for c in frame.columns if c in never_null]
+        tests += [
+            (f"{c} is empty or has blanks around it", pl.col(c).str.contains(r"^\s*$|^\s|\s$"))
+            for c in ("patient_id", "visit_id", "code")
+            if c in frame.columns
+        ]
+        if "code_system" in frame.columns:
+            # Both go into "system/code" strings and a tab-separated vocabulary.
+            system, code = pl.col("code_system"), pl.col("code")
+            tests += [
+                ("code_system is empty or holds a slash or a blank", ~system.str.contains(r"^[^/\s]+$")),
+                ("code holds a tab or a line break", code.str.contains(r"[\t\r\n]")),
+            ]
+        if name == "patients":
+            tests += [
+                ("patient_id is there more than once", pl.col("patient_id").is_duplicated()),
+                (f"sex is none of {', '.join(SEXES)}, null", ~pl.col("sex").is_in(SEXES)),
+            ]
+        elif name == "visits":
+            place = pl.col("order").rank("ordinal").over("patient_id")
+            way = pl.col("discharge_disposition")
+            tests += [
+                ("visit_id is there more than once", pl.col("visit_id").is_duplicated()),
+                ("order is not 1, 2, 3 … within the patient", pl.col("order") != place),
+                (f"discharge_disposition is none of {', '.join(DISPOSITIONS)}", ~way.is_in(DISPOSITIONS)),
+            ]
+            if not tables.source.has_dates:
+                dated = pl.col("admit_time").is_not_null() | pl.col("discharge_time").is_not_null()
+                tests.append(("a time is given although source.has_dates is false", dated))
+        elif name == "measurements":
+            tests.append(("value is NaN (unknown is null)", pl.col("value").is_nan()))
+        counts = frame.select(test.fill_null(False).sum().alias(text) for text, test in tests)
+        counts = counts.row(0, named=True)
+        if name != "patients":
+            stray = frame.join(tables.patients, on="patient_id", how="anti")
+            counts["patient_id is not in patients"] = stray.height
+        if name not in ("patients", "visits"):
+            keys = ["patient_id", "visit_id"]
+            stray = frame.drop_nulls("visit_id").join(tables.visits, on=keys, how="anti")
+            counts["the patient has no such visit"] = stray.height
+        faults += [f"{name}: {text} in {count:,} rows" for text, count in counts.items() if count]
+        if name in REQUIRED_TABLES and frame.is_empty():
+            faults.append(f"{name}: the table is empty")
+    return faults
+
+
+def schema_faults(name: str, got: dict[str, pl.DataType]) -> list[str]:
+    """Columns that are missing, foreign or of another dtype, in words; empty if none."""
+    schema = SCHEMAS[name]
+    return (
+        [f"{name}: column {column} is missing" for column in schema if column not in got]
+        + [f"{name}: column {column} is not in the schema" for column in got if column not in schema]
+        + [
+            f"{name}: column {column} must be {dtype}, is {got[column]}"
+            for column, dtype in schema.items()
+            if column in got and got[column] != dtype
+        ]
+    )

@@ -1,0 +1,99 @@
+"""The layering of the design: data flows one way, and an import never pays for what it does not use."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "medbert_jax"
+# A file imports only from folders above its own line.
+ORDER = ["ehr", "simulation", "cohorts", "data", "models", "metrics", "training", "baselines", "experiments",
+         "evaluation", "visualization"]  # fmt: skip
+STRANGERS = [("models", "data"), ("data", "models")]
+FREE = {"cli.py", "__init__.py"}  # cli.py imports anything; __init__.py names what it loads lazily
+
+
+def imported_modules(source: str) -> set[str]:
+    """Every module that the source imports, at any depth."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def faults(path: str, source: str) -> list[str]:
+    """What a file at medbert_jax/`path` imports and may not."""
+    folder = Path(path).parts[0]
+    wrong = []
+    for module in sorted(imported_modules(source)):
+        parts = module.split(".")
+        if parts[0] in ("run_pretrain", "run_finetune", "configs", "tfds_builders"):
+            wrong.append(f"{path} imports {module}")
+        if parts[0] == "flax" and folder != "models":
+            wrong.append(f"{path} imports flax outside of models")
+        if parts[0] != "medbert_jax" or len(parts) == 1:
+            continue
+        if parts[1] == "cli" or parts[1] == "simulation" != folder:
+            wrong.append(f"{path} imports {module}")
+        elif parts[1] in ORDER and ORDER.index(parts[1]) > ORDER.index(folder):
+            wrong.append(f"{path} imports {module}, which lies below it")
+        elif (folder, parts[1]) in STRANGERS:
+            wrong.append(f"{path} imports {module}")
+    return wrong
+
+
+def test_every_file_imports_only_from_above():
+    files = [file for file in PACKAGE.rglob("*.py") if file.relative_to(PACKAGE).as_posix() not in FREE]
+    assert len(files) > 30
+    assert [fault for file in files for fault in faults(str(file.relative_to(PACKAGE)), file.read_text())] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("ehr/x.py", "from medbert_jax.data.rows import plan_rows"),
+        ("data/x.py", "import medbert_jax.models.config"),
+        ("training/x.py", "from flax import nnx"),
+        ("training/x.py", "def f():\n    from medbert_jax.evaluation.results import read_results"),
+        ("cohorts/x.py", "from medbert_jax.simulation.world import World"),
+        ("models/x.py", "from configs.pretrain_paper import CONFIG"),
+    ],
+)
+def test_a_planted_import_against_the_order_is_found(path, source):
+    assert faults(path, source)
+
+
+def test_builders_import_only_tables_cohorts_and_data():
+    allowed = {"ehr", "cohorts", "data"}
+    for file in (ROOT / "tfds_builders").rglob("*.py"):
+        inside = {m.split(".")[1] for m in imported_modules(file.read_text()) if m.startswith("medbert_jax.")}
+        assert inside <= allowed, file
+
+
+def test_no_file_is_called_after_nothing():
+    names = {"utils.py", "common.py", "helpers.py", "base.py"}
+    assert not [file for file in PACKAGE.rglob("*.py") if file.name in names]
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("medbert_jax", "jax polars tensorflow_datasets sklearn"),
+        ("medbert_jax.ehr.tables", "jax tensorflow_datasets sklearn"),
+        ("medbert_jax.cohorts.select", "jax tensorflow_datasets sklearn"),
+        ("medbert_jax.data.token_store", "jax polars tensorflow_datasets sklearn"),
+        ("medbert_jax.training.pretrained", "polars tensorflow_datasets sklearn"),
+        ("run_pretrain", "polars tensorflow_datasets sklearn tensorflow"),
+        ("medbert_jax.cli", "jax polars tensorflow_datasets sklearn"),
+    ],
+)
+def test_imports_stay_lazy(module, absent):
+    code = f"import sys, {module}; print(*[name for name in {absent.split()} if name in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert out.stdout.strip() == ""
