@@ -93,7 +93,7 @@ def test_padded_rows_hold_one_patient_each():
 
 def test_patients_that_do_not_fit_their_row_raise():
     sequences = made_sequences(10, seed=2)
-    with pytest.raises(ValueError, match="must fit into it: got .* codes and 4 slots"):
+    with pytest.raises(ValueError, match=r"must fit into it: got .* codes and 4 slots"):
         gather_rows(sequences, np.arange(10)[:, None], 4)
 
 
