@@ -8,7 +8,7 @@ goes on where it stopped. Predictions and results land in `--results`. Paper: Me
 
 import subprocess
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,9 @@ from medbert_jax.evaluation.test_split import evaluate_test
 from medbert_jax.experiments.grid import BaselineConfig, GridConfig
 from medbert_jax.metrics.discrimination import auroc
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.training.checkpointing import latest_good_step, restore_step, save_step, stored_parameters
+from medbert_jax.training.checkpointing import good_step, restore_step, save_step, step_fingerprint, stored_parameters
 from medbert_jax.training.cohort_data import CohortData, load_cohort
-from medbert_jax.training.config import FinetuneConfig, check_vocabulary, parse_config
+from medbert_jax.training.config import FinetuneConfig, check_pretraining_dataset, check_vocabulary, parse_config
 from medbert_jax.training.finetuning import (
     PRETRAINING_ONLY,
     EarlyStopping,
@@ -45,10 +45,8 @@ def main(config: FinetuneConfig | GridConfig) -> Path:
     """Do every run that is not done yet; returns the folder of the results."""
     runs = config.runs() if isinstance(config, GridConfig) else [config]
     for number, run in enumerate(runs, start=1):
-        # Where results and checkpoints lie does not change a number; everything else names the run.
-        identity = replace(run, results="", **({"run": ""} if isinstance(run, FinetuneConfig) else {}))
         data = load_cohort(run.dataset, train_size=run.train_size, replicate=run.replicate)
-        identity = {"kind": type(run).__name__} | asdict(identity) | {"dataset": data.metadata["dataset_hash"]}
+        identity = identify(run, data)
         name = run_id(identity, run.replicate)
         if is_done(run.results, name, dataset_hash=data.metadata["dataset_hash"]):
             continue
@@ -66,6 +64,19 @@ def main(config: FinetuneConfig | GridConfig) -> Path:
     return Path(runs[0].results)
 
 
+def identify(run: FinetuneConfig | BaselineConfig, data: CohortData) -> dict:
+    """What decides the numbers of a run: its configuration, with contents in place of paths."""
+    identity = {"kind": type(run).__name__} | asdict(run) | {"dataset": data.metadata["dataset_hash"], "results": ""}
+    if isinstance(run, FinetuneConfig):
+        check_vocabulary(run.checkpoint, data.vocabulary)
+        check_pretraining_dataset(run.checkpoint, data.metadata["pretraining_dataset_hash"])
+        identity["run"] = ""
+        identity["checkpoint"] = read_config(run.checkpoint)["model"]
+        if run.backbone == "pretrained":
+            identity["checkpoint"] = step_fingerprint(run.checkpoint, good_step(run.checkpoint))
+    return identity
+
+
 def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dict:
     """Fine-tune one model; returns what `file_results` needs. `data` is the cohort with this run's training subset."""
     # ── 1 Announce ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -74,7 +85,6 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
         announce("fine-tuning", config, mesh)
 
     # ── 2 Data: the architecture is the checkpoint's, the sequences are cut to it ─────────────────────────────────────
-    check_vocabulary(config.checkpoint, data.vocabulary)
     model = ModelConfig(**read_config(config.checkpoint)["model"])
     train, validation = (part.truncate(model.max_length) for part in (data.train, data.validation))
     for part in (train, validation):
@@ -88,7 +98,7 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
 
     # ── 3 Model ───────────────────────────────────────────────────────────────────────────────────────────────────────
     params = init_finetuning(model, config.head, jax.random.key(config.replicate))
-    stored_step = latest_good_step(config.checkpoint, warn=say)
+    stored_step = good_step(config.checkpoint)
 
     # ── 4, 5, 7 Optimizer, mesh and shardings, compilation: shared by all runs of this architecture ───────────────────
     start, train_step, predict = compile_steps(model, config.head, config.optimizer, mesh)
@@ -114,6 +124,7 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
     # ── 9 Finish: the best epoch on the test split; the checkpoint of it ──────────────────────────────────────────────
     def predict_test(sequences):
         cut = sequences.truncate(model.max_length)
+        check_ids(cut, vocabulary_size=model.vocabulary_size, max_visits=model.max_visits, max_length=model.max_length)
         return predict_all(predict, stopping.best_params, cut, config.batch_size, mesh)
 
     test = evaluate_test(config.dataset, predict_test, predictions)
@@ -131,7 +142,7 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
     return {
         "backbone": config.backbone,
         "head": config.head.kind,
-        "checkpoint": f"{config.checkpoint} step {stored_step}" if config.backbone == "pretrained" else "",
+        "checkpoint": step_fingerprint(config.checkpoint, stored_step) if config.backbone == "pretrained" else "",
         "epochs": round(step / steps_per_epoch),
         "stopping_reason": "patience" if stopping.waited >= config.patience else "max_epochs",
         "scores": {"validation": {"auroc": stopping.best, "best_step": stopping.best_step}, "test": test},

@@ -3,8 +3,9 @@
     python benchmarks/diabetes130.py --data FOLDER --out FOLDER
 
 Ingests, prepares, pretrains on the training patients, fine-tunes everything, and writes the tables and a JSON of every
-mean into benchmarks/results/. What is there is not made again, so an interrupted run goes on; `--part 0 --parts 2` and
-`--part 1 --parts 2` at the same time share the fine-tuning runs between two processes.
+mean into benchmarks/results/. What is there is not made again, so an interrupted run goes on. After `--pretrain-only`,
+`--part 0 --parts 2` and `--part 1 --parts 2` may share the fine-tuning runs between two processes at the same time; the
+command without them then writes the tables.
 """
 
 import json
@@ -30,13 +31,22 @@ COHORTS = ("hf-later", "los-next", "readmission-30d")
 RESULTS = Path(__file__).parent / "results"
 
 
-def main(data: Path, out: Path, seed: int = 0, part: int = 0, parts: int = 1, pretrain_only: bool = False) -> None:
+def main(
+    data: Path,
+    out: Path,
+    seed: int = 0,
+    first_replicate: int = 0,
+    part: int = 0,
+    parts: int = 1,
+    pretrain_only: bool = False,
+) -> None:
     """Make the table.
 
     Args:
         data: folder of diabetic_data.parquet or diabetic_data.csv.
         out: folder for everything that is made.
-        seed: of the pretraining; replicates are seeded by `replicate_offset` in the preset.
+        seed: of the pretraining.
+        first_replicate: number of the first replicate; 5 gives a fresh run of the whole table.
         part: which part of the fine-tuning runs this process does.
         parts: into how many parts they are divided.
         pretrain_only: stop after the pretraining.
@@ -45,30 +55,34 @@ def main(data: Path, out: Path, seed: int = 0, part: int = 0, parts: int = 1, pr
     if not (ehr / "source.json").exists():
         write_tables(read_diabetes130(data)[0], ehr)
     dataset = prepare_pretraining(ehr, "diabetes130", data_dir=out / "data")
-    checkpoint = run_pretrain.main(
-        replace(
-            PRETRAIN,
-            dataset=str(dataset),
-            run=str(out / "pretraining"),
-            rows=replace(PRETRAIN.rows, short_row=32),
-            seed=seed,
+    checkpoint = out / "pretraining"
+    if parts == 1:  # several parts share a finished checkpoint: the run directory has one writer
+        run_pretrain.main(
+            replace(
+                PRETRAIN,
+                dataset=str(dataset),
+                run=str(checkpoint),
+                rows=replace(PRETRAIN.rows, short_row=32),
+                seed=seed,
+            )
         )
-    )
     if pretrain_only:
         return
     cohorts = [
         str(prepare_cohort(ehr, name, name, data_dir=out / "data", pretraining_dataset=dataset)) for name in COHORTS
     ]
-    common = replace(GRID.finetune, checkpoint=str(checkpoint), results=str(out / "results"))
-    run_finetune.main(replace(GRID, datasets=tuple(cohorts), finetune=common, part=part, parts=parts))
-    results = read_results(out / "results")
+    common = replace(GRID.finetune, checkpoint=str(checkpoint), results=str(out / f"results-{first_replicate}"))
+    run_finetune.main(
+        replace(GRID, datasets=tuple(cohorts), finetune=common, first_replicate=first_replicate, part=part, parts=parts)
+    )
     if parts == 1:
-        write_tables_of(results)
+        report(read_results(out / f"results-{first_replicate}"))
 
 
-def write_tables_of(results) -> None:
+def report(results) -> None:
     """Markdown for the README, and every cell with the runs behind it as JSON."""
     tables = auroc_table(results) + paired_table(results)
+    RESULTS.mkdir(exist_ok=True)
     (RESULTS / "diabetes130.md").write_text(to_markdown(tables))
     test = results.filter((results["split"] == "test") & (results["metric"] == "auroc"))
     cells = test.group_by("cohort", "backbone", "head", "train_size_name", maintain_order=True).agg(

@@ -3,7 +3,7 @@
     python run_finetune.py configs/diabetes130.py --datasets DIR DIR DIR --finetune.checkpoint runs/NAME
 
 `benchmarks/diabetes130.py` makes the datasets and the checkpoint and calls this. Duration and result: docs/results.md.
-Larger training sizes take larger batches; the rate and patience are the same for every backbone, head and cohort.
+Rate, batch, patience and the patients between two validations are the same for every backbone, head, size and cohort.
 """
 
 from dataclasses import replace
@@ -16,7 +16,8 @@ CONFIG = GridConfig(
         experiment="diabetes130",
         optimizer=replace(FinetuneConfig().optimizer, learning_rate=2e-4),
         batch_size=32,
-        max_epochs=50,
+        max_epochs=200,
+        evaluate_every=2_000,
         patience=5,
     ),
     train_sizes=(300, 1000, 3000, 0),

@@ -36,6 +36,8 @@ class GridConfig:
     train_sizes: tuple[int, ...] = (300, 1000, 3000, 0)
     """Training patients; 0 takes all."""
     replicates: int = 5
+    first_replicate: int = 0
+    """Number of the first replicate: another one gives a fresh run with other subsets and seeds."""
     backbones: tuple[Literal["pretrained", "untrained"], ...] = ("untrained", "pretrained")
     heads: tuple[Literal["feed_forward", "gru", "bi_gru"], ...] = ("feed_forward", "bi_gru")
     baselines: tuple[Literal["codes", "age", "codes+age"], ...] = ("age", "codes")
@@ -54,7 +56,7 @@ class GridConfig:
         common = self.finetune
         for train_size in self.train_sizes:
             for dataset in self.datasets:
-                for replicate in range(self.replicates):
+                for replicate in range(self.first_replicate, self.first_replicate + self.replicates):
                     for features in self.baselines:
                         yield BaselineConfig(
                             dataset, common.results, common.experiment, features, train_size, replicate

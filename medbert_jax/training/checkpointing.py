@@ -18,7 +18,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
+from medbert_jax.training.durable_files import fingerprint
 from medbert_jax.training.manifest import (
+    MANIFEST,
     CheckpointError,
     commit_step,
     committed_steps,
@@ -182,6 +184,22 @@ def latest_good_step(run_path: str | Path, warn: Callable[[str], object] = warni
     if faults:
         raise CheckpointError("a run needs an intact step to go on from: got none\n" + "\n".join(faults))
     return None
+
+
+def good_step(run_path: str | Path) -> int:
+    """The newest intact step of a run. Raises CheckpointError when it has none, with what to do."""
+    step = latest_good_step(run_path) if Path(run_path).is_dir() else None
+    if step is None:
+        raise CheckpointError(
+            f"a checkpoint must hold a committed step: got none in {run_path}; pass the run directory that "
+            "run_pretrain.py printed, or pretrain to the first checkpoint"
+        )
+    return step
+
+
+def step_fingerprint(run_path: str | Path, step: int) -> str:
+    """What identifies the stored parameters, wherever they lie: the step and the hash of its manifest."""
+    return f"step {step}, manifest {fingerprint(step_folder(run_path, step) / MANIFEST)[1][:16]}"
 
 
 def _clear_way(run_path: Path, step: int) -> None:

@@ -15,6 +15,7 @@ from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from medbert_jax.training.pretraining import TasksConfig
+from medbert_jax.training.run_directory import read_config
 from medbert_jax.training.sharding import MeshConfig
 
 Config = TypeVar("Config")
@@ -103,7 +104,7 @@ class FinetuneConfig:
     max_epochs: int = 500
     """Passes over the training subset after which it stops in any case."""
     evaluate_every: int = 0
-    """Training patients between two validations; 0, or more than the subset has, takes a whole epoch."""
+    """Training patients between two validations, over several epochs where the subset is small; 0: one epoch."""
     patience: int = 20
     """Validations without a better AUROC before it stops."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
@@ -147,6 +148,20 @@ def check_dataset(metadata: dict, *, kind: str, preset: str | None = None) -> No
         )
     if faults:
         raise ValueError("\n".join(faults))
+
+
+def check_pretraining_dataset(checkpoint: str | Path, dataset_hash: str) -> None:
+    """Raise ValueError when a checkpoint was pretrained on another dataset than the one a cohort was split after.
+
+    The same dataset means the same vocabulary, serialization and split: no test patient was seen in pretraining.
+    """
+    trained_on = read_config(checkpoint)["dataset_hash"]
+    if trained_on != dataset_hash:
+        raise ValueError(
+            "a cohort must have the split and vocabulary of the checkpoint's pretraining dataset: got dataset "
+            f"{dataset_hash[:12]} for the cohort and {trained_on[:12]} for {checkpoint}; make the cohort with "
+            "--pretraining-dataset of that checkpoint"
+        )
 
 
 def check_vocabulary(checkpoint: str | Path, vocabulary: Vocabulary) -> None:

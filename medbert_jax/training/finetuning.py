@@ -58,6 +58,11 @@ def compile_steps(
     model: ModelConfig, head: HeadConfig, optimizer_config: OptimizerConfig, mesh: Mesh
 ) -> tuple[Callable, Callable, Callable]:
     """Jitted (params → state), (state, batch, key → state, loss) and (params, batch → probabilities (B, 1))."""
+    if optimizer_config.schedule != "constant":
+        raise ValueError(
+            "fine-tuning stops early, so its schedule cannot decay to an end: got optimizer.schedule "
+            f"{optimizer_config.schedule}; use constant"
+        )
     optimizer = make_optimizer(optimizer_config, total_steps=1)
     everywhere, rows = replicated(mesh), over_rows(mesh)
 
@@ -118,7 +123,7 @@ def endless_batches(
 def steps_per_round(patients: int, batch_size: int, evaluate_every: int) -> tuple[int, int]:
     """Steps of an epoch, and steps between two validations; `evaluate_every` in patients, 0 for a whole epoch."""
     per_epoch = -(-patients // batch_size)
-    return per_epoch, min(per_epoch, -(-evaluate_every // batch_size)) if evaluate_every else per_epoch
+    return per_epoch, -(-evaluate_every // batch_size) if evaluate_every else per_epoch
 
 
 @dataclass
