@@ -17,15 +17,22 @@ import jax
 import numpy as np
 
 from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
-from medbert_jax.data.rows import check_ids
+from medbert_jax.data.rows import check_batch_size, fit_to_model
 from medbert_jax.evaluation.results import RunRecord, is_done, result_rows, run_id, write_results
 from medbert_jax.evaluation.test_split import evaluate_test
 from medbert_jax.experiments.grid import BaselineConfig, GridConfig
 from medbert_jax.metrics.discrimination import auroc
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.training.checkpointing import good_step, restore_step, save_step, step_fingerprint, stored_parameters
-from medbert_jax.training.cohort_data import CohortData, load_cohort
-from medbert_jax.training.config import FinetuneConfig, check_pretraining_dataset, check_vocabulary, parse_config
+from medbert_jax.training.checkpointing import (
+    committed_steps,
+    good_step,
+    restore_step,
+    save_step,
+    step_fingerprint,
+    stored_parameters,
+)
+from medbert_jax.training.cohort_data import CohortData, load_cohort, training_subset
+from medbert_jax.training.config import FinetuneConfig, check_pretraining_dataset, check_vocabulary, run_script
 from medbert_jax.training.finetuning import (
     PRETRAINING_ONLY,
     EarlyStopping,
@@ -48,7 +55,9 @@ def main(config: FinetuneConfig | GridConfig) -> Path:
         data = load_cohort(run.dataset, train_size=run.train_size, replicate=run.replicate)
         identity = identify(run, data)
         name = run_id(identity, run.replicate)
-        if is_done(run.results, name, dataset_hash=data.metadata["dataset_hash"]):
+        wants_checkpoint = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
+        if is_done(run.results, name, dataset_hash=data.metadata["dataset_hash"]) and not wants_checkpoint:
+            say(f"[{number}/{len(runs)}] done before: {name} in {run.results}")
             continue
         began = time.monotonic()
         predictions = Path(run.results) / "predictions" / f"{name}.parquet"
@@ -61,7 +70,7 @@ def main(config: FinetuneConfig | GridConfig) -> Path:
             f"training patients, replicate {run.replicate}: test AUROC {scores['test']['auroc']:.4f} "
             f"[{scores['test']['auroc_low']:.4f}, {scores['test']['auroc_high']:.4f}], {seconds:.0f} s"
         )
-    return Path(runs[0].results)
+    return Path((config.finetune if isinstance(config, GridConfig) else config).results)
 
 
 def identify(run: FinetuneConfig | BaselineConfig, data: CohortData) -> dict:
@@ -81,24 +90,31 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
     """Fine-tune one model; returns what `file_results` needs. `data` is the cohort with this run's training subset."""
     # ── 1 Announce ────────────────────────────────────────────────────────────────────────────────────────────────────
     mesh = make_mesh(config.mesh)
+    check_batch_size(config.batch_size, mesh.shape["data"])
     if config.run:
         announce("fine-tuning", config, mesh)
 
     # ── 2 Data: the architecture is the checkpoint's, the sequences are cut to it ─────────────────────────────────────
     model = ModelConfig(**read_config(config.checkpoint)["model"])
-    train, validation = (part.truncate(model.max_length) for part in (data.train, data.validation))
-    for part in (train, validation):
-        check_ids(
-            part,
-            vocabulary_size=model.vocabulary_size,
-            max_visits=model.max_visits,
-            max_length=model.max_length,
-        )
+    limits = {
+        "vocabulary_size": model.vocabulary_size,
+        "max_visits": model.max_visits,
+        "max_length": model.max_length,
+    }
+    chosen = training_subset(data.validation.patient_id, min(config.validation_size, len(data.validation)), 0)
+    parts = data.train, data.validation.take(chosen)
+    train, validation = (fit_to_model(part, **limits)[0] for part in parts)
     rng = np.random.default_rng(config.replicate)
 
     # ── 3 Model ───────────────────────────────────────────────────────────────────────────────────────────────────────
     params = init_finetuning(model, config.head, jax.random.key(config.replicate))
     stored_step = good_step(config.checkpoint)
+    directory = None
+    if config.run:  # opened before any training, so that a folder that cannot be written is told at once
+        described = asdict(config) | {"model": asdict(model), "dataset_hash": data.metadata["dataset_hash"]}
+        directory = RunDirectory.create_or_open(
+            config.run, config=described, vocabulary=data.vocabulary, kind="finetune", card={"cohort": data.name}
+        )
 
     # ── 4, 5, 7 Optimizer, mesh and shardings, compilation: shared by all runs of this architecture ───────────────────
     start, train_step, predict = compile_steps(model, config.head, config.optimizer, mesh)
@@ -123,22 +139,14 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
 
     # ── 9 Finish: the best epoch on the test split; the checkpoint of it ──────────────────────────────────────────────
     def predict_test(sequences):
-        cut = sequences.truncate(model.max_length)
-        check_ids(cut, vocabulary_size=model.vocabulary_size, max_visits=model.max_visits, max_length=model.max_length)
-        return predict_all(predict, stopping.best_params, cut, config.batch_size, mesh)
+        fitted, _ = fit_to_model(sequences, **limits)
+        return predict_all(predict, stopping.best_params, fitted, config.batch_size, mesh)
 
     test = evaluate_test(config.dataset, predict_test, predictions)
-    if config.run:
-        described = asdict(config) | {"model": asdict(model), "dataset_hash": data.metadata["dataset_hash"]}
-        with RunDirectory.create_or_open(
-            config.run,
-            config=described,
-            vocabulary=data.vocabulary,
-            kind="finetune",
-            card={"cohort": data.name},
-        ) as run:
-            progress = {"step": stopping.best_step, "validation_auroc": stopping.best}
-            save_step(run, stopping.best_step, params=stopping.best_params, opt_state=None, progress=progress)
+    if directory:
+        progress = {"step": stopping.best_step, "validation_auroc": stopping.best}
+        save_step(directory, stopping.best_step, params=stopping.best_params, opt_state=None, progress=progress)
+        directory.close()
     return {
         "backbone": config.backbone,
         "head": config.head.kind,
@@ -217,4 +225,4 @@ def commit() -> str:
 
 
 if __name__ == "__main__":
-    print(main(parse_config((FinetuneConfig, GridConfig), __file__)))
+    run_script(main, (FinetuneConfig, GridConfig), __file__)

@@ -13,12 +13,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from medbert_jax.data.rows import check_ids, plan_rows
+from medbert_jax.data.rows import fit_to_model, plan_rows
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.med_bert import init
-from medbert_jax.training.checkpointing import latest_good_step, restore_step, save_step
-from medbert_jax.training.config import PretrainConfig, check_dataset, check_vocabulary, parse_config
+from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step, save_step
+from medbert_jax.training.config import PretrainConfig, check_dataset, check_vocabulary, run_script
 from medbert_jax.training.optimizer import make_optimizer
 from medbert_jax.training.pretraining import (
     batches,
@@ -41,7 +41,8 @@ from medbert_jax.training.sharding import (
 )
 from medbert_jax.training.validation import validate
 
-MAY_DIFFER = ("steps", "epochs", "mesh", "checkpoint_every", "evaluate_every", "log_every", "dataset", "run")
+# What may change when a run is resumed; `steps` is not among it, because the learning rate decays over all of them.
+MAY_DIFFER = ("mesh", "checkpoint_every", "evaluate_every", "log_every", "dataset", "run")
 
 
 def main(config: PretrainConfig) -> Path:
@@ -54,16 +55,19 @@ def main(config: PretrainConfig) -> Path:
     metadata = read_metadata(config.dataset)
     check_dataset(metadata, kind="pretraining", preset=config.dataset_preset)
     vocabulary = Vocabulary.read(Path(config.dataset) / "vocabulary.tsv")
+    if config.init_from:
+        check_vocabulary(config.init_from, vocabulary)
     data, plans = {}, {}
     for split in ("train", "validation"):
         model = config.model
-        data[split] = open_token_store(config.dataset, split).truncate(model.max_length, keep=config.too_long)
-        check_ids(
-            data[split],
+        data[split], note = fit_to_model(
+            open_token_store(config.dataset, split),
             vocabulary_size=vocabulary.size,
             max_visits=model.max_visits,
             max_length=model.max_length,
+            keep=config.too_long,
         )
+        say(f"{split}: {note}")
         plans[split] = plan_rows(
             data[split].lengths, config.rows, max_length=model.max_length, groups=mesh.shape["data"]
         )
@@ -99,17 +103,16 @@ def main(config: PretrainConfig) -> Path:
 
     # ── 6 State: resume this run? else start from a checkpoint? else from scratch ─────────────────────────────────────
     start = latest_good_step(run.path, warn=say) or 0
+    run.forget_metrics_after(start)
     if start:
         restored = restore_step(run.path, start, target["params"], target["opt_state"])
         step = jax.device_put(jnp.int32(start), replicated(mesh))
         state = {"params": restored.params, "opt_state": restored.opt_state, "step": step}
-        run.forget_metrics_after(start)
         say(f"resumed from step {start:,}")
     else:
         state = jax.jit(fresh_state, out_shardings=shardings)(jax.random.key(config.seed))
         if config.init_from:
-            check_vocabulary(config.init_from, vocabulary)
-            source = restore_step(config.init_from, latest_good_step(config.init_from, warn=say), target["params"])
+            source = restore_step(config.init_from, good_step(config.init_from), target["params"])
             state["params"] = source.params
 
     # ── 7 Compile ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,4 +161,4 @@ def main(config: PretrainConfig) -> Path:
 
 
 if __name__ == "__main__":
-    print(main(parse_config(PretrainConfig, __file__)))
+    run_script(main, PretrainConfig, __file__)

@@ -50,6 +50,7 @@ def main(
             MaskingConfig(share=0.25),
         )
     record = {"machine": machine(), "rates": rates(timed, rounds=rounds, steps=steps)}
+    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
 

@@ -16,7 +16,7 @@ from medbert_jax.training.masking import MaskingConfig
 CONFIG = PretrainConfig(
     dataset_preset="released_code",
     model=preset("released_code"),
-    rows=RowsConfig(batch_size=32, short_row=512),
+    rows=RowsConfig(batch_size=32, short_row=64),
     masking=MaskingConfig(static=True),
     too_long="drop",
     steps=4_500_000,

@@ -156,8 +156,10 @@ def doctor() -> None:
             print(f"  {name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
             print(f"  {name} is missing: pip install {name}")
-    import jax
-
+    try:
+        import jax
+    except ImportError:
+        return
     for device in jax.devices():
         print(f"  device {device.id}: {device.device_kind} ({device.platform})")
     if jax.devices()[0].platform == "cpu":
@@ -183,5 +185,9 @@ def main() -> None:
     }
     try:
         tyro.extras.subcommand_cli_from_dict(commands, prog="medbert", description=__doc__)
-    except (ValueError, OSError) as error:
-        sys.exit(f"medbert: {error}")
+    except Exception as error:
+        # A FloatingPointError is a diverged run, a CheckpointError a damaged folder: both say what to do.
+        if isinstance(error, ValueError | OSError | FloatingPointError) or type(error).__name__ == "CheckpointError":
+            print(f"medbert: {error}", file=sys.stderr)
+            sys.exit(2)
+        raise

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import medbert_jax
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medbert_jax"
 # A file imports only from folders above its own line.
@@ -16,14 +18,18 @@ STRANGERS = [("models", "data"), ("data", "models")]
 FREE = {"cli.py", "__init__.py"}  # cli.py imports anything; __init__.py names what it loads lazily
 
 
-def imported_modules(source: str) -> set[str]:
-    """Every module that the source imports, at any depth."""
-    found = set()
+def imported_modules(path: str, source: str) -> set[str]:
+    """Every module that the file at `path`, below the checkout, imports at any depth; names in it after a dot."""
+    package, found = Path(path).parent.parts, set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else ()
+            module = [*above, node.module] if node.module else above
+            # A name may be a module itself, or one that the package loads lazily from below.
+            names = (".".join([*module, alias.name]) for alias in node.names)
+            found |= {medbert_jax._PUBLIC.get(name.removeprefix("medbert_jax."), name) for name in names}
     return found
 
 
@@ -31,7 +37,7 @@ def faults(path: str, source: str) -> list[str]:
     """What a file at medbert_jax/`path` imports and may not."""
     folder = Path(path).parts[0]
     wrong = []
-    for module in sorted(imported_modules(source)):
+    for module in sorted(imported_modules(f"medbert_jax/{path}", source)):
         parts = module.split(".")
         if parts[0] in ("run_pretrain", "run_finetune", "configs", "tfds_builders"):
             wrong.append(f"{path} imports {module}")
@@ -63,16 +69,30 @@ def test_every_file_imports_only_from_above():
         ("training/x.py", "def f():\n    from medbert_jax.evaluation.results import read_results"),
         ("cohorts/x.py", "from medbert_jax.simulation.world import World"),
         ("models/x.py", "from configs.pretrain_paper import CONFIG"),
+        ("data/x.py", "from ..training.losses import x"),
+        ("data/x.py", "from .. import models"),
+        ("data/x.py", "from ... import run_pretrain"),
+        ("data/deep/x.py", "from ...training import losses"),
+        ("ehr/x.py", "from medbert_jax import training"),
+        ("ehr/x.py", "from medbert_jax import cli"),
+        ("ehr/x.py", "from medbert_jax import hashing, training, cli"),
+        ("ehr/x.py", "from medbert_jax import load_pretrained"),
     ],
 )
 def test_a_planted_import_against_the_order_is_found(path, source):
     assert faults(path, source)
 
 
+def test_imports_from_above_and_from_the_own_folder_pass():
+    source = "from ..ehr import ledger\nfrom .rows import plan_rows\nfrom . import rows\nfrom medbert_jax import ehr"
+    assert faults("data/x.py", source + "\nfrom medbert_jax import __version__") == []
+
+
 def test_builders_import_only_tables_cohorts_and_data():
     allowed = {"ehr", "cohorts", "data"}
     for file in (ROOT / "tfds_builders").rglob("*.py"):
-        inside = {m.split(".")[1] for m in imported_modules(file.read_text()) if m.startswith("medbert_jax.")}
+        modules = imported_modules(str(file.relative_to(ROOT)), file.read_text())
+        inside = {module.split(".")[1] for module in modules if module.startswith("medbert_jax.")}
         assert inside <= allowed, file
 
 

@@ -1,7 +1,4 @@
-"""The whole line on the made data set: EHR tables → datasets → pretraining → cohort → fine-tuning → table.
-
-And what is wrong with the input is said in three parts, before anything is compiled.
-"""
+"""The whole line on the made data set: EHR tables → datasets → pretraining → cohort → fine-tuning → table."""
 
 import json
 import shutil
@@ -80,22 +77,30 @@ class Line:
     results: Path
 
 
-def prepare(folder: Path, *, dates: bool) -> tuple[Path, Path]:
-    """The pretraining dataset and the cohort of the made tables."""
-    write_tables(made_tables(500, seed=5, dates=dates), folder / "ehr", shards=2)
-    (folder / "heart.yaml").write_text(COHORT)
+def prepare(folder: Path, name: str, *, dates: bool, dataset: Path | None = None) -> tuple[Path, Path]:
+    """The cohort of the made tables, and the pretraining dataset it inherits from (theirs, where none is given)."""
+    ehr, spec = folder / f"ehr-{name}", folder / "heart.yaml"
+    write_tables(made_tables(500, seed=5, dates=dates), ehr, shards=2)
+    spec.write_text(COHORT)
     common = {"data_dir": folder / "data", "announce": lambda text: None}
-    dataset = prepare_pretraining(folder / "ehr", "made", **common)
-    cohort = prepare_cohort(folder / "ehr", str(folder / "heart.yaml"), "heart", pretraining_dataset=dataset, **common)
-    return dataset, cohort
+    dataset = dataset or prepare_pretraining(ehr, name, **common)
+    return dataset, prepare_cohort(ehr, str(spec), name, pretraining_dataset=dataset, **common)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_compilation():
+    """Half the time to compile; the programs are small."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory) -> Line:
     """Dropout on, two checkpoints; both backbones with two heads, and two baselines."""
     folder = tmp_path_factory.mktemp("line")
-    dataset, cohort = prepare(folder / "dated", dates=True)
-    _, undated_cohort = prepare(folder / "undated", dates=False)
+    dataset, cohort = prepare(folder, "dated", dates=True)
+    _, undated_cohort = prepare(folder, "undated", dates=False, dataset=dataset)
     run = run_pretrain.main(replace(PRETRAIN, dataset=str(dataset), run=str(folder / "run")))
     grid = GridConfig(
         datasets=(str(cohort),),
@@ -137,10 +142,8 @@ def test_every_run_of_the_grid_is_in_the_results_and_in_the_table(line):
     assert results["run_id"].n_unique() == 6
     assert set(results["dataset_hash"]) == {read_metadata(line.cohort)["dataset_hash"]}
     assert set(results["train_size"]) == {len(open_token_store(line.cohort, "train"))}
-    checkpoints = {
-        backbone: checkpoint for backbone, checkpoint in results.select("backbone", "checkpoint").iter_rows()
-    }
-    assert checkpoints["pretrained"] == f"{line.run} step 6" and checkpoints["untrained"] == ""
+    checkpoints = dict(results.select("backbone", "checkpoint").iter_rows())
+    assert checkpoints["pretrained"].startswith("step 6, manifest ") and checkpoints["untrained"] == ""
     (table,) = auroc_table(results)
     assert table.title == "made-heart-failure"
     assert [names[0] for names in table.row_names] == [
@@ -223,25 +226,57 @@ def test_a_source_without_dates_goes_the_same_way_and_says_so(line, tmp_path):
         assert predictions.frame["prediction_time"].dt.year().max() == 1970
 
 
+def test_a_fine_tuned_model_is_kept_where_it_is_asked_for(line, tmp_path):
+    config = replace(line.grid.finetune, dataset=str(line.cohort), results=str(tmp_path / "results"))
+    config = replace(config, run=str(tmp_path / "model"))
+    run_finetune.main(config)
+    model = medbert_jax.load_pretrained(tmp_path / "model")
+    assert model.run_config["kind"] == "finetune" and model.params.keys() == {"embeddings", "encoder", "head"}
+    # It is the run that the grid has too, and its numbers are the same.
+    made, grid = (
+        {
+            (row["run_id"], row["split"], row["metric"]): row["value"]
+            for row in read_results(folder).iter_rows(named=True)
+        }
+        for folder in (tmp_path / "results", line.results)
+    )
+    assert made and made.items() <= grid.items()
+    before = files(tmp_path)
+    run_finetune.main(config)
+    assert files(tmp_path) == before
+    shutil.rmtree(tmp_path / "model")  # results alone are not what was asked for
+    run_finetune.main(config)
+    jax.tree.map(np.testing.assert_array_equal, medbert_jax.load_pretrained(tmp_path / "model").params, model.params)
+
+
+def test_a_new_run_starts_from_the_parameters_of_another(line, tmp_path):
+    still = replace(PRETRAIN.optimizer, learning_rate=0.0)
+    config = replace(PRETRAIN, dataset=str(line.dataset), run=str(tmp_path / "run"), steps=1, optimizer=still)
+    run = run_pretrain.main(replace(config, init_from=str(line.run)))
+    source, taken = (medbert_jax.load_pretrained(path) for path in (line.run, run))
+    assert taken.step == 1
+    jax.tree.map(np.testing.assert_array_equal, taken.params, source.params)
+    assert metrics(run)[-1] == metrics(line.run)[-1] | {"step": 1}  # the validation patients are told the same
+
+
 def test_three_steps_and_three_more_are_six_steps(line, tmp_path):
-    config = replace(PRETRAIN, dataset=str(line.dataset), run=str(tmp_path / "run"))
-    run = run_pretrain.main(replace(config, steps=3))
+    run, config = tmp_path / "run", replace(PRETRAIN, dataset=str(line.dataset), run=str(tmp_path / "run"))
+    shutil.copytree(line.run, run)
+    shutil.rmtree(run / "steps" / "000006")  # as if it had been killed on the way there
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "train", "step": 5, "lo')
     assert committed_steps(run) == [3]
     halfway = medbert_jax.load_pretrained(run)
     run_pretrain.main(config)
     assert committed_steps(run) == [3, 6]
     at_once, resumed = (medbert_jax.load_pretrained(path) for path in (line.run, run))
     jax.tree.map(np.testing.assert_array_equal, at_once.params, resumed.params)
-    jax.tree.map(np.testing.assert_array_equal, medbert_jax.load_pretrained(line.run, step=3).params, halfway.params)
+    assert metrics(run) == metrics(line.run)
     with pytest.raises(AssertionError):  # the comparison can fail
         jax.tree.map(np.testing.assert_array_equal, at_once.params, halfway.params)
-    # So are the losses on the way, and what is said of the validation patients.
-    one, two = ({(row["kind"], row["step"]): row for row in metrics(path)} for path in (line.run, run))
-    shared = sorted((one.keys() & two.keys()) - {("train", step) for step in range(4)})
-    assert ("train", 6) in shared and ("validation", 6) in shared
-    assert all(one[key] == two[key] for key in shared)
-    before = files(run)
-    run_pretrain.main(config)  # nothing is left to do
-    assert {
-        name: time for name, time in files(run).items() if "README" not in name and "lock" not in name
-    }.items() <= before.items()
+    # The same command again finds nothing left to do; another number of steps is another run.
+    before = (run / "metrics.jsonl").read_bytes()
+    run_pretrain.main(config)
+    assert committed_steps(run) == [3, 6] and (run / "metrics.jsonl").read_bytes() == before
+    with pytest.raises(ValueError, match=r"(?s)− steps = 6\n  \+ steps = 9\n.*use those of the run, or a new folder"):
+        run_pretrain.main(replace(config, steps=9))

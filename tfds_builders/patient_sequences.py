@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import pickle
 import tempfile
 import time
 import types
@@ -173,7 +172,7 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
                 hashes.append(patient_hash(histories.patient_id, "unique"))
             shard = SerializedShard(histories, codes, shard_races, split)
             self.see(shard)
-            (spill / str(number)).write_bytes(pickle.dumps(shard, protocol=5))
+            _spill(spill / f"{number}.npz", shard)
             sizes.append(np.bincount(split, minlength=len(SPLITS)))
             races |= set(shard_races)
             ledgers.append(ledger)
@@ -189,7 +188,7 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
         lengths: dict[str, list[int]] = {split: [] for split in SPLITS}
         size, codes, unknown = (dict.fromkeys(SPLITS, 0) for _ in range(3))
         for number in range(len(sizes)):
-            shard = pickle.loads((spill / str(number)).read_bytes())
+            shard = _spilled(spill / f"{number}.npz")
             sequences = with_vocabulary(shard.histories, shard.codes, vocabulary)
             race = np.array([0, *(races.index(name) + 1 for name in shard.races)], np.int32)
             sequences = dataclasses.replace(sequences, race=race[sequences.race])
@@ -223,6 +222,21 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
     def _log_download_bytes(self) -> None: ...
 
     def _log_download_done(self) -> None: ...
+
+
+def _spill(path: Path, shard: SerializedShard) -> None:
+    columns = dict(vars(shard.histories))
+    columns |= {f"outcomes.{name}": values for name, values in columns.pop("outcomes").items()}
+    np.savez(path, codes=shard.codes, races=np.array(shard.races, np.str_), split=shard.split, **columns)
+
+
+def _spilled(path: Path) -> SerializedShard:
+    with np.load(path) as stored:
+        columns = dict(stored)
+    codes, races, split = (columns.pop(name) for name in ("codes", "races", "split"))
+    outcomes = {name: columns.pop(name) for name in list(columns) if name.startswith("outcomes.")}
+    outcomes = {name.removeprefix("outcomes."): values for name, values in outcomes.items()}
+    return SerializedShard(PatientSequences(**columns, outcomes=outcomes), codes, tuple(races.tolist()), split)
 
 
 def _write_records(path: str, sequences: PatientSequences) -> int:

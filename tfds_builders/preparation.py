@@ -20,9 +20,10 @@ def prepare(builder_class: type[PatientSequencesBuilder], config: SequencesConfi
             "a dataset's name must be letters, digits, '-', '_' and '.', and become a folder:"
             f" got {config.name!r}; choose such a name"
         )
+    wanted = json.loads(json.dumps(config.recipe()))  # reads the tables' record: nothing is made where there are none
     directory = Path(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
     if directory.exists():
-        made, wanted = read_metadata(directory)["recipe"], json.loads(json.dumps(config.recipe()))
+        made = read_metadata(directory)["recipe"]
         if differing := sorted(key for key in made | wanted if made.get(key) != wanted.get(key)):
             changes = "; ".join(f"{key}: {made.get(key)} → {wanted.get(key)}" for key in differing)
             raise ValueError(

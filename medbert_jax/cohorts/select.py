@@ -50,6 +50,11 @@ def select_cohort(tables: EhrTables, spec: CohortSpec) -> tuple[pl.DataFrame, Le
     return frame, ledger
 
 
+def count_flagged(frame: pl.DataFrame, spec: CohortSpec) -> dict[str, int]:
+    """How many patients of `select_cohort`'s frame each rule with action "flag" marks: its id → patients."""
+    return {rule.id: int(frame[f"flag_{rule.id}"].sum()) for rule in spec.rules if rule.action == "flag"}
+
+
 def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> None:
     """RuntimeError where the input of `frame` reaches past its window, its time, or to an outcome's code."""
     read = tables.visits.join(frame, on="patient_id").filter(_IS_READ)

@@ -27,7 +27,7 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class Tier:
-    """All rows of one length. `n` places for `n` patients in `R` rows; R is rows_per_step × steps after padding."""
+    """All rows of one length: `n` places for `n` patients in `R` = rows_per_step × steps rows, empty ones included."""
 
     row_length: int
     rows_per_step: int
@@ -43,14 +43,16 @@ class Tier:
         """
         weights = np.append(per_patient[self.place_lengths], 0)  # the last entry answers for place −1
         strata = weights[self.row_places].sum(axis=1).reshape(self.rows_per_step, -1).max(axis=1)
-        return int(strata[self.strata_of_groups(groups)].sum(axis=1).max())
+        return int(np.append(strata, 0)[self.dealt(groups)].sum(axis=1).max())
 
-    def strata_of_groups(self, groups: int) -> np.ndarray:
-        """(groups, rows_per_step / groups): which strata, ordered by patients per row, each device group takes.
+    def dealt(self, groups: int) -> np.ndarray:
+        """(groups, rows each): which strata, ordered by patients per row, each device group takes; −1 is an empty row.
 
-        Dealt to and fro, so that every device has the same work, whatever their number.
+        Dealt to and fro, so that every device has the same work. Which rows a step has does not depend on it.
         """
-        deal = np.arange(self.rows_per_step).reshape(-1, groups)
+        deal = np.full(-(-self.rows_per_step // groups) * groups, -1)
+        deal[: self.rows_per_step] = np.arange(self.rows_per_step)
+        deal = deal.reshape(-1, groups)
         deal[1::2] = deal[1::2, ::-1].copy()
         return deal.T
 
@@ -67,11 +69,14 @@ class RowPlan:
     @property
     def fill(self) -> float:
         """Share of all slots of an epoch that hold a code."""
-        slots = sum(t.row_length * t.rows_per_step for t in self.tiers) * self.steps_per_epoch
+        slots = sum(t.row_length * t.dealt(self.groups).size for t in self.tiers) * self.steps_per_epoch
         return float(self.lengths.sum() / slots)
 
     def epoch(self, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
-        """Patients of every tier, step by step: one (steps, rows_per_step, P) int64 array per tier, −1 where empty."""
+        """Patients of every tier, step by step: one (steps, rows, P) int64 array per tier, −1 where empty.
+
+        `rows` is rows_per_step, rounded up to a multiple of the device groups by empty rows.
+        """
         rng = np.random.default_rng((seed, epoch))
         shuffled = rng.permutation(len(self.lengths))
         by_length = shuffled[np.argsort(self.lengths[shuffled], kind="stable")]
@@ -83,24 +88,21 @@ class RowPlan:
             taken += len(order)
             strata = tier.row_places.reshape(tier.rows_per_step, self.steps_per_epoch, -1)
             steps = rng.permuted(np.arange(strata.shape[0] * strata.shape[1]).reshape(strata.shape[:2]), axis=1)
-            rows = tier.row_places[steps.T]
-            plans.append(patients[rows[:, tier.strata_of_groups(self.groups).ravel()]])
+            empty = np.full((self.steps_per_epoch, 1, tier.row_places.shape[1]), -1)
+            rows = np.concatenate([tier.row_places[steps.T], empty], axis=1)  # an index of −1 takes the empty row
+            plans.append(patients[rows[:, tier.dealt(self.groups).ravel()]])
         return tuple(plans)
 
 
 def plan_rows(lengths: np.ndarray, config: RowsConfig, *, max_length: int, groups: int = 1) -> RowPlan:
     """Plan the rows of patients with `lengths` (n,) codes each, every one in 1…max_length.
 
-    `groups` is the number of devices that share a step: rows per step are rounded up to a multiple of it. Raises
-    ValueError when a configuration or a length cannot be laid out.
+    `groups` is the number of devices that share a step: rows per step are rounded up to a multiple of it by empty rows,
+    so that the patients of a step are the same on any number of devices. Raises ValueError when a configuration or a
+    length cannot be laid out.
     """
     lengths = np.asarray(lengths, np.int64)
-    if config.batch_size % groups:
-        down = config.batch_size - config.batch_size % groups
-        raise ValueError(
-            f"batch_size must be divisible by the number of devices: got {config.batch_size} and {groups}; "
-            f"use {' or '.join(str(x) for x in (down, down + groups) if x)}"
-        )
+    check_batch_size(config.batch_size, groups)
     if not 1 <= config.short_row <= max_length:
         raise ValueError(
             f"short_row must be between 1 and max_length: got {config.short_row} and {max_length}; lower it"
@@ -121,11 +123,21 @@ def plan_rows(lengths: np.ndarray, config: RowsConfig, *, max_length: int, group
         counts = np.bincount(lengths[(lengths > shortest) & (lengths <= row_length)], minlength=row_length + 1)
         shortest = row_length
         if counts.sum():
-            tiers.append(_tier(counts, row_length, steps, groups, packed=config.packed))
+            tiers.append(_tier(counts, row_length, steps, packed=config.packed))
     return RowPlan(tuple(tiers), steps, lengths, groups)
 
 
-def _tier(counts: np.ndarray, row_length: int, steps: int, groups: int, *, packed: bool) -> Tier:
+def check_batch_size(batch_size: int, groups: int) -> None:
+    """Raise ValueError when `groups` devices cannot have equal parts of a batch."""
+    if batch_size % groups:
+        down = batch_size - batch_size % groups
+        raise ValueError(
+            f"batch_size must be divisible by the number of devices: got {batch_size} and {groups}; "
+            f"use {' or '.join(str(x) for x in (down, down + groups) if x)}"
+        )
+
+
+def _tier(counts: np.ndarray, row_length: int, steps: int, *, packed: bool) -> Tier:
     if packed:
         patterns = best_fit(counts, row_length)
     else:
@@ -133,7 +145,7 @@ def _tier(counts: np.ndarray, row_length: int, steps: int, groups: int, *, packe
     patterns.sort(key=lambda pattern: -len(pattern[0]))
     patients_per_row = len(patterns[0][0])
     rows = sum(repeats for _, repeats in patterns)
-    rows_per_step = -(-rows // (steps * groups)) * groups
+    rows_per_step = -(-rows // steps)
     row_places = np.full((rows_per_step * steps, patients_per_row), -1)
     place_lengths, row, place = [], 0, 0
     for pattern, repeats in patterns:
@@ -213,23 +225,19 @@ def padded_batch(sequences: PatientSequences, indices: np.ndarray, length: int) 
     return gather_rows(sequences, np.asarray(indices)[:, None], length)
 
 
-def check_ids(sequences: PatientSequences, *, vocabulary_size: int, max_visits: int, max_length: int) -> None:
-    """Raise ValueError, every fault listed, when an id has no row in the model's tables.
+def fit_to_model(
+    sequences: PatientSequences, *, vocabulary_size: int, max_visits: int, max_length: int, keep: str = "recent"
+) -> tuple[PatientSequences, str]:
+    """The sequences cut to `max_length` codes, and a sentence that counts what was cut or dropped.
 
-    On the accelerator an id out of range is silently clamped or becomes NaN, so it is looked for here, once.
+    Raises ValueError, every fault listed, when an id has no row in the model's tables: on the accelerator an id out of
+    range is silently clamped or becomes NaN, so it is looked for here, once.
     """
+    fitted = sequences.truncate(max_length, keep=keep)
     limits = {
-        "code_ids": (
-            sequences.code_ids,
-            vocabulary_size,
-            "take the vocabulary that the dataset was made with",
-        ),
-        "visit_ids": (sequences.visit_ids, max_visits, "truncate the sequences or raise model.max_visits"),
-        "serialization_ids": (
-            sequences.serialization_ids,
-            max_length,
-            "truncate the sequences, or raise model.max_length",
-        ),
+        "code_ids": (fitted.code_ids, vocabulary_size, "take the vocabulary that the dataset was made with"),
+        "visit_ids": (fitted.visit_ids, max_visits, "raise model.max_visits"),
+        "serialization_ids": (fitted.serialization_ids, max_length, "raise model.max_length"),
     }
     faults = [
         f"{name} must be from 0 to {limit - 1}: got {ids.min()} to {ids.max()}; {cure}"
@@ -238,3 +246,10 @@ def check_ids(sequences: PatientSequences, *, vocabulary_size: int, max_visits: 
     ]
     if faults:
         raise ValueError("\n".join(faults))
+    longer = int((sequences.lengths > max_length).sum())
+    lost = int(sequences.lengths.sum() - fitted.lengths.sum())
+    done = "left out" if keep == "drop" else "cut to their most recent visits"
+    return (
+        fitted,
+        f"{longer:,} of {len(sequences):,} patients have over {max_length} codes and were {done} ({lost:,} codes)",
+    )

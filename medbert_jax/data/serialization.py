@@ -57,8 +57,9 @@ def serialize(
 ) -> tuple[PatientSequences, Ledger]:
     """Return the sequences of one shard, sorted by patient_id, and the ledger of who left.
 
-    A pure function of the shard's tables. Arguments, rules and errors are those of `order_histories`; codes
-    that the vocabulary does not know become UNK.
+    A pure function of the shard's tables: `order_histories`, then `with_vocabulary`. The builders call the two
+    apart, since a vocabulary is fitted in between. Arguments, rules and errors are those of `order_histories`;
+    codes that the vocabulary does not know become UNK.
     """
     histories, codes, ledger = order_histories(tables, config, until=until, races=races)
     return with_vocabulary(histories, codes, vocabulary), ledger

@@ -44,14 +44,6 @@ def normalise_icd10(code: pl.Expr) -> pl.Expr:
     return pl.when(dotted.str.contains(rf"^(?:{_SHAPES['ICD10CM'].pattern})$")).then(dotted)
 
 
-def split_code(code: str) -> tuple[str, str]:
-    """System and code of a full name: "ICD10CM/E11.9" → ("ICD10CM", "E11.9"); ValueError for other forms."""
-    system, slash, local = code.partition("/")
-    if not (system and slash and local):
-        raise ValueError(f'a code is "system/code": got "{code}"; write for instance "ICD10CM/E11.9"')
-    return system, local
-
-
 def prefix_expression(codes: pl.Expr, prefixes: Iterable[str]) -> pl.Expr:
     """Whether a code is one of the prefixes or falls under one; false for null.
 

@@ -48,6 +48,13 @@ class GridConfig:
 
     def runs(self) -> list[FinetuneConfig | BaselineConfig]:
         """The runs of this part, cheapest sizes first, baselines before the models that have to beat them."""
+        if not self.datasets:
+            raise ValueError("a grid needs cohort datasets: got none; pass --datasets DIR, one or several")
+        if self.finetune.run:
+            raise ValueError(
+                f"a grid keeps predictions and results, no checkpoints: got finetune.run {self.finetune.run}; leave it "
+                "empty, and fine-tune the run that is wanted by itself"
+            )
         if not 0 <= self.part < self.parts:
             raise ValueError(f"part must be one of 0 … {self.parts - 1}: got {self.part}; count the parts from 0")
         return list(self._all_runs())[self.part :: self.parts]

@@ -26,8 +26,10 @@ def masked_code_baselines(
     guesses = {
         "most_frequent": held_out.code_ids == commonest,
         "most_frequent_at_place": _at_place(train, held_out, commonest),
-        "copy": _copy(held_out, patient, commonest),
+        "copy": np.zeros(len(real)),
     }
+    # UNK is no code to copy: it is neither asked for nor guessed.
+    guesses["copy"][real] = _copy(patient[real], held_out.code_ids[real], commonest)
     return {name: float((correct * weights).sum() / weights.sum()) for name, correct in guesses.items()}
 
 
@@ -52,10 +54,8 @@ def _at_place(train: PatientSequences, held_out: PatientSequences, commonest: in
     return held_out.code_ids == guess
 
 
-def _copy(held_out: PatientSequences, patient: np.ndarray, commonest: int) -> np.ndarray:
-    pairs, inverse, counts = np.unique(
-        np.stack([patient, held_out.code_ids]), axis=1, return_inverse=True, return_counts=True
-    )
+def _copy(patient: np.ndarray, code_ids: np.ndarray, commonest: int) -> np.ndarray:
+    pairs, inverse, counts = np.unique(np.stack([patient, code_ids]), axis=1, return_inverse=True, return_counts=True)
     # Per patient the highest count, the next lower one, and how many codes share each.
     order = np.lexsort((-counts, pairs[0]))
     owner, sorted_counts = pairs[0, order], counts[order]
@@ -70,4 +70,4 @@ def _copy(held_out: PatientSequences, patient: np.ndarray, commonest: int) -> np
     others = np.where((left + 1 == top[index]) & (ties_top[index] == 1), second[index], top[index])
     credit = np.where(left > others, 1.0, np.where(left == others, 1.0 / (1 + ties_second[index]), 0.0))
     alone = (left == 0) & (others == 0)
-    return np.where(alone, held_out.code_ids == commonest, np.where(left > 0, credit, 0.0))
+    return np.where(alone, code_ids == commonest, np.where(left > 0, credit, 0.0))

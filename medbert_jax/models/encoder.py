@@ -79,7 +79,7 @@ class EncoderLayer(nnx.Module):
 
     def _attend(self, hidden_TD: jax.Array, bias_B1LL: jax.Array, seed: jax.Array | None):
         config = self.config
-        rows, _, length, _ = bias_B1LL.shape
+        rows, length = bias_B1LL.shape[0], bias_B1LL.shape[-1]
         # Heads before slots, by hand: on CPU the einsum of the other layout takes up to five times as long.
         query_BHLK, key_BHLK, value_BHLK = (
             project(hidden_TD).reshape(rows, length, config.heads, -1).transpose(0, 2, 1, 3)

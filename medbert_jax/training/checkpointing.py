@@ -148,11 +148,6 @@ def stored_parameters(run_path: str | Path, step: int) -> dict:
     return tree
 
 
-def latest_step(run_path: str | Path) -> int | None:
-    """The newest committed step, intact or not; None without steps."""
-    return max(committed_steps(run_path), default=None)
-
-
 def best_step(run_path: str | Path) -> int | None:
     """The committed step of the highest metric, the earliest of equals; None when no step has one."""
     best, highest = None, -math.inf
@@ -182,7 +177,11 @@ def latest_good_step(run_path: str | Path, warn: Callable[[str], object] = warni
             warn(f"falling back to step {step}: {fault}")
         return step
     if faults:
-        raise CheckpointError("a run needs an intact step to go on from: got none\n" + "\n".join(faults))
+        lines = "\n".join(faults)
+        raise CheckpointError(
+            f"a run needs an intact step to go on from: got none in {run_path}\n{lines}\nput the damaged files of "
+            "one step back from a copy, or train again into a new folder"
+        )
     return None
 
 

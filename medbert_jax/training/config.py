@@ -2,6 +2,7 @@
 
 import runpy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -12,6 +13,7 @@ from medbert_jax.data.rows import RowsConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
+from medbert_jax.training.manifest import CheckpointError
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from medbert_jax.training.pretraining import TasksConfig
@@ -19,6 +21,9 @@ from medbert_jax.training.run_directory import read_config
 from medbert_jax.training.sharding import MeshConfig
 
 Config = TypeVar("Config")
+
+EXPECTED_ERRORS = (ValueError, OSError, CheckpointError, FloatingPointError)
+"""Errors whose message tells the user what to do."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,22 @@ class FinetuneConfig:
     max_epochs: int = 500
     """Passes over the training subset after which it stops in any case."""
     evaluate_every: int = 0
-    """Training patients between two validations, over several epochs where the subset is small; 0: one epoch."""
+    """Training patients between two validations; 0, or more than the subset has, takes a whole epoch."""
     patience: int = 20
     """Validations without a better AUROC before it stops."""
+    validation_size: int = 0
+    """Validation patients that early stopping looks at; 0, or more than there are, takes all."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
+
+    def __post_init__(self):
+        """Check what would otherwise fail late; all faults are in one error."""
+        faults = [
+            f"{name} must be at least 1: got {getattr(self, name)}; give a positive whole number"
+            for name in ("batch_size", "max_epochs", "patience")
+            if getattr(self, name) < 1
+        ]
+        if faults:
+            raise ValueError("\n".join(faults))
 
 
 def parse_config(kinds: type[Config] | tuple[type, ...], script: str, arguments: list[str] | None = None) -> Config:
@@ -133,6 +150,18 @@ def parse_config(kinds: type[Config] | tuple[type, ...], script: str, arguments:
             f"{type(config).__name__} in {path}; use another of {known}"
         )
     return tyro.cli(type(config), default=config, args=arguments[1:])
+
+
+def run_script(main: Callable, kinds: type | tuple[type, ...], script: str) -> None:
+    """Run `main` on the command line's configuration and print what it returns.
+
+    Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback.
+    """
+    try:
+        print(main(parse_config(kinds, script)))
+    except EXPECTED_ERRORS as error:
+        print(f"{Path(script).name}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def check_dataset(metadata: dict, *, kind: str, preset: str | None = None) -> None:
@@ -166,6 +195,7 @@ def check_pretraining_dataset(checkpoint: str | Path, dataset_hash: str) -> None
 
 def check_vocabulary(checkpoint: str | Path, vocabulary: Vocabulary) -> None:
     """Raise ValueError when a checkpoint was trained with another vocabulary than the dataset's."""
+    read_config(checkpoint)  # raises where there is no run
     theirs = Vocabulary.read(Path(checkpoint) / "vocabulary.tsv")
     if theirs.hash != vocabulary.hash:
         raise ValueError(

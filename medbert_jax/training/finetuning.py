@@ -123,7 +123,7 @@ def endless_batches(
 def steps_per_round(patients: int, batch_size: int, evaluate_every: int) -> tuple[int, int]:
     """Steps of an epoch, and steps between two validations; `evaluate_every` in patients, 0 for a whole epoch."""
     per_epoch = -(-patients // batch_size)
-    return per_epoch, -(-evaluate_every // batch_size) if evaluate_every else per_epoch
+    return per_epoch, min(per_epoch, -(-evaluate_every // batch_size)) if evaluate_every else per_epoch
 
 
 @dataclass

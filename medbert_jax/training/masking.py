@@ -34,10 +34,9 @@ class Masked(NamedTuple):
     is_masked: jax.Array  # (B, L) bool
 
 
-def masked_per_patient(config: MaskingConfig, lengths):
-    """How many codes of a patient with `lengths` codes are masked; numpy or jax arrays."""
-    xp = jnp if isinstance(lengths, jax.Array) else np
-    return xp.maximum(1, xp.floor(config.share * lengths + 0.5)).astype(xp.int32) * (lengths > 0)
+def masked_per_patient(config: MaskingConfig, lengths: np.ndarray) -> np.ndarray:
+    """How many codes of patients with `lengths` codes are masked, int32; computed on the host alone."""
+    return np.maximum(1, np.floor(config.share * lengths + 0.5)).astype(np.int32) * (lengths > 0)
 
 
 def mask_codes(
@@ -73,7 +72,9 @@ def mask_codes(
     earlier_BLL = (order_BL[:, None, :] < order_BL[:, :, None]) | (tie_BLL & before_BLL)
     rank_BL = jnp.sum(same_BLL & earlier_BLL & maskable_BL[:, None, :], axis=-1)
     length_BL = jnp.sum(same_BLL, axis=-1) * real_BL
-    is_masked_BL = maskable_BL & (rank_BL < masked_per_patient(config, length_BL))
+    # A table made on the host: float32 on the device would round some shares the other way than the plan's bounds.
+    wanted = jnp.asarray(masked_per_patient(config, np.arange(slots_BL.shape[1] + 1)))
+    is_masked_BL = maskable_BL & (rank_BL < wanted[length_BL])
 
     to_mask, to_random = (
         jnp.uint32(min(round(share * 2**32), 2**32 - 1))

@@ -56,11 +56,11 @@ def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
 
 
 def decay_mask(params) -> dict:
-    """True where weight decay acts: everything but LayerNorm parameters and biases."""
+    """True where weight decay acts: everything but LayerNorm parameters and biases (of recurrent heads too)."""
 
     def decays(path, _) -> bool:
         names = [str(getattr(key, "key", key)) for key in path]
-        return not (names[-1] == "bias" or any("layer_norm" in name for name in names))
+        return not (names[-1].endswith("bias") or any("layer_norm" in name for name in names))
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

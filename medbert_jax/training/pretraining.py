@@ -223,8 +223,8 @@ def summarize(sent: list[tuple[int, dict]]) -> tuple[dict[str, float], float]:
     total = {name: sum(float(metrics[name]) for _, metrics in steps) for name in steps[0][1]}
     return {
         "loss": total["loss"] / len(steps),
-        "masked_code_loss": total["masked_code_sum"] / total["masked_code_weight"],
-        "masked_code_accuracy": total["masked_code_correct"] / total["masked_code_weight"],
-        "prolonged_los_loss": total["prolonged_los_sum"] / total["prolonged_los_weight"],
+        "masked_code_loss": total["masked_code_sum"] / max(1, total["masked_code_weight"]),
+        "masked_code_accuracy": total["masked_code_correct"] / max(1, total["masked_code_weight"]),
+        "prolonged_los_loss": total["prolonged_los_sum"] / max(1, total["prolonged_los_weight"]),
         "gradient_norm": total["gradient_norm"] / len(steps),
     }, total["prolonged_los_weight"]

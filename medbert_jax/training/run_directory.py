@@ -111,11 +111,6 @@ class RunDirectory:
                 continue
         write_durably(self.metrics_path, "".join(kept).encode())
 
-    def write_card(self, facts: Mapping[str, object]) -> None:
-        """Write the model card again, for example with the results."""
-        if self._lock is not None:
-            write_durably(self.path / CARD, _model_card(self.config, facts))
-
     def close(self) -> None:
         """Let another process write."""
         if self._lock is not None:

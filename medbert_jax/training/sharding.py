@@ -27,8 +27,8 @@ class MeshConfig:
 def make_mesh(config: MeshConfig) -> Mesh:
     """The mesh over all devices. Raises ValueError when the sizes do not multiply to the number of devices."""
     devices = jax.device_count()
-    data = config.data or devices // config.model
-    if data * config.model != devices:
+    data = config.data or devices // max(1, config.model)
+    if min(data, config.model) < 1 or data * config.model != devices:
         raise ValueError(
             f"mesh.data × mesh.model must equal the number of devices: got {data} × {config.model} and {devices}; "
             "set data to 0 and model to a divisor of the devices"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_sequences import made_sequences
 
-from medbert_jax.data.rows import RowsConfig, best_fit, check_ids, gather_rows, padded_batch, plan_rows
+from medbert_jax.data.rows import RowsConfig, best_fit, fit_to_model, gather_rows, padded_batch, plan_rows
 
 CONFIG = RowsConfig(batch_size=64, short_row=64)
 
@@ -61,13 +61,13 @@ def test_the_bound_of_a_device_group_holds_and_is_tight(groups):
             assert bound < 1.2 * by_group.mean()
 
 
-def test_the_same_patients_share_a_step_whatever_the_number_of_devices():
-    one = plan_rows(lengths(3000), CONFIG, max_length=512, groups=1)
-    four = plan_rows(lengths(3000), CONFIG, max_length=512, groups=4)
-    rows = [tier.rows_per_step for tier in one.tiers]
-    if rows == [tier.rows_per_step for tier in four.tiers]:  # else the strata differ, by the rows that fill up
-        pairs = zip(patients_of(one, one.epoch(0, 0)), patients_of(four, four.epoch(0, 0)), strict=True)
-        assert all(sorted(a) == sorted(b) for a, b in pairs)
+@pytest.mark.parametrize("groups", [2, 4, 8])
+def test_the_same_patients_share_a_step_whatever_the_number_of_devices(groups):
+    one = plan_rows(lengths(3000), CONFIG, max_length=512)
+    many = plan_rows(lengths(3000), CONFIG, max_length=512, groups=groups)
+    assert one.tiers[0].rows_per_step % groups  # empty rows had to be added
+    for a, b in zip(patients_of(one, one.epoch(0, 1)), patients_of(many, many.epoch(0, 1)), strict=True):
+        assert sorted(a[a >= 0]) == sorted(b[b >= 0])
 
 
 def test_rows_hold_the_patients_codes_in_order():
@@ -119,6 +119,16 @@ def test_lengths_out_of_range_and_no_patients_are_refused():
 
 def test_ids_without_a_row_in_the_tables_are_named_all_at_once():
     sequences = made_sequences(10, seed=2)
-    check_ids(sequences, vocabulary_size=64, max_visits=1000, max_length=512)
+    fit_to_model(sequences, vocabulary_size=64, max_visits=1000, max_length=512)
     with pytest.raises(ValueError, match=r"code_ids must be from 0 to 19.*\nvisit_ids must be from 0 to 1"):
-        check_ids(sequences, vocabulary_size=20, max_visits=2, max_length=512)
+        fit_to_model(sequences, vocabulary_size=20, max_visits=2, max_length=512)
+
+
+@pytest.mark.parametrize(("keep", "patients", "words"), [("recent", 30, "cut to"), ("drop", 16, "left out")])
+def test_what_is_cut_or_dropped_is_counted(keep, patients, words):
+    sequences = made_sequences(30, seed=4)
+    assert (sequences.lengths > 16).sum() == 14
+    fitted, note = fit_to_model(sequences, vocabulary_size=64, max_visits=64, max_length=16, keep=keep)
+    lost = sequences.lengths.sum() - fitted.lengths.sum()
+    assert len(fitted) == patients and fitted.lengths.max() <= 16
+    assert note.startswith("14 of 30 patients") and words in note and f"({lost} codes)" in note

@@ -1,9 +1,9 @@
-"""PatientSequences: taking, joining and cutting histories."""
+"""PatientSequences: taking and cutting histories."""
 
 import numpy as np
 import pytest
 
-from medbert_jax.data.sequences import PatientSequences, concatenate
+from medbert_jax.data.sequences import PatientSequences
 
 
 def histories(*patients):
@@ -129,15 +129,6 @@ def test_take_by_numbers_and_by_mask():
     assert len(sequences.take([])) == 0
     with pytest.raises(ValueError, match="a mask must have one value per patient"):
         sequences.take(np.array([True]))
-
-
-def test_concatenate_is_the_inverse_of_taking_apart():
-    sequences = histories([3, 1], [], [2], [1, 1])
-    joined = concatenate([sequences.take([0, 1]), sequences.take([]), sequences.take([2, 3])])
-    assert as_lists(joined) == as_lists(sequences)
-    assert joined.code_offsets.dtype == np.int64
-    with pytest.raises(ValueError, match="at least one part"):
-        concatenate([])
 
 
 def test_columns_that_do_not_fit_are_all_named():

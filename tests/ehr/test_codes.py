@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from medbert_jax.ehr.codes import normalise_icd9, normalise_icd10, prefix_expression, split_code
+from medbert_jax.ehr.codes import normalise_icd9, normalise_icd10, prefix_expression
 
 
 def applied(function, texts):
@@ -117,11 +117,3 @@ def test_prefixes_that_would_silently_match_nothing_are_all_listed():
     with pytest.raises(ValueError, match=r"got 428, ICD10CM/I5, ICD9CM/428\.\*, ICD10CM/e11, name/; write") as caught:
         prefix_expression(pl.col("x"), ["428", "ICD9CM/428", "ICD10CM/I5", "ICD9CM/428.*", "ICD10CM/e11", "name/"])
     assert "ICD9CM/428," not in str(caught.value).partition("; write")[0]
-
-
-def test_split_code():
-    assert split_code("ICD10CM/E11.9") == ("ICD10CM", "E11.9")
-    assert split_code("name/a/b") == ("name", "a/b")
-    for wrong in ("E11.9", "/E11.9", "ICD10CM/", ""):
-        with pytest.raises(ValueError, match='a code is "system/code": got'):
-            split_code(wrong)

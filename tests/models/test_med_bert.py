@@ -258,8 +258,9 @@ def test_each_dropout_acts(monkeypatch):
         return jnp.stack(seeds)
 
     found = jit(seeds_of)(jax.random.key(1))
-    hidden, attention = ((1, ROW, 64), 0.2), ((1, 2, ROW, ROW), 0.3)
-    assert shapes == [hidden] + [attention, hidden, hidden] * config.layers
+    # Inside of the layers rows and slots are one dimension.
+    embedded, hidden, attention = ((1, ROW, 64), 0.2), ((ROW, 64), 0.2), ((1, 2, ROW, ROW), 0.3)
+    assert shapes == [embedded] + [attention, hidden, hidden] * config.layers
     assert len(np.unique(found, axis=0)) == len(shapes)
 
 

@@ -11,13 +11,12 @@ from made_ehr import OUTCOME, made_tables
 
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec
-from medbert_jax.data.sequences import concatenate
 from medbert_jax.data.serialization import SerializationConfig, serialize
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import UNK, Vocabulary
-from medbert_jax.ehr.hashing import SPLITS, assign_split
+from medbert_jax.ehr.hashing import SPLITS, assign_split, patient_hash
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.tables import read_shard, read_tables, write_tables
+from medbert_jax.ehr.tables import read_tables, write_tables
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER, prepare_cohort
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
@@ -61,13 +60,12 @@ def cohort(ehr, prepare, tmp_path_factory):
 def test_sequences_are_those_of_the_selected_patients_before_their_cut(ehr, cohort):
     vocabulary = Vocabulary.read(cohort / "vocabulary.tsv")
     races = tuple(read_metadata(cohort)["races"])
-    parts = []
-    for shard in range(2):
-        tables = read_shard(ehr, shard)
-        selected, _ = select_cohort(tables, load_spec("hf-later"))
-        config = SerializationConfig(minimum_codes=1)
-        parts.append(serialize(tables, vocabulary, config, until=selected, races=races)[0])
-    expected = concatenate(parts)
+    tables = read_tables(ehr)
+    selected, _ = select_cohort(tables, load_spec("hf-later"))
+    config = SerializationConfig(minimum_codes=1)
+    expected, _ = serialize(tables, vocabulary, config, until=selected, races=races)
+    shard = patient_hash(expected.patient_id, "shard") % np.uint64(2)
+    expected = expected.take(np.argsort(shard, kind="stable"))
     split = assign_split(expected.patient_id, key=KEY, ratios=(0.6, 0.15, 0.25))
     for place, name in enumerate(SPLITS):
         opened, wanted = open_token_store(cohort, name), expected.take(split == place)
@@ -127,6 +125,28 @@ def test_what_the_metadata_inherits_and_adds(pretraining, cohort):
     for split in SPLITS:
         label = open_token_store(cohort, split).outcomes["label"]
         assert (ours["split"]["counts"][split], ours["cases"][split]) == (len(label), label.sum())
+
+
+@pytest.mark.parametrize(("name", "flag"), [("hf-later", "related_heart_disease"), ("los-next", "died_at_index")])
+def test_the_flagged_who_stay_are_counted_and_told(ehr, prepare, tmp_path, name, flag):
+    said, tables = [], read_tables(ehr)
+    hypertensive_heart_disease = pl.col("code").replace({"I10": "I11.9"})
+    tables = replace(tables, diagnoses=tables.diagnoses.with_columns(hypertensive_heart_disease))
+    write_tables(tables, tmp_path / "ehr", shards=2)
+    # So many codes that the serialization lets some of the flagged leave.
+    cohort = prepare(tmp_path / "ehr", name, name, tmp_path, minimum_codes=5, announce=said.append)
+    frame, _ = select_cohort(tables, load_spec(name))
+    flagged = set(frame.filter(f"flag_{flag}")["patient_id"].to_list())
+    stay = {patient.decode() for split in SPLITS for patient in open_token_store(cohort, split).patient_id}
+    assert 0 < len(flagged & stay) < len(flagged)
+    assert read_metadata(cohort)["flags"] == {flag: len(flagged & stay)}
+    assert said[-1] == f"kept and flagged: {flag} {len(flagged & stay)}"
+
+
+def test_a_cohort_without_flags_says_nothing_of_them(ehr, prepare, tmp_path):
+    said = []
+    cohort = prepare(ehr, "readmission-30d", "readmission", tmp_path, announce=said.append)
+    assert read_metadata(cohort)["flags"] == {} and not any("flagged" in line for line in said)
 
 
 def test_one_ledger_leads_from_the_tables_to_the_dataset(ehr, cohort):

@@ -18,7 +18,6 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.training.checkpointing import (
     best_step,
     latest_good_step,
-    latest_step,
     restore_step,
     save_step,
     stored_parameters,
@@ -221,7 +220,7 @@ def test_falls_back_to_the_last_good_step_and_says_so(run):
     with pytest.warns(UserWarning, match="falling back to step 1"):
         latest_good_step(run.path)
     _flip(run, 1)
-    with pytest.raises(CheckpointError, match=r"(?s)intact step.*step 3.*step 2.*step 1"):
+    with pytest.raises(CheckpointError, match=r"(?s)intact step.*step 3.*step 2.*step 1.*\nput the damaged files"):
         latest_good_step(run.path)
 
 
@@ -241,7 +240,7 @@ def test_a_damaged_step_gives_way_to_the_resumed_run_and_an_intact_one_does_not(
 def test_a_step_without_manifest_is_no_step(run):
     _save(run, 1)
     (_save(run, 2) / "MANIFEST.json").unlink()
-    assert committed_steps(run.path) == [1] and latest_step(run.path) == 1
+    assert committed_steps(run.path) == [1]
     with pytest.raises(CheckpointError, match=r"no MANIFEST.json; choose one of \[1\]"):
         restore_step(run.path, 2, *map(_abstract, _made(2)))
     run.close()
@@ -254,7 +253,7 @@ def test_the_newest_and_the_best_are_kept(run):
     for step, metric in enumerate((0.5, 0.9, float("nan"), 0.7, 0.9, None), 1):
         _save(run, step, metric=metric, keep_latest=2)
     assert committed_steps(run.path) == [2, 5, 6]  # 2 is the earliest of the best
-    assert best_step(run.path) == 2 and latest_step(run.path) == 6
+    assert best_step(run.path) == 2
     assert len(list((run.path / "steps").iterdir())) == 3
     with pytest.raises(CheckpointError, match="keep_latest 0"):
         _save(run, 7, keep_latest=0)
@@ -310,7 +309,7 @@ def test_kill_9_in_the_middle_of_saves(tmp_path):
     stale = 0
     for trial in range(4):
         path = tmp_path / str(trial)
-        last = latest_step(path)
+        last = committed_steps(path)[-1]
         assert latest_good_step(path, warn=pytest.fail) == last
         with _open(path) as run:
             stale += len(run.removed)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
-from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.cohorts.select import count_flagged, select_cohort
 from medbert_jax.cohorts.spec import CohortSpec, load_spec
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, order_histories
@@ -43,13 +45,17 @@ class Builder(PatientSequencesBuilder):
 
     def __init__(self, **kwargs):
         self._cases = np.zeros(len(SPLITS), np.int64)
+        self._flags = Counter()
         super().__init__(**kwargs)
 
     def histories(self, tables: EhrTables, races: tuple[str, ...]) -> tuple[PatientSequences, np.ndarray, Ledger]:
-        """Return the histories of the cohort's patients, cut where their input ends."""
+        """Return the histories of the cohort's patients, cut where their input ends; count who is flagged."""
         config = self.builder_config
         cohort, selection = select_cohort(tables, config.spec)
         histories, codes, serialized = order_histories(tables, config.serialization, until=cohort, races=races)
+        # Of those who stay: the serialization lets some of the selected leave.
+        stays = cohort["patient_id"].cast(pl.Binary).is_in(histories.patient_id.tolist())
+        self._flags.update(count_flagged(cohort.filter(stays), config.spec))
         return histories, codes, _continued(selection, serialized)
 
     def see(self, shard: SerializedShard) -> None:
@@ -84,9 +90,12 @@ class Builder(PatientSequencesBuilder):
                 f"at most {config.unknown_code_limit:.0%} of a cohort's codes may be unknown to the"
                 f" vocabulary: got {shown}; pretrain on this source, or raise unknown_code_limit"
             )
+        if self._flags:
+            config.announce(f"kept and flagged: {', '.join(f'{id} {count}' for id, count in self._flags.items())}")
         return {
             "cohort": config.spec.to_dict(),
             "cases": dict(zip(SPLITS, self._cases.tolist(), strict=True)),
+            "flags": dict(self._flags),
             "pretraining_dataset_hash": config.pretraining_dataset_hash,
         }
 

@@ -1,0 +1,70 @@
+"""The grid: every combination once, and its parts are all of it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from medbert_jax.experiments.grid import BaselineConfig, GridConfig
+from medbert_jax.models.finetune_heads import HeadConfig
+from medbert_jax.training.config import FinetuneConfig
+
+GRID = GridConfig(
+    datasets=("one", "two", "three"),
+    finetune=FinetuneConfig(checkpoint="run", results="there", experiment="made", head=HeadConfig(gru_hidden=8)),
+    train_sizes=(300, 0),
+    replicates=5,
+)
+
+
+def test_every_combination_is_there_once():
+    runs = GRID.runs()
+    assert len(runs) == len(set(runs)) == 3 * 2 * 5 * (2 * 2 + 2)
+    kinds = Counter(type(run) for run in runs)
+    assert kinds == {FinetuneConfig: 3 * 2 * 5 * 2 * 2, BaselineConfig: 3 * 2 * 5 * 2}
+    cells = Counter((run.dataset, run.train_size, run.replicate) for run in runs)
+    assert len(cells) == 3 * 2 * 5 and set(cells.values()) == {6}
+    models = [run for run in runs if isinstance(run, FinetuneConfig)]
+    assert {(run.backbone, run.head.kind) for run in models} == {
+        (backbone, head) for backbone in GRID.backbones for head in GRID.heads
+    }
+    # What the runs share is what the grid says, the rest of the head with it.
+    assert {(run.checkpoint, run.head.gru_hidden) for run in models} == {("run", 8)}
+    assert {(run.results, run.experiment) for run in runs} == {("there", "made")}
+
+
+def test_baselines_come_before_the_models_that_have_to_beat_them():
+    runs = GRID.runs()
+    assert [run.train_size for run in runs] == [300] * 90 + [0] * 90
+    for start in range(0, len(runs), 6):
+        assert [type(run) for run in runs[start : start + 6]] == [BaselineConfig] * 2 + [FinetuneConfig] * 4
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7, 200])
+def test_parts_are_all_runs_and_none_twice(parts):
+    whole = GRID.runs()
+    divided = [run for part in range(parts) for run in _part(part, parts).runs()]
+    assert Counter(divided) == Counter(whole)
+    sizes = [len(_part(part, parts).runs()) for part in range(parts)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+def _part(part: int, parts: int) -> GridConfig:
+    return replace(GRID, part=part, parts=parts)
+
+
+def test_another_first_replicate_is_a_fresh_grid():
+    again = GridConfig(datasets=("one",), replicates=2, first_replicate=5).runs()
+    assert {run.replicate for run in again} == {5, 6}
+    assert not set(again) & set(GridConfig(datasets=("one",), replicates=5).runs())
+
+
+@pytest.mark.parametrize("part", [-1, 3])
+def test_a_part_that_is_not_there_is_refused(part):
+    with pytest.raises(ValueError, match=rf"part must be one of 0 … 2: got {part}; count the parts from 0"):
+        _part(part, 3).runs()
+
+
+def test_a_grid_without_datasets_is_refused():
+    with pytest.raises(ValueError, match="a grid needs cohort datasets: got none; pass --datasets"):
+        GridConfig().runs()

@@ -1,0 +1,287 @@
+"""The `medbert` command and the two scripts as people call them; what is wrong is said before anything is compiled."""
+
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from jax.sharding import AbstractMesh
+from made_ehr import made_tables
+
+import run_finetune
+import run_pretrain
+from medbert_jax import cli
+from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.token_store import read_metadata
+from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.ehr.tables import write_tables
+from medbert_jax.experiments.grid import GridConfig
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.training.config import FinetuneConfig, PretrainConfig, parse_config, run_script
+from medbert_jax.training.manifest import CheckpointError
+from medbert_jax.training.run_directory import RunDirectory
+from medbert_jax.training.sharding import MeshConfig
+
+CHECKOUT = Path(__file__).parents[1]
+FOUR_DEVICES = AbstractMesh((4, 1), ("data", "model"))
+
+
+def medbert(*arguments) -> None:
+    """Run the console command in this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["medbert", *map(str, arguments)])
+        cli.main()
+
+
+def refused(capsys, *arguments) -> str:
+    """What the command says when it refuses; the exit code is 2 and there is no traceback."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_code:
+        medbert(*arguments)
+    said = capsys.readouterr()
+    assert exit_code.value.code == 2
+    assert "Traceback" not in said.err + said.out
+    return said.err + said.out
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory) -> tuple[Path, Path]:
+    """A pretraining dataset and a cohort, by the commands; the tables are of no real source."""
+    folder = tmp_path_factory.mktemp("made")
+    write_tables(made_tables(400, seed=9), folder / "ehr")
+    medbert("prepare", folder / "ehr", "made", "--data-dir", folder / "data")
+    dataset = folder / "data" / "ehr_pretraining" / "made" / "1.0.0"
+    options = ("--data-dir", folder / "data", "--pretraining-dataset", dataset)
+    medbert("cohort", folder / "ehr", "hf-later", "hf", *options)
+    return dataset, folder / "data" / "disease_cohort" / "hf" / "1.0.0"
+
+
+@pytest.fixture
+def compiled():
+    """What was compiled in the course of the test."""
+    events = []
+
+    def listen(event: str, seconds: float, **_) -> None:
+        if "backend_compile" in event:
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield events
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+# ── medbert ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("command", [(), ("demo",), ("ingest",), ("prepare",), ("cohort",), ("report",)])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as exit_code:
+        medbert(*command, "--help")
+    assert exit_code.value.code == 0
+    said = capsys.readouterr().out
+    assert said.startswith(" ".join(["usage: medbert", *command]))
+    assert command or all(name in said for name in ("demo", "ingest", "prepare", "cohort", "report", "doctor"))
+
+
+def test_the_doctor_tells_versions_and_devices(capsys):
+    medbert("doctor")
+    said = capsys.readouterr().out
+    assert f"jax {jax.__version__}" in said and "medbert-jax" in said
+    assert f"device 0: {jax.devices()[0].device_kind}" in said
+    assert "is missing" not in said
+
+
+def test_the_installed_command_ends_without_a_traceback(tmp_path):
+    call = [sys.executable, "-c", "from medbert_jax.cli import main; main()"]
+    done = subprocess.run([*call, "ingest", tmp_path, tmp_path / "ehr", "--format", "diabetes130"], cwd=CHECKOUT,
+                          capture_output=True, text=True, timeout=60)  # fmt: skip
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("medbert: diabetes130 is read from ") and "Traceback" not in done.stderr
+
+
+def test_a_demo_without_data_says_what_is_missing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    said = refused(capsys, "demo")
+    assert (
+        "medbert demo needs a source: got no --data" in said and "use --data FOLDER with diabetic_data.parquet" in said
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def another_table(path):
+    pl.DataFrame({"encounter_id": ["1"], "patient_nbr": ["2"]}).write_parquet(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("diabetic_data.parquet", another_table, "column diag_1 is missing"),
+        ("diabetic_data.parquet", lambda path: path.write_bytes(b""), "which is empty or damaged"),
+        ("diabetic_data.csv", lambda path: path.write_bytes(b""), "which is empty or damaged"),
+        ("diabetic_data.parquet", lambda path: path.write_text("a,b\n1,2\n" * 9), "which is empty or damaged"),
+        ("diabetic_data.csv", lambda path: path.write_text("a,b\n1,2\n"), "column encounter_id is missing"),
+        ("notes.txt", lambda path: path.write_text("a,b\n1,2\n"), "which holds neither; give the file or its folder"),
+    ],
+)
+def test_a_wrong_source_is_refused(capsys, tmp_path, name, write, message):
+    source = tmp_path / "source"
+    source.mkdir()
+    write(source / name)
+    said = refused(capsys, "ingest", source, tmp_path / "ehr", "--format", "diabetes130")
+    assert said.startswith("medbert: diabetes130 is read from diabetic_data.parquet or diabetic_data.csv")
+    assert message in said
+    assert not (tmp_path / "ehr").exists()
+
+
+def test_wrong_arguments_are_refused(capsys, tmp_path, datasets):
+    assert "invalid choice" in refused(capsys, "ingest", tmp_path, tmp_path / "ehr", "--format", "diabetes13").lower()
+    assert "source.json" in refused(capsys, "prepare", tmp_path, "made", "--data-dir", tmp_path)
+    said = refused(capsys, "cohort", tmp_path, "hf-latr", "hf", "--pretraining-dataset", datasets[0])
+    assert "got 'hf-latr'; use hf-later, los-next, readmission-30d, or the path of a .yaml file" in said
+    assert "must hold one Parquet per run: got none in" in refused(capsys, "report", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_baseline_goes_from_tables_to_the_report(capsys, tmp_path, datasets):
+    results = str(tmp_path / "results")
+    run_finetune.main(
+        GridConfig(
+            datasets=(str(datasets[1]),),
+            finetune=FinetuneConfig(results=results),
+            train_sizes=(100, 0),
+            replicates=2,
+            heads=(),
+        )
+    )
+    capsys.readouterr()
+    medbert("report", results, "--out", tmp_path / "table.md")
+    printed, table = capsys.readouterr().out, (tmp_path / "table.md").read_text()
+    for said in (printed, table):
+        assert "logistic regression" in said and "age band" in said and "2 replicates" in said
+    assert table.startswith("### hf-later\n\n| backbone | head | 100 | all (")
+
+
+# ── run_pretrain.py and run_finetune.py ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_preset_and_options_are_a_configuration():
+    options = ["--dataset", "there", "--model.layers", "2", "--mesh.model", "2"]
+    for preset in ("pretrain_small", "pretrain_small.py", str(CHECKOUT / "configs" / "pretrain_small.py")):
+        config = parse_config(PretrainConfig, run_pretrain.__file__, [preset, *options])
+        assert (config.dataset, config.model.layers, config.mesh) == ("there", 2, MeshConfig(model=2))
+        assert config.masking.share == 0.25  # the preset's
+    both = (FinetuneConfig, GridConfig)
+    assert isinstance(parse_config(both, run_finetune.__file__, ["diabetes130", "--datasets", "a", "b"]), GridConfig)
+    assert isinstance(parse_config(both, run_finetune.__file__, ["finetune_paper"]), FinetuneConfig)
+
+
+@pytest.mark.parametrize(
+    ("script", "kinds", "preset", "message"),
+    [
+        (run_pretrain, PretrainConfig, "pretrain_smal",
+         "the first argument must be a preset: got pretrain_smal; use a path or one of diabetes130.py, "),
+        (run_pretrain, PretrainConfig, "finetune_small",
+         "a preset for run_pretrain.py must define CONFIG as a PretrainConfig: got FinetuneConfig in "),
+        (run_finetune, (FinetuneConfig, GridConfig), "pretrain_paper",
+         "a preset for run_finetune.py must define CONFIG as a FinetuneConfig or GridConfig: got PretrainConfig in "),
+    ],
+)  # fmt: skip
+def test_a_wrong_preset_is_refused(capsys, monkeypatch, script, kinds, preset, message):
+    monkeypatch.setattr(sys, "argv", [Path(script.__file__).name, preset])
+    with pytest.raises(SystemExit) as exit_code:
+        run_script(script.main, kinds, script.__file__)
+    said = capsys.readouterr()
+    assert exit_code.value.code == 2 and "Traceback" not in said.err
+    assert said.err.startswith(f"{Path(script.__file__).name}: {message}")
+
+
+def made_run(path: Path, vocabulary: Vocabulary, dataset_hash: str) -> str:
+    """A run folder of another training, before its first checkpoint."""
+    config = {"model": asdict(ModelConfig(vocabulary_size=vocabulary.size)), "dataset_hash": dataset_hash}
+    RunDirectory.create_or_open(path, config=config, vocabulary=vocabulary).close()
+    return str(path)
+
+
+OTHER = Vocabulary(("ICD9CM/428.0",), np.array([3]), ("",))
+OTHER_VOCABULARY = (
+    r"must be serialized with the checkpoint's vocabulary: got \d+ ids \(hash .{12}\) in the dataset and 17 ids "
+    r"\(hash .{12}\) in .*other; make the dataset from the same pretraining dataset"
+)
+MESH = r"must equal the number of devices: got 3 × 1 and \d+; set data to 0 and model to a divisor of the devices"
+BATCH = "batch_size must be divisible by the number of devices: got 30 and 4; use 28 or 32"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder, data: {"dataset": str(data[1])},
+         "the dataset must be of kind pretraining: got cohort; pass another directory"),
+        (lambda folder, data: {"dataset_preset": "released_code"},
+         r"must be prepared with the run's preset:\n  − released_code \(dataset_preset\)\n  \+ paper \(dataset\)\n"
+         r"prepare it with --preset released_code, or set dataset_preset to paper"),
+        (lambda folder, data: {"dataset": str(folder / "nowhere")},
+         r"a dataset directory must hold metadata.json: got .*nowhere; pass DATA_DIR/ehr_pretraining/NAME"),
+        (lambda folder, data: {"rows": RowsConfig(batch_size=30)}, BATCH),
+        (lambda folder, data: {"mesh": MeshConfig(data=3)}, MESH),
+        (lambda folder, data: {"init_from": made_run(folder / "other", OTHER, "")}, OTHER_VOCABULARY),
+        (lambda folder, data: {"init_from": str(folder / "nowhere")}, "a run folder must hold a readable config.json"),
+    ],
+    ids=["kind", "preset", "missing", "batch", "mesh", "vocabulary", "no run"],
+)  # fmt: skip
+def test_wrong_input_of_a_pretraining_is_refused(tmp_path, monkeypatch, datasets, compiled, change, message):
+    if message == BATCH:
+        monkeypatch.setattr(run_pretrain, "make_mesh", lambda config: FOUR_DEVICES)
+    config = PretrainConfig(dataset=str(datasets[0]), run=str(tmp_path / "run"), steps=2)
+    with pytest.raises((ValueError, OSError), match=message):
+        run_pretrain.main(replace(config, **change(tmp_path, datasets)))
+    assert not (tmp_path / "run").exists() and compiled == []
+
+
+def of_this_dataset(folder: Path, data: tuple[Path, Path]) -> str:
+    """The folder of a pretraining on the right dataset that has not come to its first checkpoint."""
+    vocabulary = Vocabulary.read(data[0] / "vocabulary.tsv")
+    return made_run(folder / "right", vocabulary, read_metadata(data[0])["dataset_hash"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder, data: {"dataset": str(data[0])},
+         "the dataset must be of kind cohort: got pretraining; pass another directory"),
+        (lambda folder, data: {"checkpoint": made_run(folder / "other", OTHER, "")}, OTHER_VOCABULARY),
+        (lambda folder, data: {
+            "checkpoint": made_run(folder / "other", Vocabulary.read(data[0] / "vocabulary.tsv"), "0" * 64)},
+         r"the checkpoint's pretraining dataset: got dataset .{12} for the cohort and 000000000000 for .*other; make "
+         "the cohort with --pretraining-dataset"),
+        (lambda folder, data: {"checkpoint": str(folder / "nowhere")},
+         r"a run folder must hold a readable config.json: got .*nowhere .*; give the folder that the training printed"),
+        (lambda folder, data: {"backbone": "pretrained"},
+         "a checkpoint must hold a committed step: got none in .*right; pass the run directory that run_pretrain.py"),
+        (lambda folder, data: {"batch_size": 30}, BATCH),
+        (lambda folder, data: {"mesh": MeshConfig(data=3)}, MESH),
+        (lambda folder, data: {"train_size": 10_000},
+         r"train_size must not exceed the cohort's training patients: got 10000 and \d+; use 0 for all of them"),
+    ],
+    ids=["kind", "vocabulary", "split", "no run", "no step", "batch", "mesh", "size"],
+)  # fmt: skip
+def test_wrong_input_of_a_fine_tuning_is_refused(tmp_path, monkeypatch, datasets, compiled, change, message):
+    if message == BATCH:
+        monkeypatch.setattr(run_finetune, "make_mesh", lambda config: FOUR_DEVICES)
+    config = FinetuneConfig(
+        dataset=str(datasets[1]),
+        checkpoint=of_this_dataset(tmp_path, datasets),
+        results=str(tmp_path / "results"),
+        backbone="untrained",
+    )
+    with pytest.raises((ValueError, OSError, CheckpointError), match=message):
+        run_finetune.main(replace(config, **change(tmp_path, datasets)))
+    assert not (tmp_path / "results").exists() and compiled == []
+
+
+def test_compilations_are_noticed(compiled):
+    jax.jit(lambda x: x * 3.125 + len(compiled))(1.0)
+    assert compiled
