@@ -184,7 +184,7 @@ def check_pretraining_dataset(checkpoint: str | Path, dataset_hash: str) -> None
 
     The same dataset means the same vocabulary, serialization and split: no test patient was seen in pretraining.
     """
-    trained_on = read_config(checkpoint)["dataset_hash"]
+    trained_on = read_config(checkpoint).get("dataset_hash", "unknown")
     if trained_on != dataset_hash:
         raise ValueError(
             "a cohort must have the split and vocabulary of the checkpoint's pretraining dataset: got dataset "
