@@ -80,7 +80,7 @@ def main(
 
 
 def report(results) -> None:
-    """Markdown for the README, and every cell with the runs behind it as JSON."""
+    """Markdown for the README, and every cell with the runs behind it as JSON; also of an unfinished grid, said so."""
     tables = auroc_table(results) + paired_table(results)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / "diabetes130.md").write_text(to_markdown(tables))
@@ -93,6 +93,8 @@ def report(results) -> None:
         "versions": json.loads(results["versions"][0]),
         "commits": sorted(set(results["commit"])),
         "dataset_hashes": dict(sorted(set(zip(results["cohort"], results["dataset_hash"], strict=True)))),
+        "runs": results["run_id"].n_unique(),
+        "runs_of_the_whole_grid": len(replace(GRID, datasets=COHORTS).runs()),
         "wall_time_s": results.unique("run_id")["wall_time_s"].sum(),
         "cells": cells.sort("cohort", "train_size_name", "backbone", "head").to_dicts(),
     }
