@@ -18,7 +18,7 @@ from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step, save_step
-from medbert_jax.training.config import PretrainConfig, check_dataset, check_vocabulary, run_script
+from medbert_jax.training.config import PretrainConfig, check_dataset, check_split, check_vocabulary, run_script
 from medbert_jax.training.optimizer import make_optimizer
 from medbert_jax.training.pretraining import (
     batches,
@@ -57,6 +57,7 @@ def main(config: PretrainConfig) -> Path:
     vocabulary = Vocabulary.read(Path(config.dataset) / "vocabulary.tsv")
     if config.init_from:
         check_vocabulary(config.init_from, vocabulary)
+        check_split(config.init_from, metadata["split"])
     data, plans = {}, {}
     for split in ("train", "validation"):
         model = config.model
@@ -75,9 +76,9 @@ def main(config: PretrainConfig) -> Path:
     say(f"{len(data['train']):,} training patients, rows filled to {plans['train'].fill:.1%}, {config.steps:,} steps")
 
     # ── 3 Model, and the directory that will hold it ──────────────────────────────────────────────────────────────────
-    run = RunDirectory.create_or_open(
+    with RunDirectory.create_or_open(
         config.run,
-        config=asdict(config) | {"dataset_hash": metadata["dataset_hash"]},
+        config=asdict(config) | {"dataset_hash": metadata["dataset_hash"], "split": metadata["split"]},
         vocabulary=vocabulary,
         may_differ=MAY_DIFFER,
         card={
@@ -85,7 +86,12 @@ def main(config: PretrainConfig) -> Path:
             "dataset hash": metadata["dataset_hash"],
             "split": metadata["split"],
         },
-    )
+    ) as run:
+        return train(run, config, data, plans, mesh)
+
+
+def train(run: RunDirectory, config: PretrainConfig, data: dict, plans: dict, mesh: jax.sharding.Mesh) -> Path:
+    """Sections 3 to 9 with the run folder open; it is closed whatever ends them."""
     shapes = {split: step_shapes(plan, config.masking) for split, plan in plans.items()}
     losses = {"model": config.model, "masking": config.masking, "seed": config.seed}
 
@@ -155,7 +161,6 @@ def main(config: PretrainConfig) -> Path:
             opt_state=state["opt_state"],
             progress={"step": config.steps},
         )
-    run.close()
     say(f"checkpoint in {run.path}")
     return run.path
 

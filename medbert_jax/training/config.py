@@ -193,6 +193,16 @@ def check_pretraining_dataset(checkpoint: str | Path, dataset_hash: str) -> None
         )
 
 
+def check_split(checkpoint: str | Path, split: dict) -> None:
+    """Raise ValueError when a checkpoint's patients were split otherwise: it may have seen test patients."""
+    theirs = read_config(checkpoint).get("split")
+    if theirs != split:
+        raise ValueError(
+            "a pretraining that starts from a checkpoint must keep its split, or test patients were seen: got\n"
+            f"  − {theirs} ({checkpoint})\n  + {split} (dataset)\nprepare the dataset with the checkpoint's split"
+        )
+
+
 def check_vocabulary(checkpoint: str | Path, vocabulary: Vocabulary) -> None:
     """Raise ValueError when a checkpoint was trained with another vocabulary than the dataset's."""
     read_config(checkpoint)  # raises where there is no run
