@@ -88,6 +88,19 @@ def identify(run: FinetuneConfig | BaselineConfig, data: CohortData) -> dict:
 
 def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dict:
     """Fine-tune one model; returns what `file_results` needs. `data` is the cohort with this run's training subset."""
+    if not config.run:
+        return fit(config, data, predictions, None)
+    # Opened before any training, so that a folder that cannot be written is told at once; closed whatever happens.
+    model = ModelConfig(**read_config(config.checkpoint)["model"])
+    described = asdict(config) | {"model": asdict(model), "dataset_hash": data.metadata["dataset_hash"]}
+    with RunDirectory.create_or_open(
+        config.run, config=described, vocabulary=data.vocabulary, kind="finetune", card={"cohort": data.name}
+    ) as directory:
+        return fit(config, data, predictions, directory)
+
+
+def fit(config: FinetuneConfig, data: CohortData, predictions: Path, directory: RunDirectory | None) -> dict:
+    """The nine sections of one fine-tuning; `directory` gets the checkpoint, where there is one."""
     # ── 1 Announce ────────────────────────────────────────────────────────────────────────────────────────────────────
     mesh = make_mesh(config.mesh)
     check_batch_size(config.batch_size, mesh.shape["data"])
@@ -109,12 +122,6 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
     # ── 3 Model ───────────────────────────────────────────────────────────────────────────────────────────────────────
     params = init_finetuning(model, config.head, jax.random.key(config.replicate))
     stored_step = good_step(config.checkpoint)
-    directory = None
-    if config.run:  # opened before any training, so that a folder that cannot be written is told at once
-        described = asdict(config) | {"model": asdict(model), "dataset_hash": data.metadata["dataset_hash"]}
-        directory = RunDirectory.create_or_open(
-            config.run, config=described, vocabulary=data.vocabulary, kind="finetune", card={"cohort": data.name}
-        )
 
     # ── 4, 5, 7 Optimizer, mesh and shardings, compilation: shared by all runs of this architecture ───────────────────
     start, train_step, predict = compile_steps(model, config.head, config.optimizer, mesh)
@@ -125,7 +132,7 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
         params = merge_parameters(params, stored.params, new=("head",), drop=PRETRAINING_ONLY)
     state = start(params)
 
-    # ── 8 Loop: rounds of training patients until validation AUROC has not risen for `patience` of them ───────────
+    # ── 8 Loop: rounds of training patients until validation AUROC has not risen for `patience` of them ───────────────
     stopping = EarlyStopping(config.patience)
     key = jax.random.key(config.replicate)
     steps_per_epoch, round_steps = steps_per_round(len(train), config.batch_size, config.evaluate_every)
@@ -146,7 +153,6 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
     if directory:
         progress = {"step": stopping.best_step, "validation_auroc": stopping.best}
         save_step(directory, stopping.best_step, params=stopping.best_params, opt_state=None, progress=progress)
-        directory.close()
     return {
         "backbone": config.backbone,
         "head": config.head.kind,

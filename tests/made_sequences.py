@@ -4,10 +4,20 @@ import numpy as np
 
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import FIRST_CODE
+from medbert_jax.models.config import ModelConfig
 
 VOCABULARY_SIZE = 64
 KINDS = 6
 CODES_PER_KIND = 8  # 48 codes, ids 16 … 63
+TINY_MODEL = ModelConfig(
+    vocabulary_size=VOCABULARY_SIZE,
+    hidden_size=32,
+    layers=1,
+    heads=2,
+    feed_forward_size=32,
+    max_visits=64,
+    max_length=32,
+)
 
 
 def made_sequences(patients: int, seed: int, *, longest: int = 24) -> PatientSequences:

@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from made_sequences import VOCABULARY_SIZE, made_sequences
+from made_sequences import TINY_MODEL, made_sequences
 
-from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.cohort_data import training_subset
@@ -27,15 +26,7 @@ from medbert_jax.training.finetuning import (
 from medbert_jax.training.merging import merge_parameters
 from medbert_jax.training.sharding import MeshConfig, make_mesh
 
-MODEL = ModelConfig(
-    vocabulary_size=VOCABULARY_SIZE,
-    hidden_size=32,
-    layers=1,
-    heads=2,
-    feed_forward_size=32,
-    max_visits=64,
-    max_length=32,
-)
+MODEL = TINY_MODEL
 GOLDEN = [97, 212, 232, 243, 341]
 
 

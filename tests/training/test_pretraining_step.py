@@ -6,12 +6,11 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from made_sequences import VOCABULARY_SIZE, made_sequences
+from made_sequences import TINY_MODEL, made_sequences
 
 from medbert_jax.data.negative_control import exchange_codes
 from medbert_jax.data.rows import RowsConfig, plan_rows
 from medbert_jax.metrics.masked_codes import masked_code_baselines
-from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.masking import MaskingConfig, masked_per_patient
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -28,15 +27,7 @@ from medbert_jax.training.pretraining import (
 from medbert_jax.training.sharding import MeshConfig, make_mesh
 from medbert_jax.training.validation import validate
 
-MODEL = ModelConfig(
-    vocabulary_size=VOCABULARY_SIZE,
-    hidden_size=32,
-    layers=2,
-    heads=2,
-    feed_forward_size=32,
-    max_visits=64,
-    max_length=32,
-)
+MODEL = replace(TINY_MODEL, layers=2)
 MASKING = MaskingConfig(share=0.25)
 
 
