@@ -15,8 +15,8 @@ def masked_code_baselines(
     """Expected accuracy on `held_out` (n patients) of three guesses, with `masked_per_patient` (n,) codes masked each.
 
     most_frequent: the commonest code of `train`. most_frequent_at_place: the commonest code of `train` at the same
-    visit number and rank (of several, that of the highest id). copy: the code that the patient's other codes hold most often (ties share the credit), else
-    the commonest.
+    visit number and rank (of several, that of the highest id). copy: the code that the patient's other codes hold most
+    often (ties share the credit), else the commonest.
     """
     real = held_out.code_ids != UNK
     patient = np.repeat(np.arange(len(held_out)), held_out.lengths)
