@@ -100,7 +100,10 @@ def test_the_installed_command_ends_without_a_traceback(tmp_path):
     done = subprocess.run([*call, "ingest", tmp_path, tmp_path / "ehr", "--format", "diabetes130"], cwd=CHECKOUT,
                           capture_output=True, text=True, timeout=60)  # fmt: skip
     assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.startswith("medbert: diabetes130 is read from ") and "Traceback" not in done.stderr
+    assert (
+        done.stderr.startswith("medbert: a source of format diabetes130 must have its files")
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_a_demo_without_data_says_what_is_missing(capsys, tmp_path, monkeypatch):
@@ -119,12 +122,12 @@ def another_table(path):
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("diabetic_data.parquet", another_table, "column diag_1 is missing"),
-        ("diabetic_data.parquet", lambda path: path.write_bytes(b""), "which is empty or damaged"),
-        ("diabetic_data.csv", lambda path: path.write_bytes(b""), "which is empty or damaged"),
-        ("diabetic_data.parquet", lambda path: path.write_text("a,b\n1,2\n" * 9), "which is empty or damaged"),
-        ("diabetic_data.csv", lambda path: path.write_text("a,b\n1,2\n"), "column encounter_id is missing"),
-        ("notes.txt", lambda path: path.write_text("a,b\n1,2\n"), "which holds neither; give the file or its folder"),
+        ("diabetic_data.parquet", another_table, "diag_1, diag_2, diag_3 is missing; export it with this"),
+        ("diabetic_data.parquet", lambda path: path.write_bytes(b""), "[unreadable_file] is truncated, damaged or no"),
+        ("diabetic_data.csv", lambda path: path.write_bytes(b""), "[unreadable_file] has no header line; copy"),
+        ("diabetic_data.parquet", lambda path: path.write_text("a,b\n1,2\n" * 9), "[unreadable_file] is truncated"),
+        ("diabetic_data.csv", lambda path: path.write_text("a,b\n1,2\n"), "[missing_column] column encounter_id"),
+        ("notes.txt", lambda path: path.write_text("a,b\n1,2\n"), "[missing_file] is not in the source; put it there"),
     ],
 )
 def test_a_wrong_source_is_refused(capsys, tmp_path, name, write, message):
@@ -132,7 +135,7 @@ def test_a_wrong_source_is_refused(capsys, tmp_path, name, write, message):
     source.mkdir()
     write(source / name)
     said = refused(capsys, "ingest", source, tmp_path / "ehr", "--format", "diabetes130")
-    assert said.startswith("medbert: diabetes130 is read from diabetic_data.parquet or diabetic_data.csv")
+    assert said.startswith("medbert: a source of format diabetes130 must have its files as published: got 1 fault(s)")
     assert message in said
     assert not (tmp_path / "ehr").exists()
 

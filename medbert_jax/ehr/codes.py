@@ -1,4 +1,4 @@
-"""Diagnosis codes: normal forms of ICD-9-CM and ICD-10-CM, and matching by prefix.
+"""Diagnosis codes: normal forms of ICD-9-CM, ICD-10-CM and other countries' ICD-10, and matching by prefix.
 
 A code's full name is its system and its normal form, "ICD10CM/E11.9": upper case, dot after the category.
 """
@@ -8,19 +8,27 @@ from collections.abc import Iterable
 
 import polars as pl
 
+from medbert_jax.ehr.icd import ICD10_SYSTEMS
+
 _SHAPES = {
     "ICD9CM": re.compile(r"(\d{3}|V\d{2}|E\d{3})(\.\d{1,2})?"),
     "ICD10CM": re.compile(r"[A-Z]\d[0-9A-Z](\.[0-9A-Z]{1,4})?"),
 }
+_COUNTRY_SHAPE = re.compile(r"[A-Z]\d\d(\.[0-9A-Z]{1,8})?(\+\d{1,2})?")
+# As written, lost zeros aside: ICD-9 has V01–V91, E000–E030 and E800–E999; ICD-10-CM has no category E90 or above.
+_ICD9_LETTERS = (
+    r"^(?:V(?:0[1-9]|[1-8]\d|9[01])(?:\.?\d{1,2})?|V[1-9](?:\.\d{1,2})?|E(?:0[0-2]\d|030|[89]\d\d)(?:\.?\d)?)$"
+)
 
 
 def normalise_icd9(code: pl.Expr) -> pl.Expr:
     """ICD-9-CM diagnosis codes in normal form: 250.01, 041.1, V45.81, E849.0; null for any other text.
 
-    Blanks go, letters become capitals, the dot is put where it is missing. Zeros that a spreadsheet ate are
-    put back: "8" → 008, "41" → 041, "41.1" → 041.1, "V1" → V01. Four or five digits without a dot are read as
-    written, 4280 → 428.0, since a lost zero cannot be seen there. Decimals stay as they are: 250.6 is not
-    250.60. Procedure codes have another shape (two digits before the dot) and must not be passed.
+    Blanks go, letters become capitals, the dot is put where it is missing. Zeros that a spreadsheet ate are put back:
+    "8" → 008, "41" → 041, "41.1" → 041.1, "V1" → V01; E codes never lose one (a cell with an E is text), and E11.9 is
+    of ICD-10. Four or five digits without a dot are read as written, 4280 → 428.0, since a lost zero cannot be seen
+    there. Decimals stay as they are: 250.6 is not 250.60. Procedure codes have another shape (two digits before the
+    dot) and must not be passed.
     """
     text = code.cast(pl.String).str.to_uppercase().str.replace_all(r"\s+", "")
     letter = text.str.extract(r"^([VE]?)\d")
@@ -29,7 +37,7 @@ def normalise_icd9(code: pl.Expr) -> pl.Expr:
     digits = rest.str.extract(r"^(\d+)\.?$")
     whole = pl.coalesce(rest.str.extract(r"^(\d+)\.\d+$"), digits.str.slice(0, width))
     decimals = pl.coalesce(rest.str.extract(r"^\d+\.(\d+)$"), digits.str.slice(width))
-    whole = whole.str.zfill(width)
+    whole = pl.when(letter == "E").then(whole).otherwise(whole.str.zfill(width))
     normal = letter + whole + pl.when(decimals.str.len_bytes() > 0).then("." + decimals).otherwise(pl.lit(""))
     return pl.when(normal.str.contains(rf"^(?:{_SHAPES['ICD9CM'].pattern})$")).then(normal)
 
@@ -44,12 +52,70 @@ def normalise_icd10(code: pl.Expr) -> pl.Expr:
     return pl.when(dotted.str.contains(rf"^(?:{_SHAPES['ICD10CM'].pattern})$")).then(dotted)
 
 
+def normalise_country_icd10(code: pl.Expr) -> pl.Expr:
+    """ICD-10 codes of WHO and of countries other than the US in normal form; null where it is no such code.
+
+    Blanks go, letters become capitals, the dot stands after three characters; what follows is not checked,
+    since every country subdivides in its own way: letters in Sweden (E11.3D), up to seven signs in China
+    (E11.900X001), an extension after a plus in France (Z51.5+1). Three marks say something else than the
+    disease and go: dagger (+ or †) and asterisk of WHO's double coding tell cause from manifestation, Germany's
+    exclamation mark a code that never stands alone, and a hyphen, or the X with which England fills up to four
+    characters, that there is no further digit (E11.- and I10X are E11 and I10). Letters behind a German code
+    stay, since A says that the disease was ruled out; two codes in one cell (E11.2+N08.3*) are none.
+    """
+    text = code.cast(pl.String).str.to_uppercase().str.replace_all(r"\s+", "").str.strip_chars_end("†+*!-–.")
+    text = text.str.replace(r"^([A-Z]\d\d)\.?X$", "${1}").str.replace(".+", "+", literal=True)
+    dotted = text.str.replace(r"^([A-Z]\d\d)([0-9A-Z])", "${1}.${2}")
+    return pl.when(dotted.str.contains(rf"^(?:{_COUNTRY_SHAPE.pattern})$")).then(dotted)
+
+
+def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
+    """Codes in the normal form of their system; null where the text is no code of it or the system is null.
+
+    ICD9CM and ICD10CM are checked; ICD10, CIM10, KCD7 and ICD10 with a country's two letters (ICD10GM,
+    ICD10CN, …) take the looser form of `normalise_country_icd10`. In all other systems (SNOMED, RxNorm, ICD10PCS,
+    …) the text stays, without blanks at its ends. Costs tens of patterns a row: on large tables apply it to
+    the distinct pairs and join.
+    """
+    text = code.cast(pl.String).str.strip_chars().str.replace_all(r"\s+", " ")
+    return (
+        pl.when(code_system == "ICD9CM")
+        .then(normalise_icd9(code))
+        .when(code_system == "ICD10CM")
+        .then(normalise_icd10(code))
+        .when(code_system.str.contains(f"^{ICD10_SYSTEMS}$"))
+        .then(normalise_country_icd10(code))
+        .when(code_system.is_not_null() & (text != ""))
+        .then(text)
+    )
+
+
+def guess_icd_version(codes: pl.Expr, days: pl.Expr | None = None) -> pl.Expr:
+    """ICD9CM or ICD10CM, for codes as written whose version the source does not say; null where it stays open.
+
+    The shape decides where only one version has such a code: "428.0", "E849.0" and "V1" are ICD-9-CM, "E11.9",
+    "I50" and "V27.01XA" ICD-10-CM. Codes of both, "V27.0" or without the dot "E849" (place of the accident, or
+    cystic fibrosis), are decided by their day if given: ICD-10-CM from 2015-10-01, its first day in the US. Give the
+    day of discharge or service, and only from a real calendar: shifted dates say nothing. Text that is a code of
+    neither is null too.
+    """
+    text = codes.cast(pl.String).str.to_uppercase().str.replace_all(r"\s+", "").str.strip_suffix(".")
+    nine = normalise_icd9(codes).is_not_null() & text.str.contains(rf"^\d|{_ICD9_LETTERS}")
+    ten = normalise_icd10(codes).is_not_null() & ~text.str.starts_with("E9")
+    version = pl.when(nine & ~ten).then(pl.lit("ICD9CM")).when(ten & ~nine).then(pl.lit("ICD10CM"))
+    if days is None:
+        return version.otherwise(None)
+    first = pl.date(2015, 10, 1)
+    version = version.when(nine & ten & (days.cast(pl.Date) < first)).then(pl.lit("ICD9CM"))
+    return version.when(nine & ten & (days.cast(pl.Date) >= first)).then(pl.lit("ICD10CM")).otherwise(None)
+
+
 def prefix_expression(codes: pl.Expr, prefixes: Iterable[str]) -> pl.Expr:
     """Whether a code is one of the prefixes or falls under one; false for null.
 
     "ICD9CM/428" takes 428, 428.0 and 428.21, never a neighbour that only begins alike; "ICD9CM/250.1" takes
-    250.1 and 250.13; "ICD10CM/I50" takes I50 and I50.9. In systems other than ICD nothing falls under a code
-    but itself.
+    250.1 and 250.13; "ICD10CM/I50" takes I50 and I50.9, and so in the ICD-10 of other countries. In systems other
+    than ICD nothing falls under a code but itself.
 
     Args:
         codes: full names ("ICD9CM/428.0"), in normal form.
@@ -62,9 +128,10 @@ def prefix_expression(codes: pl.Expr, prefixes: Iterable[str]) -> pl.Expr:
     alternatives, wrong = [], []
     for prefix in prefixes:
         system, _, local = prefix.partition("/")
-        if not (system and local) or (system in _SHAPES and not _SHAPES[system].fullmatch(local)):
+        shape = _SHAPES.get(system) or (_COUNTRY_SHAPE if re.fullmatch(ICD10_SYSTEMS, system) else None)
+        if not (system and local) or (shape and not shape.fullmatch(local)):
             wrong.append(prefix)
-        under = "" if system not in _SHAPES else ".*" if "." in local else r"(?:\..*)?"
+        under = "" if not shape else ".*" if "." in local else r"(?:[.+].*)?"
         alternatives.append(re.escape(prefix) + under)
     if wrong:
         raise ValueError(

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import polars as pl
 
+from medbert_jax.ehr.assembly import Rough
 from medbert_jax.ehr.codes import normalise_icd9
 from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ehr.raw import NoOptions, RawTable, Reader, text
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 
 FILE_NAMES = ("diabetic_data.parquet", "diabetic_data.csv")
@@ -51,8 +53,7 @@ _DISPOSITIONS = {
 }
 _BANDS = {"A1Cresult": "A1C", "max_glu_serum": "max_glu_serum"}
 _DIAGNOSES = ("diag_1", "diag_2", "diag_3")
-# What a cell may say; unknown (null) is allowed except in the first group.
-_NEVER_UNKNOWN = ("encounter_id", "patient_nbr", "age", "time_in_hospital")
+# What a cell may say where it says something.
 _ALLOWED = {
     "encounter_id": r"\d{1,18}",
     "patient_nbr": r"\d{1,18}",
@@ -65,7 +66,24 @@ _ALLOWED = {
     **dict.fromkeys(_BANDS, r"None|Norm|>\d+"),
     **dict.fromkeys(DRUGS, r"No|Steady|Up|Down"),
 }
+_COLUMNS = (*_ALLOWED, *_DIAGNOSES)
 _DAYS_PER_YEAR = 365.25
+_RULE = f"diabetes130 is read from {' or '.join(FILE_NAMES)}"
+
+
+def build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
+    """The rows of one shard as rough tables.
+
+    Raises ValueError where a column has values that the published file has not, all listed; ids that are missing or
+    there twice are left to the rules of every source.
+    """
+    table = raw["diabetic_data"]
+    rows = pl.DataFrame({column: text(table[column.lower()]) for column in _COLUMNS})
+    rows = rows.with_columns(pl.all().replace("?", None))
+    faults = _unexpected(rows, never_unknown=("age", "time_in_hospital"))
+    if faults:
+        raise ValueError(_said("a file", faults))
+    return _rough(rows)
 
 
 def read_diabetes130(path) -> tuple[EhrTables, Ledger]:
@@ -83,7 +101,36 @@ def read_diabetes130(path) -> tuple[EhrTables, Ledger]:
         FileNotFoundError: no such file.
         ValueError: an unreadable, empty or foreign file: missing columns or unexpected values, all listed.
     """
-    encounters = _read_encounters(Path(path))
+    rough = _rough(_read_rows(Path(path)))
+    fields = rough.diagnoses.with_columns(published="code", code=normalise_icd9(pl.col("code")))
+    tables = EhrTables(
+        patients=_complete("patients", rough.patients),
+        visits=_complete("visits", rough.visits),
+        diagnoses=_complete("diagnoses", fields.drop_nulls("code")),
+        medications=_complete("medications", rough.medications),
+        measurements=_complete("measurements", rough.measurements),
+        source=EhrSource("diabetes130", rough.has_dates, rough.age_precision, rough.assumptions),
+    )
+    missing = fields["published"].null_count()
+    came = {"patients": rough.patients.height, "visits": rough.visits.height, "codes": fields.height}
+    ledger = Ledger.start("read diabetes130", **came)
+    ledger.leave("missing_code", "diagnosis field without a code", codes=missing)
+    ledger.leave("not_icd9", "text that is no ICD-9-CM code", codes=fields["code"].null_count() - missing)
+    ledger.check(patients=tables.patients.height, visits=tables.visits.height, codes=tables.diagnoses.height)
+    return tables, ledger
+
+
+def _rough(rows: pl.DataFrame) -> Rough:
+    """Checked rows, in any order, as rough tables; codes as published, null where the field is empty."""
+    encounters = (
+        rows.with_columns(pl.col("gender").replace("Unknown/Invalid", None))
+        .sort(pl.col("encounter_id").cast(pl.Int64))
+        .with_columns(
+            pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("patient_nbr").alias("order"),
+            pl.col("age").str.extract(r"\[(\d+)-").cast(pl.Int32).alias("low"),
+            pl.col("age").str.extract(r"-(\d+)\)").cast(pl.Int32).alias("high"),
+        )
+    )
     visits = encounters.select(
         pl.col("encounter_id").alias("visit_id"),
         pl.col("patient_nbr").alias("patient_id"),
@@ -101,97 +148,84 @@ def read_diabetes130(path) -> tuple[EhrTables, Ledger]:
         .alias("discharge_disposition"),
         (pl.col("readmitted") == "<30").alias("readmitted_30d"),
     )
-    patients = encounters.group_by(patient_id="patient_nbr", maintain_order=True).agg(
-        pl.col("gender").str.to_lowercase().drop_nulls().first().alias("sex"),
-        pl.col("race").drop_nulls().first(),
+    patients = (
+        encounters.drop_nulls("patient_nbr")
+        .group_by(patient_id="patient_nbr", maintain_order=True)
+        .agg(
+            pl.col("gender").str.to_lowercase().drop_nulls().first().alias("sex"),
+            pl.col("race").drop_nulls().first(),
+        )
     )
-    fields = _long(encounters, _DIAGNOSES).with_columns(
-        code_system=pl.lit("ICD9CM"),
-        code=normalise_icd9(pl.col("published")),
-        priority=pl.col("column").str.strip_prefix("diag_").cast(pl.Int32),
+    diagnoses = _long(encounters, _DIAGNOSES).with_columns(
+        code_system=pl.lit("ICD9CM"), priority=pl.col("column").str.strip_prefix("diag_").cast(pl.Int32)
     )
-    drugs = _long(encounters, DRUGS).filter(pl.col("published") != "No")
-    bands = _long(encounters, tuple(_BANDS)).filter(pl.col("published") != "None")
-    tables = EhrTables(
-        patients=_complete("patients", patients),
-        visits=_complete("visits", visits),
-        diagnoses=_complete("diagnoses", fields.drop_nulls("code")),
-        medications=_complete(
-            "medications",
-            drugs.with_columns(code_system=pl.lit("name"), code="column", ingredient="column"),
-        ),
-        measurements=_complete(
-            "measurements",
-            bands.with_columns(
-                code_system=pl.lit("name"),
-                code=pl.col("column").replace_strict(_BANDS) + " " + pl.col("published"),
-            ),
-        ),
-        source=EhrSource("diabetes130", has_dates=False, age_precision="ten-year bands", assumptions=ASSUMPTIONS),
+    drugs = _long(encounters, DRUGS).filter(pl.col("code") != "No")
+    bands = _long(encounters, tuple(_BANDS)).filter(pl.col("code") != "None")
+    bands = bands.with_columns(code=pl.col("column").replace_strict(_BANDS) + " " + pl.col("code"))
+    return Rough(
+        patients=patients,
+        visits=visits,
+        diagnoses=diagnoses.drop("column"),
+        medications=drugs.with_columns(code_system=pl.lit("name"), code="column", ingredient="column").drop("column"),
+        measurements=bands.with_columns(code_system=pl.lit("name")).drop("column"),
+        has_dates=False,
+        age_precision="ten-year bands",
+        assumptions=ASSUMPTIONS,
     )
-    missing = fields["published"].null_count()
-    ledger = Ledger.start("read diabetes130", patients=patients.height, visits=visits.height, codes=fields.height)
-    ledger.leave("missing_code", "diagnosis field without a code", codes=missing)
-    ledger.leave("not_icd9", "text that is no ICD-9-CM code", codes=fields["code"].null_count() - missing)
-    ledger.check(patients=tables.patients.height, visits=tables.visits.height, codes=tables.diagnoses.height)
-    return tables, ledger
 
 
-def _read_encounters(path: Path) -> pl.DataFrame:
-    """The file's rows in time order within the patient, with `order` and the band's `low` and `high` age."""
-    rule = f"diabetes130 is read from {' or '.join(FILE_NAMES)}"
+def _read_rows(path: Path) -> pl.DataFrame:
+    """The file's rows, blanks and question marks as nulls, every value as the published file may have it."""
     if path.is_dir():
         found = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if not found:
-            raise FileNotFoundError(f"{rule}: got {path}, which holds neither; give the file or its folder")
+            raise FileNotFoundError(f"{_RULE}: got {path}, which holds neither; give the file or its folder")
         path = found[0]
     if not path.is_file():
-        raise FileNotFoundError(f"{rule}: got {path}, which is not there; give the file or its folder")
+        raise FileNotFoundError(f"{_RULE}: got {path}, which is not there; give the file or its folder")
     try:
         rows = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
     except (pl.exceptions.PolarsError, OSError):
-        raise ValueError(f"{rule}: got {path}, which is empty or damaged; download it again") from None
-    columns = [*_ALLOWED, *_DIAGNOSES]
-    faults = [f"column {column} is missing" for column in columns if column not in rows.columns]
+        raise ValueError(f"{_RULE}: got {path}, which is empty or damaged; download it again") from None
+    faults = [f"column {column} is missing" for column in _COLUMNS if column not in rows.columns]
     faults += [
         f"column {column} must be text as published, is {rows.schema[column]}"
-        for column in columns
+        for column in _COLUMNS
         if column in rows.columns and rows.schema[column] != pl.String
     ]
     if not faults:
-        rows = rows.select(pl.col(columns).str.strip_chars().replace(["?", ""], None))
-        counts = rows.select(
-            *(
-                (~pl.col(c).str.contains(f"^(?:{allowed})$")).fill_null(c in _NEVER_UNKNOWN).sum()
-                for c, allowed in _ALLOWED.items()
-            ),
-            pl.col("encounter_id").is_duplicated().sum().alias("twice"),
-        ).row(0, named=True)
+        rows = rows.select(pl.col(_COLUMNS).str.strip_chars().replace(["?", ""], None))
         faults += ["the file has no rows"] * rows.is_empty()
-        faults += [f"encounter_id is there more than once in {twice:,} rows"] if (twice := counts.pop("twice")) else []
-        faults += [f"column {column} has unexpected values in {n:,} rows" for column, n in counts.items() if n]
+        if twice := rows["encounter_id"].is_duplicated().sum():
+            faults.append(f"encounter_id is there more than once in {twice:,} rows")
+        faults += _unexpected(rows, never_unknown=("encounter_id", "patient_nbr", "age", "time_in_hospital"))
     if faults:
-        raise ValueError(
-            f"{rule}, with its columns as published: got {path} with {len(faults)} fault(s):\n  - "
-            + "\n  - ".join(faults)
-            + "\ngive the file of UCI data set 296, unchanged"
-        )
+        raise ValueError(_said(path, faults))
+    return rows
+
+
+def _unexpected(rows: pl.DataFrame, *, never_unknown: tuple[str, ...]) -> list[str]:
+    """Columns with values that the published file has not, or nulls where it has none, in words."""
+    counts = rows.select(
+        (~pl.col(column).str.contains(f"^(?:{allowed})$")).fill_null(column in never_unknown).sum()
+        for column, allowed in _ALLOWED.items()
+    ).row(0, named=True)
+    return [f"column {column} has unexpected values in {n:,} rows" for column, n in counts.items() if n]
+
+
+def _said(what, faults: list[str]) -> str:
     return (
-        rows.with_columns(pl.col("gender").replace("Unknown/Invalid", None))
-        .sort(pl.col("encounter_id").cast(pl.Int64))
-        .with_columns(
-            pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("patient_nbr").alias("order"),
-            pl.col("age").str.extract(r"\[(\d+)-").cast(pl.Int32).alias("low"),
-            pl.col("age").str.extract(r"-(\d+)\)").cast(pl.Int32).alias("high"),
-        )
+        f"{_RULE}, with its columns as published: got {what} with {len(faults)} fault(s):\n  - "
+        + "\n  - ".join(faults)
+        + "\ngive the file of UCI data set 296, unchanged"
     )
 
 
 def _long(encounters: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
-    """One row per encounter and column: patient_id, visit_id, column, published."""
+    """One row per encounter and column: patient_id, visit_id, column, code (what stands there)."""
     return encounters.select(
         pl.col("patient_nbr").alias("patient_id"), pl.col("encounter_id").alias("visit_id"), *columns
-    ).unpivot(columns, index=["patient_id", "visit_id"], variable_name="column", value_name="published")
+    ).unpivot(columns, index=["patient_id", "visit_id"], variable_name="column", value_name="code")
 
 
 def _complete(name: str, frame: pl.DataFrame) -> pl.DataFrame:
@@ -200,3 +234,16 @@ def _complete(name: str, frame: pl.DataFrame) -> pl.DataFrame:
         pl.col(column) if column in frame.columns else pl.lit(None, dtype).alias(column)
         for column, dtype in SCHEMAS[name].items()
     )
+
+
+DIABETES130 = Reader(
+    format="diabetes130",
+    tables=(
+        RawTable(
+            "diabetic_data",
+            patient="patient_nbr",
+            required=tuple(column.lower() for column in _COLUMNS),
+        ),
+    ),
+    build=build,
+)

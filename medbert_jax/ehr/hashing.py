@@ -13,7 +13,7 @@ SPLITS = ("train", "validation", "test")
 _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 
-def _mix(state: np.ndarray) -> np.ndarray:
+def mix64(state: np.ndarray) -> np.ndarray:
     """One round of splitmix64 (Steele, Lea, Flood 2014): a bijection of the 64-bit integers."""
     state = state + _GOLDEN_GAMMA
     state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -46,6 +46,11 @@ def _utf8(patient_ids) -> np.ndarray:
     return np.array(joined.encode().split(b"\0") if len(patient_ids) else [], dtype="S")
 
 
+def hash_start(key: str) -> np.uint64:
+    """What the hashes under a key start from."""
+    return np.uint64(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"))
+
+
 def patient_hash(patient_ids, key: str) -> np.ndarray:
     """64-bit keyed hash of every id.
 
@@ -69,13 +74,12 @@ def patient_hash(patient_ids, key: str) -> np.ndarray:
     padded = np.ascontiguousarray(ids.astype(f"S{8 * words}")).view("<u8").reshape(len(ids), words)
     if (np.count_nonzero(padded.view(np.uint8), axis=1) != lengths).any():
         raise ValueError("patient ids must not hold NUL: got ids that do; remove it from the id column")
-    start = hashlib.blake2b(key.encode(), digest_size=8).digest()
-    state = np.full(len(ids), int.from_bytes(start, "little"), dtype=np.uint64)
+    state = np.full(len(ids), hash_start(key), dtype=np.uint64)
     for word in range(words):
         # Only words that the id reaches are mixed in, so that a wider array gives the same hash.
         reached = lengths > np.uint64(8 * word)
-        state = np.where(reached, _mix(state ^ padded[:, word].astype(np.uint64)), state)
-    return _mix(state ^ lengths)
+        state = np.where(reached, mix64(state ^ padded[:, word].astype(np.uint64)), state)
+    return mix64(state ^ lengths)
 
 
 def assign_split(patient_ids, *, key: str, ratios: tuple[float, float, float] = (0.7, 0.1, 0.2)) -> np.ndarray:

@@ -1,9 +1,16 @@
 """Attrition ledger: who and what came in, left under which rule, and was kept, with a difference of 0."""
 
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+
+from medbert_jax.ehr.disclosure import SMALLEST, hidden_cells
 
 # Who says so: the paper, the same authors elsewhere, or we, in a gap that they leave.
 TAGS = ("paper", "group", "ours")
+LEVELS = ("patients", "visits", "codes")
+Cell = int | str
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,10 @@ class Ledger:
         ledger.check(**record["kept"])
         return ledger
 
+    def to_csv(self, *, share: bool = False) -> str:
+        """One row per rule; see `Attrition.to_csv`, which writes several steps at once."""
+        return Attrition((self,)).to_csv(share=share)
+
     def render(self) -> str:
         """A text table: what came in, one line per rule, what was kept."""
         rows = [("", "", "patients", "visits", "codes"), ("in", "", *self._cells(self.came))]
@@ -144,3 +155,80 @@ class Ledger:
     @staticmethod
     def _cells(counts: Counts, sign: str = "") -> list[str]:
         return [f"{sign if count else ''}{count:,}" for count in (counts.patients, counts.visits, counts.codes)]
+
+
+@dataclass(frozen=True)
+class Attrition:
+    """Steps in a row, each taking what the one before kept, and the groups that the last one's fall into.
+
+    Raises ValueError where a step takes something else than was kept, or the groups don't add up to what was kept. A
+    level that no group counts is not compared.
+    """
+
+    steps: Sequence[Ledger]
+    branches: Mapping[str, Counts] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.steps:
+            raise ValueError("an attrition needs at least one ledger: got none; give the ledgers in order")
+        handed = [
+            (f'"{one.title}" keeps and "{two.title}" takes', asdict(one.kept), asdict(two.came))
+            for one, two in zip(self.steps, self.steps[1:], strict=False)
+        ]
+        together = asdict(sum(self.branches.values(), Counts()))
+        kept = {level: count for level, count in asdict(self.steps[-1].kept).items() if together[level]}
+        handed.append((f'"{self.steps[-1].title}" keeps and {", ".join(self.branches)} are', kept, together))
+        if off := [
+            f"{what} {count:,} and {there[level]:,} {level}"
+            for what, known, there in handed
+            for level, count in known.items()
+            if count != there[level]
+        ]:
+            raise ValueError(
+                f"each step must take what the one before kept, difference 0: got {'; '.join(off)}; "
+                "give the ledgers of one run, in order"
+            )
+
+    def cells(self, *, share: bool = False) -> dict[str, tuple[list[Cell], list[Cell], list[Cell]]]:
+        """Counts as they are to be read, by level: what left at each line, what remains, the branches.
+
+        Lines go on through the steps; remainder n is what is there after n of them, remainder 0 what came in. Branches
+        that do not count a level read "". With `share`, counts of 1 to 10 read "<11", and those that would give them
+        away "hidden"; the files of one run are safe together when all are made with the same steps and branches.
+        """
+        lines = [(number, line.left) for number, step in enumerate(self.steps) for line in step.lines]
+        cells = {}
+        for level in LEVELS:
+            left = [getattr(counts, level) for _, counts in lines]
+            ends = [getattr(counts, level) for counts in self.branches.values()]
+            came, kept = getattr(self.steps[0].came, level), getattr(self.steps[-1].kept, level)
+            remainders = [came - sum(left[:number]) for number in range(len(left) + 1)]
+            parts, covered = [*left, *(ends if any(ends) else [kept])], set()
+            if share:
+                groups = [number for number, _ in lines]
+                marked, covered = hidden_cells(parts, groups + [-1] * (len(parts) - len(left)))
+                parts = [
+                    "<11" if 0 < count < SMALLEST else "hidden" if part in marked else count
+                    for part, count in enumerate(parts)
+                ]
+            remain = ["hidden" if number in covered else count for number, count in enumerate(remainders)]
+            if not any(ends):
+                remain[-1] = parts[-1]
+            cells[level] = parts[: len(left)], remain, parts[len(left) :] if any(ends) else [""] * len(ends)
+        return cells
+
+    def to_csv(self, *, share: bool = False) -> str:
+        """One row per rule and per branch: step, rule, text, tag, then what came, left and is kept at each level.
+
+        A branch has its name as text and only what is kept. For `share` see `cells`.
+        """
+        cells, out, moves = self.cells(share=share).values(), io.StringIO(), ("came", "left", "kept")
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(["step", "rule", "text", "tag", *(f"{level}_{move}" for level in LEVELS for move in moves)])
+        for number, (title, line) in enumerate((step.title, line) for step in self.steps for line in step.lines):
+            counts = (cell for left, remain, _ in cells for cell in (remain[number], left[number], remain[number + 1]))
+            writer.writerow([title, line.rule, line.text, line.tag, *counts])
+        for number, name in enumerate(self.branches):
+            counts = (cell for _, _, ends in cells for cell in ("", "", ends[number]))
+            writer.writerow([self.steps[-1].title, "branch", name, "", *counts])
+        return out.getvalue()

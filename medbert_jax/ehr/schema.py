@@ -3,7 +3,7 @@
 null means unknown. No reader invents a value.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 
@@ -61,6 +61,8 @@ class EhrSource:
     assumptions: tuple[str, ...] = ()
     shards: int = 1
     content_hash: str = ""
+    known: dict[str, float] = field(default_factory=dict)
+    """"table.column" → share of its rows that say something, of the columns that sources often lack."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +83,11 @@ class EhrTables:
 
 
 def check_tables(tables: EhrTables) -> list[str]:
-    """Every fault of the tables against the schema and its keys, in words, without ids; empty if none."""
+    """Every fault of the tables against the schema and its keys, in words, without ids; empty if none.
+
+    A visit id need be unique within its patient only: shards are checked one by one. Empty tables are no fault of a
+    shard; `write_tables` and `seal` refuse them.
+    """
     present = tables.present()
     faults = [f"{name}: the table is missing" for name in REQUIRED_TABLES if name not in present]
     faults += [fault for name, frame in present.items() for fault in schema_faults(name, frame.schema)]
@@ -91,7 +97,7 @@ def check_tables(tables: EhrTables) -> list[str]:
         never_null = _NEVER_NULL + ("visit_id",) * (name in REQUIRED_TABLES)
         tests = [(f"{c} is null", pl.col(c).is_null()) for c in frame.columns if c in never_null]
         tests += [
-            (f"{c} is empty or has blanks around it", pl.col(c).str.contains(r"^\s*$|^\s|\s$"))
+            (f"{c} is empty or has blanks around it", pl.col(c).str.contains(r"^\s*$|^\s|\s$|\x00"))
             for c in ("patient_id", "visit_id", "code")
             if c in frame.columns
         ]
@@ -111,7 +117,7 @@ def check_tables(tables: EhrTables) -> list[str]:
             place = pl.col("order").rank("ordinal").over("patient_id")
             way = pl.col("discharge_disposition")
             tests += [
-                ("visit_id is there more than once", pl.col("visit_id").is_duplicated()),
+                ("visit_id is there more than once", pl.struct("patient_id", "visit_id").is_duplicated()),
                 ("order is not 1, 2, 3 … within the patient", pl.col("order") != place),
                 (f"discharge_disposition is none of {', '.join(DISPOSITIONS)}", ~way.is_in(DISPOSITIONS)),
             ]
@@ -130,8 +136,6 @@ def check_tables(tables: EhrTables) -> list[str]:
             stray = frame.drop_nulls("visit_id").join(tables.visits, on=keys, how="anti")
             counts["the patient has no such visit"] = stray.height
         faults += [f"{name}: {text} in {count:,} rows" for text, count in counts.items() if count]
-        if name in REQUIRED_TABLES and frame.is_empty():
-            faults.append(f"{name}: the table is empty")
     return faults
 
 

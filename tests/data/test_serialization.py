@@ -104,6 +104,21 @@ def test_a_repeated_code_is_kept_once_at_its_first_place_and_counted():
     assert left_under(ledger)["repeated_in_visit"] == (0, 0, 1)
 
 
+@pytest.mark.parametrize("visit_rule", ["encounter", "discharge_date"])
+def test_a_visit_id_names_a_visit_within_its_patient_alone(visit_rule):
+    visits = [visit(patient, order, visit_id=str(order), stay=order) for patient in "ab" for order in (1, 2)]
+    rows = [diagnosis(patient, order, code) for patient, order, code in (("a", 1, "W"), ("a", 2, "X"), ("b", 2, "Y"))]
+    made = tables(visits, [{**row, "visit_id": str(row["order"])} for row in rows])
+    config = replace(EVERYBODY, visit_rule=visit_rule)
+    sequences, codes, ledger = order_histories(made, config)
+    assert codes_of(sequences, codes) == {"a": {1: ["W"], 2: ["X"]}, "b": {1: ["Y"]}}
+    assert sequences.length_of_stay.tolist() == [1, 2, 2]
+    assert (ledger.came.visits, ledger.came.codes) == (4, 3)
+    assert left_under(ledger)["no_codes"] == (0, 1, 0)
+    cut, codes, _ = order_histories(made, config, until=cohort(a=1, b=2))
+    assert codes_of(cut, codes) == {"a": {1: ["W"]}, "b": {1: ["Y"]}}
+
+
 def test_visits_without_codes_get_no_number_but_count_for_days_and_stays():
     visits = [
         visit("a", 1, admitted=DAY, left=datetime(2015, 3, 9, 9), stay=8),
@@ -267,7 +282,8 @@ def made():
 
 def raw_visits(tables):
     """patient → the sets of codes of his visits that have any, in order."""
-    rows = tables.diagnoses.join(tables.visits.select("visit_id", "order"), on="visit_id")
+    key = ["patient_id", "visit_id"]
+    rows = tables.diagnoses.join(tables.visits.select(*key, "order"), on=key)
     found = {}
     for row in rows.sort("patient_id", "order").iter_rows(named=True):
         visits = found.setdefault(row["patient_id"], {})

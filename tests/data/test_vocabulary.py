@@ -1,12 +1,23 @@
 """The vocabulary: its order, its table on disk, and what it refuses."""
 
+import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from medbert_jax.data.vocabulary import FIRST_CODE, MASK, PAD, RESERVED, UNK, Vocabulary, fit_vocabulary
+from medbert_jax.data.vocabulary import (
+    FIRST_CODE,
+    MASK,
+    PAD,
+    RESERVED,
+    UNK,
+    Vocabulary,
+    check_unknown,
+    fit_vocabulary,
+    with_titles,
+)
 
 
 def shard(**patients_per_code):
@@ -93,6 +104,29 @@ def test_all_faults_of_a_vocabulary_are_listed():
 def test_a_minimum_below_one_is_refused():
     with pytest.raises(ValueError, match="minimum_patients must be at least 1: got 0"):
         fit_vocabulary([], minimum_patients=0)
+
+
+def test_titles_are_added_where_there_are_none_and_ids_and_hash_stay(tmp_path):
+    codes = ("ICD9CM/428", "ICD10GM/E11.9", "ICD9CM/250.6", "SNOMED/44054006", "ICD9CM/250.9")
+    plain = Vocabulary(codes, np.arange(5), ("", "", "the source's own", "Diabetes", ""))
+    titled = with_titles(plain)
+    own = ("Heart failure", "", "the source's own", "Diabetes", "Diabetes with unspecified complication")
+    assert titled.titles == own and plain.titles[0] == ""
+    assert titled == plain and titled.encode(codes).tolist() == [16, 17, 18, 19, 20]
+    assert (titled.title(16), titled.title(17)) == ("Heart failure", "ICD10GM/E11.9")
+    titled.write(tmp_path / "vocabulary.tsv")
+    assert with_titles(Vocabulary.read(tmp_path / "vocabulary.tsv")).titles == own
+
+
+def test_a_reused_vocabulary_must_know_most_codes():
+    assert check_unknown({"train": 0.2, "test": 0.0312}) == "train 20.0%, test 3.1%"
+    assert check_unknown({}) == ""
+    with pytest.raises(ValueError, match=re.escape("at most 20% of the codes may")) as caught:
+        check_unknown({"train": 0.1, "validation": 0.201, "test": 0.5})
+    assert "got train 10.0%, validation 20.1%, test 50.0%; pretrain on this source" in str(caught.value)
+    assert check_unknown({"test": 0.5}, limit=0.5) == "test 50.0%"
+    with pytest.raises(ValueError, match=r"at most 50% .* got test nan%"):
+        check_unknown({"test": float("nan")}, limit=0.5)
 
 
 def test_vocabulary_and_sequences_import_nothing_heavy():

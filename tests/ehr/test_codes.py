@@ -1,7 +1,16 @@
+from datetime import date, datetime
+
 import polars as pl
 import pytest
 
-from medbert_jax.ehr.codes import normalise_icd9, normalise_icd10, prefix_expression
+from medbert_jax.ehr.codes import (
+    guess_icd_version,
+    normal_form,
+    normalise_country_icd10,
+    normalise_icd9,
+    normalise_icd10,
+    prefix_expression,
+)
 
 
 def applied(function, texts):
@@ -42,11 +51,15 @@ ICD9 = {
     "1234.5": None,
     "250.1.3": None,
     "E11.9.": None,
+    "E11.9": None,
+    "E11": None,
     "I50.9": None,
     "42x": None,
     "-12": None,
     "V": None,
     ".5": None,
+    "1E+11": None,
+    "4.28E+03": None,
 }
 
 ICD10 = {
@@ -65,6 +78,42 @@ ICD10 = {
     "E11.9+": None,
     "428.0": None,
     "T36.0X1AB": None,
+    "1E+11": None,
+    "1.00E+11": None,
+    "11": None,
+    "?": None,
+    "": None,
+    None: None,
+}
+
+COUNTRY_ICD10 = {
+    "E11.9": "E11.9",
+    "e119 ": "E11.9",
+    "I10": "I10",
+    "E11.90 +": "E11.90",  # Germany: dagger, asterisk, exclamation mark, not the last digit
+    "N08.3*": "N08.3",
+    "u07.1!": "U07.1",
+    "E11.-": "E11",
+    "M54.1-": "M54.1",
+    "E10.2†": "E10.2",
+    "I10X": "I10",  # England fills up to four characters
+    "I10.X": "I10",
+    "I10.x00": "I10.X00",  # China
+    "E11.900x001": "E11.900X001",
+    "E11900x001": "E11.900X001",
+    "e11.3d": "E11.3D",  # Sweden
+    "Z51.5+1": "Z51.5+1",  # France
+    "Z515+1": "Z51.5+1",
+    "B24+0": "B24+0",
+    "E43.+0": "E43+0",
+    "M8140/3": None,  # morphology, not a diagnosis
+    "E11.2+N08.3*": None,
+    "E11.9 / I10": None,
+    "C7A.00": None,
+    "E1.19": None,
+    "1E+11": None,
+    "428.0": None,
+    "-": None,
     "?": None,
     "": None,
     None: None,
@@ -79,10 +128,94 @@ def test_icd10_normal_forms():
     assert dict(zip(ICD10, applied(normalise_icd10, list(ICD10)), strict=True)) == ICD10
 
 
+def test_normal_forms_of_other_countries():
+    assert dict(zip(COUNTRY_ICD10, applied(normalise_country_icd10, list(COUNTRY_ICD10)), strict=True)) == COUNTRY_ICD10
+
+
 def test_normal_forms_stay():
-    for function, table in ((normalise_icd9, ICD9), (normalise_icd10, ICD10)):
+    tables = (normalise_icd9, ICD9), (normalise_icd10, ICD10), (normalise_country_icd10, COUNTRY_ICD10)
+    for function, table in tables:
         normal = [code for code in table.values() if code]
         assert applied(function, normal) == normal
+
+
+def test_every_system_has_its_normal_form():
+    expected = [
+        ("ICD9CM", "4280 ", "428.0"),
+        ("ICD9CM", "E11.9", None),
+        ("ICD10CM", "e119", "E11.9"),
+        ("ICD10CM", "E11.9+", None),
+        ("ICD10CM", "I10X", "I10.X"),
+        ("ICD10GM", "E11.9+", "E11.9"),
+        ("ICD10CN", "I10.x00", "I10.X00"),
+        ("ICD10", "I10X", "I10"),
+        ("CIM10", "B24+0", "B24+0"),
+        ("KCD7", "e11.9", "E11.9"),
+        ("ICD10GM", "428.0", None),
+        ("ICD10PCS", " 0DB00ZZ", "0DB00ZZ"),
+        ("ICD9Proc", "00.66", "00.66"),
+        ("SNOMED", " 44054006\u00a0", "44054006"),
+        ("name", "insulin \n glargine", "insulin glargine"),
+        ("LOINC", "  ", None),
+        ("SNOMED", None, None),
+        (None, "E11.9", None),
+    ]
+    frame = pl.DataFrame(expected, schema=["system", "code", "normal"], orient="row")
+    assert frame.select(normal_form(pl.col("system"), pl.col("code"))).to_series().to_list() == [
+        normal for _, _, normal in expected
+    ]
+    numbers = pl.DataFrame({"system": ["ICD9CM", "RxNorm"], "code": [8, 4821]})
+    assert numbers.select(normal_form(pl.col("system"), pl.col("code"))).to_series().to_list() == ["008", "4821"]
+
+
+VERSIONS = {
+    "428.0": "ICD9CM",
+    "4280": "ICD9CM",
+    "8": "ICD9CM",
+    " e849.0": "ICD9CM",
+    "E950.3": "ICD9CM",
+    "E900": "ICD9CM",  # ICD-10-CM ends its letter E at E89
+    "E030.1": "ICD9CM",
+    "V1": "ICD9CM",
+    "E11.9": "ICD10CM",
+    "e119": "ICD10CM",  # ICD-9 has no E119
+    "E11": "ICD10CM",
+    "E84.9": "ICD10CM",
+    "I50 ": "ICD10CM",
+    "V27.01XA": "ICD10CM",
+    "V95.9": "ICD10CM",  # ICD-9 ends at V91
+    "V00.1": "ICD10CM",
+    "V27.0": None,
+    "v4581": None,
+    "V27": None,
+    "E849": None,  # place of the accident, or cystic fibrosis
+    "E8490": None,
+    "1E+11": None,
+    "E11.9+": None,
+    "?": None,
+    None: None,
+}
+OPEN = {"V27.0", "v4581", "V27", "E849", "E8490"}
+
+
+def test_versions_are_guessed_where_the_shape_decides():
+    assert dict(zip(VERSIONS, applied(guess_icd_version, list(VERSIONS)), strict=True)) == VERSIONS
+
+
+@pytest.mark.parametrize(
+    ("day", "version"),
+    [
+        (date(2015, 9, 30), "ICD9CM"),
+        (datetime(2015, 9, 30, 23, 59), "ICD9CM"),
+        (date(2015, 10, 1), "ICD10CM"),
+        (datetime(2015, 10, 1), "ICD10CM"),
+        (None, None),
+    ],
+)
+def test_the_day_decides_between_versions_only_where_the_shape_does_not(day, version):
+    frame = pl.DataFrame({"code": list(VERSIONS)}).with_columns(day=pl.lit(day))
+    found = frame.select(guess_icd_version(pl.col("code"), pl.col("day"))).to_series().to_list()
+    assert found == [version if code in OPEN else known for code, known in VERSIONS.items()]
 
 
 def matching(prefixes, codes):
@@ -101,6 +234,14 @@ def test_prefix_takes_what_is_under_it_and_no_neighbour():
     heart = [f"ICD10CM/{c}" for c in ("I50", "I50.9", "I5", "I51.0", "I500", "I11.0", "I11.09", "I110")]
     assert matching(["ICD10CM/I50"], heart) == ["ICD10CM/I50", "ICD10CM/I50.9"]
     assert matching(["ICD10CM/I11.0", "ICD10CM/I51"], heart) == ["ICD10CM/I51.0", "ICD10CM/I11.0", "ICD10CM/I11.09"]
+
+
+def test_prefixes_in_the_icd10_of_other_countries():
+    codes = ["ICD10GM/E11.90", "ICD10GM/E11", "ICD10GM/E12.9", "ICD10CM/E11.9", "CIM10/B24+0", "CIM10/B24"]
+    assert matching(["ICD10GM/E11"], codes) == ["ICD10GM/E11.90", "ICD10GM/E11"]
+    assert matching(["CIM10/B24"], codes) == ["CIM10/B24+0", "CIM10/B24"]
+    with pytest.raises(ValueError, match="got ICD10GM/E1; write"):
+        prefix_expression(pl.col("x"), ["ICD10GM/E1"])
 
 
 def test_other_systems_match_whole_codes_only():

@@ -4,6 +4,7 @@ import polars as pl
 import pytest
 
 from medbert_jax.ehr.diabetes130 import DRUGS, read_diabetes130
+from medbert_jax.ehr.ingest import ingest
 from medbert_jax.ehr.ledger import Counts
 from medbert_jax.ehr.schema import check_tables
 from medbert_jax.ehr.tables import read_tables, write_tables
@@ -163,6 +164,48 @@ def test_wrong_paths_and_files(tmp_path):
     (tmp_path / "other.csv").write_text("admission_type_id,description\n1,Emergency\n")
     with pytest.raises(ValueError, match=r"column encounter_id is missing"):
         read_diabetes130(tmp_path / "other.csv")
+
+
+def ingested(rows, tmp_path, **more):
+    source = tmp_path / "source"
+    source.mkdir(exist_ok=True)
+    published(rows).write_csv(source / "diabetic_data.csv")
+    ledger = ingest(source, tmp_path / "ehr", format="diabetes130", workers=1, announce=lambda line: None, **more)
+    return read_tables(tmp_path / "ehr"), {line.rule: line.left for line in ledger.lines if line.left != Counts()}
+
+
+def test_ingest_gives_the_same_tables(tmp_path, by_hand):
+    written = write_tables(by_hand[0], tmp_path / "one")
+    for shards in (1, 2):
+        tables, left = ingested(ROWS, tmp_path, shards=shards)
+        assert tables.source.content_hash == written.content_hash and left == {"missing_code": Counts(codes=1)}
+    assert ingested(ROWS[:3], tmp_path)[0].source.content_hash != written.content_hash
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"patient_nbr": None}, {"null_patient_id": Counts(0, 1, 3)}),
+        ({"encounter_id": "?"}, {"null_visit_id": Counts(0, 1), "unlinked_code": Counts(codes=3)}),
+        ({"encounter_id": "50"}, {"duplicate_visit": Counts(0, 1)}),
+        ({"diag_1": "I50.9"}, {"unreadable_code": Counts(codes=1)}),
+        ({"diag_1": "", "diag_3": " "}, {"missing_code": Counts(codes=2)}),
+    ],
+)
+def test_ingest_counts_bad_rows(tmp_path, row, expected):
+    rows = [*ROWS[1:], {"encounter_id": "60", "patient_nbr": "12", **row}]
+    tables, left = ingested(rows, tmp_path)
+    assert left == expected
+    assert tables.visits.height == 4 - left.get("null_patient_id", Counts()).visits - (
+        left.keys() & {"null_visit_id", "duplicate_visit"} != set()
+    )
+
+
+def test_ingest_refuses_what_the_published_file_never_says(tmp_path):
+    wrong = {"encounter_id": "60", "patient_nbr": "12", "age": "?", "gender": "F", "discharge_disposition_id": "31"}
+    with pytest.raises(ValueError, match=r"with 3 fault\(s\)") as caught:
+        ingested([*ROWS, wrong], tmp_path)
+    assert "column age has unexpected values in 1 rows" in str(caught.value)
 
 
 @pytest.mark.real_data

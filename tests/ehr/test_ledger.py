@@ -1,8 +1,13 @@
+import csv
+import io
+import itertools
 import json
 
+import numpy as np
 import pytest
 
-from medbert_jax.ehr.ledger import Counts, Ledger
+from medbert_jax.ehr.disclosure import hidden_cells
+from medbert_jax.ehr.ledger import Attrition, Counts, Ledger
 
 
 def figure_1() -> Ledger:
@@ -14,7 +19,10 @@ def figure_1() -> Ledger:
 
 
 def test_figure_1_of_the_paper_adds_up():
+    # It does, to the patient: 39,398,846 − 196,319 − 10,711,877 = 28,490,650. The figure prints no count of those
+    # without a diagnosis; it is the difference of the first two.
     ledger = figure_1()
+    assert ledger.lines[0].left.patients == 29_297_483
     assert ledger.kept == Counts(28_490_650, 0, 0)
     ledger.check(patients=28_490_650, visits=0, codes=0)
 
@@ -90,3 +98,106 @@ def test_table_for_the_eye():
         "fewer than two encounters  ours   −54,745  −54,745  −160,000",
         "kept                               16,773   47,021   143,496",
     ]
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def two_steps() -> tuple[Ledger, Ledger]:
+    one = Ledger.start("read", patients=1_000, visits=3_000, codes=9_000)
+    one.leave("unlisted", 'ids that "person" lacks, or blank', patients=4, visits=30, codes=70)
+    one.leave("birth", "before birth", visits=200, codes=5)
+    one.leave("idle", "took nothing")
+    two = Ledger.start("sequences", patients=996, visits=2_770, codes=8_925)
+    two.leave("few", "fewer than three codes", tag="paper", patients=96, visits=170, codes=200)
+    return one, two
+
+
+def test_csv_has_a_row_per_rule_that_adds_up():
+    table = rows(Attrition(two_steps(), {"cases": Counts(100, 600), "controls": Counts(800, 2_000)}).to_csv())
+    assert [row["rule"] for row in table] == ["unlisted", "birth", "idle", "few", "branch", "branch"]
+    assert table[0]["text"] == 'ids that "person" lacks, or blank' and table[3]["tag"] == "paper"
+    assert [row["step"] for row in table] == ["read"] * 3 + ["sequences"] * 3
+    for level in ("patients", "visits", "codes"):
+        came, left, kept = ([int(row[f"{level}_{move}"]) for row in table[:4]] for move in ("came", "left", "kept"))
+        assert [a - b for a, b in zip(came, left, strict=True)] == kept and came[1:] == kept[:-1]
+    assert [row["patients_kept"] for row in table[4:]] == ["100", "800"]
+    assert [row["codes_kept"] for row in table[4:]] == ["", ""]  # no branch counts codes
+    assert rows(figure_1().to_csv())[-1]["patients_kept"] == "28490650"
+
+
+def test_steps_that_do_not_hand_over_are_refused():
+    one, two = two_steps()
+    with pytest.raises(
+        ValueError, match=r'"read" keeps and "sequences" takes 996 and 995 patients; .* 8,925 and 8,924'
+    ):
+        Attrition((one, Ledger.start("sequences", patients=995, visits=2_770, codes=8_924)))
+    with pytest.raises(ValueError, match='"sequences" keeps and cases, controls are 900 and 901 patients; give'):
+        Attrition((one, two), {"cases": Counts(101), "controls": Counts(800)})
+    with pytest.raises(ValueError, match="at least one ledger: got none"):
+        Attrition(())
+
+
+def test_shared_csv_hides_small_counts_and_what_gives_them_away():
+    one, two = two_steps()
+    table = rows(Attrition((one, two)).to_csv(share=True))
+    # No other rule of the first step took patients: the second step's goes with it, and what remains between them.
+    assert [row["patients_left"] for row in table] == ["<11", "0", "0", "hidden"]
+    assert [row["patients_kept"] for row in table] == ["hidden", "hidden", "hidden", "900"]
+    assert [row["visits_left"] for row in table] == ["30", "200", "0", "170"]
+    assert [row["codes_left"] for row in table] == ["hidden", "<11", "0", "200"]
+    assert [row["codes_came"] for row in table] == ["9000", "hidden", "8925", "8925"]
+    # Alone, the first step can only hide what it kept.
+    alone = rows(one.to_csv(share=True))
+    assert [row["patients_left"] for row in alone] == ["<11", "0", "0"] and alone[-1]["patients_kept"] == "hidden"
+    branches = {"cases": Counts(7), "controls": Counts(893)}
+    ends = rows(Attrition((one, two), branches).to_csv(share=True))
+    assert [row["patients_kept"] for row in ends[-3:]] == ["900", "<11", "hidden"]
+    few = Ledger.start("read", patients=9, visits=25, codes=0)
+    few.leave("birth", "before birth", patients=2, visits=12)
+    assert few.to_csv(share=True).splitlines()[1].endswith(",ours,hidden,<11,<11,25,12,13,0,0,0")
+
+
+def published(parts: list[int], hidden: set[int], remainders: set[int]) -> list[int]:
+    shown = [count for part, count in enumerate(parts) if part not in hidden]
+    return shown + [sum(parts[n:]) for n in range(len(parts) + 1) if n not in remainders]
+
+
+def settlements(parts: list[int], other: list[int], partners: list[int]):
+    """Every way in which hidden partners make up for other small counts and stay at 11 or more."""
+    changed = [part for part, count in enumerate(parts) if other[part] != count]
+    for chosen in itertools.product(partners, repeat=len(changed)):
+        settled = list(other)
+        for part, partner in zip(changed, chosen, strict=True):
+            settled[partner] += parts[part] - other[part]
+        if all(settled[partner] >= 11 for partner in partners):
+            yield settled
+
+
+def test_hidden_counts_can_be_anything_from_1_to_10():
+    random = np.random.default_rng(5)
+    checked = 0
+    for _ in range(300):
+        sizes = random.choice([0, 3, 12, 25, 400], size=random.integers(1, 8))
+        parts = [int(random.integers(0, size + 1)) for size in sizes]
+        hidden, remainders = hidden_cells(parts, [int(part // 3) for part in range(len(parts))])
+        small = [part for part, count in enumerate(parts) if 0 < count < 11]
+        assert set(small) <= hidden and all(parts[part] for part in hidden)
+        seen = published(parts, hidden, remainders)
+        partners = [part for part in hidden if parts[part] >= 11]
+        if 0 in remainders or not small:
+            assert not small or len(remainders) == len(parts) + 1  # nothing is left to compute from
+            continue
+        # Whatever the small ones are, hidden partners of at least 11 make the same figures.
+        for others in itertools.product((1, 10), repeat=min(len(small), 5)):
+            other = list(parts)
+            for part, count in zip(small, others, strict=False):
+                other[part] = count
+            assert any(
+                published(settled, hidden, remainders) == seen for settled in settlements(parts, other, partners)
+            )
+            checked += 1
+    assert checked > 200
+    parts = [500, 4, 300]  # a planted fault: the small one alone hidden
+    assert published([500, 9, 300], {1}, {1, 2}) != published(parts, {1}, {1, 2})

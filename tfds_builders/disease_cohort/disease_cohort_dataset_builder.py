@@ -2,24 +2,22 @@
 
 import dataclasses
 import json
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
-from medbert_jax.cohorts.select import count_flagged, select_cohort
 from medbert_jax.cohorts.spec import CohortSpec, load_spec
-from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.data.serialization import SerializationConfig, order_histories
-from medbert_jax.data.token_store import read_metadata
+from medbert_jax.data.serialization import SerializationConfig
+from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.schema import EhrTables
-from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig, SerializedShard
+from medbert_jax.ehr.hashing import SPLITS, patient_hash
+from medbert_jax.ehr.tables import read_source
+from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig
 from tfds_builders.preparation import prepare
+from tfds_builders.shards import Serialized, ShardJob, patient_hashes
+from tfds_builders.splits import find_split
+from tfds_builders.work_folder import WorkFolder
 
 REFUSED_LEDGER = "refused_ledger.json"
 
@@ -29,86 +27,59 @@ class CohortConfig(SequencesConfig):
     """What a cohort dataset is made from."""
 
     spec: CohortSpec
-    vocabulary: Vocabulary
-    pretraining_dataset_hash: str
-    unknown_code_limit: float
+    pretraining_dataset: Path
 
     def recipe(self) -> dict:
         """Return all that decides the dataset's content, as JSON data."""
-        return super().recipe() | {"cohort": self.spec.to_dict(), "vocabulary_hash": self.vocabulary.hash}
+        return super().recipe() | {"cohort": self.spec.to_dict()}
+
+    def job(self, work: WorkFolder) -> ShardJob:
+        """Return what the work on one shard must know."""
+        return dataclasses.replace(super().job(work), cohort=self.spec)
+
+    def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
+        """Refuse a cohort with an empty split or without cases or controls in one; its ledger is kept."""
+        self._check_seen_before(found, work)
+        refused = directory.parent / REFUSED_LEDGER
+        cases, counts = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in (found.cases, found.sizes.sum(axis=0)))
+        if any(not 0 < cases[split] < counts[split] for split in SPLITS):
+            refused.write_text(json.dumps(found.ledger.to_dict(), indent=1, ensure_ascii=False))
+            shown = ", ".join(f"{split} {cases[split]} of {counts[split]}" for split in SPLITS)
+            raise ValueError(
+                f"every split of a cohort must have cases and controls: got cases {shown};"
+                f" take more patients or another spec, the attrition is in {refused}"
+            )
+        refused.unlink(missing_ok=True)
+
+    def describe(self, found: Serialized) -> dict:
+        """Return the cohort's metadata."""
+        if found.flags:
+            self.announce(f"kept and flagged: {', '.join(f'{id} {count}' for id, count in found.flags.items())}")
+        return {
+            "cohort": self.spec.to_dict(),
+            "cases": dict(zip(SPLITS, found.cases.tolist(), strict=True)),
+            "flags": found.flags,
+            "pretraining_dataset_hash": read_metadata(self.pretraining_dataset)["dataset_hash"],
+        }
+
+    def _check_seen_before(self, found: Serialized, work: WorkFolder) -> None:
+        """Splits that are not the pretraining dataset's must not put its training patients to the test."""
+        theirs = read_metadata(self.pretraining_dataset)["split"]
+        if {**theirs, **self.split.recipe()} == theirs:
+            return
+        hashes, split = patient_hashes(work, len(found.sizes))
+        trained_on = patient_hash(open_token_store(self.pretraining_dataset, "train").patient_id, "unique")
+        if seen := int(np.isin(hashes[split != SPLITS.index("train")], trained_on).sum()):
+            raise ValueError(
+                "validation and test patients of a cohort must not be training patients of its pretraining dataset:"
+                f" got {seen} who are; use the splits of the pretraining dataset, or pretrain with these"
+            )
 
 
 class Builder(PatientSequencesBuilder):
     """Serialized histories of a disease cohort, up to the index, with labels."""
 
     KIND = "cohort"
-
-    def __init__(self, **kwargs):
-        self._cases = np.zeros(len(SPLITS), np.int64)
-        self._flags = Counter()
-        super().__init__(**kwargs)
-
-    def histories(self, tables: EhrTables, races: tuple[str, ...]) -> tuple[PatientSequences, np.ndarray, Ledger]:
-        """Return the histories of the cohort's patients, cut where their input ends; count who is flagged."""
-        config = self.builder_config
-        cohort, selection = select_cohort(tables, config.spec)
-        histories, codes, serialized = order_histories(tables, config.serialization, until=cohort, races=races)
-        # Of those who stay: the serialization lets some of the selected leave.
-        stays = cohort["patient_id"].cast(pl.Binary).is_in(histories.patient_id.tolist())
-        self._flags.update(count_flagged(cohort.filter(stays), config.spec))
-        return histories, codes, _continued(selection, serialized)
-
-    def see(self, shard: SerializedShard) -> None:
-        """Count the cases of each split."""
-        cases = shard.split[shard.histories.outcomes["label"] == 1]
-        self._cases += np.bincount(cases, minlength=len(SPLITS))
-
-    def vocabulary(self) -> Vocabulary:
-        """Return the pretraining dataset's."""
-        return self.builder_config.vocabulary
-
-    def check(self, counts: dict[str, int], ledger: Ledger) -> None:
-        """Refuse a cohort with an empty split or without cases or controls in one; its ledger is kept."""
-        refused = Path(self.data_dir).parent / REFUSED_LEDGER
-        cases = dict(zip(SPLITS, self._cases.tolist(), strict=True))
-        if any(not 0 < cases[split] < counts[split] for split in SPLITS):
-            refused.write_text(json.dumps(ledger.to_dict(), indent=1, ensure_ascii=False))
-            found = ", ".join(f"{split} {cases[split]} of {counts[split]}" for split in SPLITS)
-            raise ValueError(
-                f"every split of a cohort must have cases and controls: got cases {found};"
-                f" take more patients or another spec, the attrition is in {refused}"
-            )
-        refused.unlink(missing_ok=True)
-
-    def describe(self, unknown_code_share: dict[str, float]) -> dict:
-        """Return the cohort's metadata; refuse one whose codes the vocabulary does not know."""
-        config, shares = self.builder_config, unknown_code_share
-        shown = ", ".join(f"{split} {share:.1%}" for split, share in shares.items())
-        config.announce(f"codes unknown to the pretraining vocabulary: {shown}")
-        if max(shares.values()) > config.unknown_code_limit:
-            raise ValueError(
-                f"at most {config.unknown_code_limit:.0%} of a cohort's codes may be unknown to the"
-                f" vocabulary: got {shown}; pretrain on this source, or raise unknown_code_limit"
-            )
-        if self._flags:
-            config.announce(f"kept and flagged: {', '.join(f'{id} {count}' for id, count in self._flags.items())}")
-        return {
-            "cohort": config.spec.to_dict(),
-            "cases": dict(zip(SPLITS, self._cases.tolist(), strict=True)),
-            "flags": dict(self._flags),
-            "pretraining_dataset_hash": config.pretraining_dataset_hash,
-        }
-
-
-def _continued(selection: Ledger, serialized: Ledger) -> Ledger:
-    """Return the selection's ledger with the serialization's lines after its own."""
-    if selection.kept != serialized.came:
-        raise RuntimeError(
-            "what the cohort's selection keeps must be what is serialized, difference 0: got"
-            f" {selection.kept} and {serialized.came}; this is a fault of the program"
-        )
-    lines = [dataclasses.replace(line, rule=f"serialization:{line.rule}") for line in serialized.lines]
-    return Ledger(selection.title, selection.came, [*selection.lines, *lines])
 
 
 def prepare_cohort(
@@ -120,13 +91,18 @@ def prepare_cohort(
     pretraining_dataset,
     minimum_codes: int = 1,
     unknown_code_limit: float = 0.5,
+    workers: int = 0,
+    shard: str | None = None,
+    beam: Sequence[str] = (),
     announce: Callable[[str], None] = print,
-) -> Path:
+) -> Path | None:
     """Select a cohort and serialize it into DATA_DIR/disease_cohort/NAME/1.0.0; return that directory.
 
-    Vocabulary, split key and ratios, preset and serialization are the pretraining dataset's, so a test
-    patient here is a test patient there. Beside TFDS's files the directory holds vocabulary.tsv, ledger.json
-    (selection, then serialization) and metadata.json.
+    Vocabulary, split key and ratios, preset and serialization are the pretraining dataset's, so a test patient here is
+    a test patient there. splits.parquet beside the EHR tables takes the place of the hash; then no validation or test
+    patient may be one of the pretraining's training patients. Beside TFDS's files the directory holds vocabulary.tsv,
+    ledger.json (selection, then serialization) and metadata.json. With `shard` only the part of one task is done, and
+    None is returned; see `preparation`.
 
     Args:
         ehr_directory: EHR tables, as `write_tables` writes them.
@@ -136,6 +112,9 @@ def prepare_cohort(
         pretraining_dataset: the directory that `prepare_pretraining` returned.
         minimum_codes: patients with fewer codes before their index leave.
         unknown_code_limit: share of codes outside the vocabulary above which the cohort is refused.
+        workers: processes; 0: one per core.
+        shard: "i/N": the part of task i of N of a batch scheduler's job array, i from 0; None is returned.
+        beam: options of an Apache Beam pipeline that works on the shards instead, as "runner=FlinkRunner".
         announce: gets one line per shard and step.
 
     Raises:
@@ -156,17 +135,17 @@ def prepare_cohort(
             f" {metadata['vocabulary_hash'][:12]}; restore the file or prepare the dataset again"
         )
     serialization = SerializationConfig(**metadata["serialization"] | {"minimum_codes": minimum_codes})
+    read_source(ehr_directory)  # says what is wrong with a folder that holds no EHR tables
     config = CohortConfig(
         name=name,
         ehr_directory=Path(ehr_directory),
         preset=metadata["preset"],
         serialization=serialization,
-        split_key=metadata["split"]["key"],
-        ratios=tuple(metadata["split"]["ratios"]),
-        spec=spec,
+        split=find_split(Path(ehr_directory), metadata["split"]["key"], metadata["split"].get("ratios")),
         vocabulary=vocabulary,
-        pretraining_dataset_hash=metadata["dataset_hash"],
         unknown_code_limit=unknown_code_limit,
+        spec=spec,
+        pretraining_dataset=Path(pretraining_dataset),
         announce=announce,
     )
-    return prepare(Builder, config, data_dir=data_dir)
+    return prepare(Builder, config, data_dir=data_dir, workers=workers, shard=shard, beam=beam)

@@ -1,19 +1,18 @@
 """The pretraining dataset: everybody with enough codes, split 7:1:2, vocabulary from the training patients."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-
-from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories
-from medbert_jax.data.vocabulary import Vocabulary, fit_vocabulary
+from medbert_jax.data.serialization import SerializationConfig
+from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.schema import EhrTables
-from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig, SerializedShard
+from medbert_jax.ehr.tables import read_source
+from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig
 from tfds_builders.preparation import prepare
+from tfds_builders.shards import Serialized
+from tfds_builders.splits import find_split
+from tfds_builders.work_folder import WorkFolder
 
 SERIALIZATION = {
     "paper": SerializationConfig(),
@@ -27,50 +26,25 @@ SERIALIZATION = {
 class PretrainingConfig(SequencesConfig):
     """What a pretraining dataset is made from."""
 
-    minimum_patients: int
-    """Codes that fewer training patients have are not in the vocabulary."""
+    def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
+        """Refuse a dataset with an empty split; of splits that were given only the training patients must be there."""
+        counts = dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))
+        wanted = dict(zip(SPLITS, self.split.ratios or (1, 0, 0), strict=True))
+        if any(wanted[split] > 0 and not counts[split] for split in SPLITS):
+            raise ValueError(
+                f"every split must have patients: got {counts} of these,\n{found.ledger.render()}\n"
+                "use more patients, or a ratio of 0 for a split that you do without"
+            )
 
-    def recipe(self) -> dict:
-        """Return all that decides the dataset's content, as JSON data."""
-        return super().recipe() | {"minimum_patients": self.minimum_patients}
+    def describe(self, found: Serialized) -> dict:
+        """Return nothing more."""
+        return {}
 
 
 class Builder(PatientSequencesBuilder):
     """Serialized histories of the patients to pretrain on."""
 
     KIND = "pretraining"
-
-    def __init__(self, **kwargs):
-        self._counts: list[tuple[np.ndarray, np.ndarray]] = []
-        super().__init__(**kwargs)
-
-    def histories(self, tables: EhrTables, races: tuple[str, ...]) -> tuple[PatientSequences, np.ndarray, Ledger]:
-        """Return the histories of everybody with enough codes."""
-        return order_histories(tables, self.builder_config.serialization, races=races)
-
-    def see(self, shard: SerializedShard) -> None:
-        """Count patients per code, for the vocabulary."""
-        # Released code: the vocabulary is fitted on everybody, held-out patients too.
-        everybody = self.builder_config.preset == "released_code"
-        fitted_on = np.flatnonzero(everybody | (shard.split == SPLITS.index("train")))
-        self._counts.append(count_patients(shard.histories.take(fitted_on), shard.codes))
-
-    def vocabulary(self) -> Vocabulary:
-        """Return the codes of the training patients."""
-        return fit_vocabulary(self._counts, minimum_patients=self.builder_config.minimum_patients)
-
-    def check(self, counts: dict[str, int], ledger: Ledger) -> None:
-        """Refuse a dataset with an empty split."""
-        wanted = dict(zip(SPLITS, self.builder_config.ratios, strict=True))
-        if any(wanted[split] > 0 and not counts[split] for split in SPLITS):
-            raise ValueError(
-                f"every split must have patients: got {counts} of these,\n{ledger.render()}\n"
-                "use more patients, or a ratio of 0 for a split that you do without"
-            )
-
-    def describe(self, unknown_code_share: dict[str, float]) -> dict:
-        """Return nothing more."""
-        return {}
 
 
 def prepare_pretraining(
@@ -83,12 +57,19 @@ def prepare_pretraining(
     ratios: tuple[float, float, float] = (0.7, 0.1, 0.2),
     minimum_patients: int = 1,
     serialization: SerializationConfig | None = None,
+    vocabulary: Path | None = None,
+    unknown_code_limit: float = 0.2,
+    workers: int = 0,
+    shard: str | None = None,
+    beam: Sequence[str] = (),
     announce: Callable[[str], None] = print,
-) -> Path:
+) -> Path | None:
     """Serialize EHR tables into the dataset DATA_DIR/ehr_pretraining/NAME/1.0.0 and return that directory.
 
     Beside TFDS's files it holds vocabulary.tsv, ledger.json and metadata.json. The same tables and arguments
-    give the same bytes, on any machine.
+    give the same bytes, on any machine, by any number of workers or tasks. A file splits.parquet beside the tables
+    (patient_id, split: train, validation or test) takes the place of the hash that splits patients; those whom it does
+    not name leave. With `shard` only the part of one task is done, and None is returned; see `preparation`.
 
     Args:
         ehr_directory: EHR tables, as `write_tables` writes them.
@@ -99,24 +80,37 @@ def prepare_pretraining(
         ratios: shares of training, validation and test patients.
         minimum_patients: codes that fewer patients have are not in the vocabulary.
         serialization: in place of the preset's.
+        vocabulary: vocabulary.tsv of another dataset, to be used as it is instead of fitting one.
+        unknown_code_limit: share of codes outside of that vocabulary above which the dataset is refused.
+        workers: processes; 0: one per core.
+        shard: "i/N": the part of task i of N of a batch scheduler's job array, i from 0.
+        beam: options of an Apache Beam pipeline that works on the shards instead, as "runner=FlinkRunner".
         announce: gets one line per shard and step.
 
     Raises:
-        ValueError: an unknown preset, an empty split, or another dataset under that name.
+        ValueError: an unknown preset, an empty split, another dataset under that name, too many unknown codes, or
+            a faulty splits.parquet.
     """
     if preset not in SERIALIZATION:
         raise ValueError(
             f"preset must be one of {', '.join(SERIALIZATION)}: got {preset!r}; the other presets of the model"
             " and the plan are trained on a dataset of preset paper"
         )
+    if vocabulary is not None and minimum_patients != 1:
+        raise ValueError(
+            f"minimum_patients acts where a vocabulary is fitted: got {minimum_patients} and a vocabulary;"
+            " leave one of them out"
+        )
+    read_source(ehr_directory)  # says what is wrong with a folder that holds no EHR tables
     config = PretrainingConfig(
         name=name,
         ehr_directory=Path(ehr_directory),
         preset=preset,
         serialization=serialization or SERIALIZATION[preset],
-        split_key=split_key,
-        ratios=tuple(ratios),
+        split=find_split(Path(ehr_directory), split_key, ratios),
+        vocabulary=None if vocabulary is None else Vocabulary.read(vocabulary),
         minimum_patients=minimum_patients,
+        unknown_code_limit=unknown_code_limit,
         announce=announce,
     )
-    return prepare(Builder, config, data_dir=data_dir)
+    return prepare(Builder, config, data_dir=data_dir, workers=workers, shard=shard, beam=beam)

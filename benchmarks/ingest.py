@@ -1,0 +1,177 @@
+"""From raw files to a store that can be trained on: patients per second of every step, and peak memory per process.
+
+    python benchmarks/ingest.py --work FOLDER
+
+Made OMOP tables (Parquet, rows in random order): per patient 5 visits and 15 condition rows on average, 5,000 codes,
+some wrong rows. Three sizes, so that one sees whether time is linear in them. Two million patients need 20 GB of disk.
+"""
+
+import json
+import os
+import re
+import resource
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import tyro
+from step_rate import machine
+
+from medbert_jax.data.token_store import open_token_store
+from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.ingest import ingest
+from medbert_jax.ehr.ledger import Ledger
+from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+
+CODES = 5_000
+PART_ROWS = 5_000_000
+RATE = re.compile(r"([\d,]+)/s")
+
+
+def main(
+    work: Path,
+    sizes: tuple[int, ...] = (125_000, 500_000, 2_000_000),
+    out: Path = Path(__file__).parent / "results" / "ingest.json",
+) -> None:
+    """Measure and write the JSON.
+
+    Args:
+        work: folder on a disk with room; what is made there is deleted again.
+        sizes: patients.
+        out: where the figures go.
+    """
+    record = {"machine": machine(), "source": "made OMOP tables, Parquet, rows in random order", "sizes": {}}
+    for patients in sizes:
+        folder = work / f"{patients}"
+        try:
+            record["sizes"][f"{patients:,} patients"] = measure(folder, patients)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(record, indent=1) + "\n")
+        print(json.dumps(record["sizes"][f"{patients:,} patients"], indent=1), flush=True)
+
+
+def measure(folder: Path, patients: int) -> dict:
+    """Every step once; the raw files are made before the clock starts."""
+    rows = write_raw(folder / "raw", patients)
+    os.sync()
+    seconds, lines = {}, []
+
+    def timed(name, function, *args, **kwargs):
+        began = time.perf_counter()
+        value = function(*args, **kwargs)
+        seconds[name] = time.perf_counter() - began
+        return value
+
+    def announce(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    ledger = timed("raw files → EHR tables", ingest, folder / "raw", folder / "ehr", format="omop", announce=announce)
+    dataset = timed(
+        "EHR tables → TFDS dataset",
+        prepare_pretraining,
+        folder / "ehr",
+        "made",
+        data_dir=folder / "data",
+        announce=announce,
+    )
+
+    def decode():
+        return sum(len(open_token_store(dataset, split)) for split in SPLITS)
+
+    kept = timed("TFDS dataset → token store", decode)
+    sequences = Ledger.from_dict(json.loads((dataset / "ledger.json").read_text()))
+    last = {
+        name: int(RATE.search([line for line in lines if line.startswith(start)][-1]).group(1).replace(",", ""))
+        for name, start in (("tables → sequences", "serialized"), ("sequences → ArrayRecord", "written"))
+    }
+    return {
+        "condition_rows": rows,
+        "raw_bytes": sum(path.stat().st_size for path in (folder / "raw").rglob("*.parquet")),
+        "patients_kept": kept,
+        "ledger_difference": [ledger.kept.patients - sequences.came.patients, sequences.kept.patients - kept],
+        "seconds": seconds,
+        "patients_per_s": {name: patients / value for name, value in seconds.items()} | last,
+        "patients_per_s_end_to_end": patients / sum(seconds.values()),
+        "peak_bytes_of_a_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
+        "peak_bytes_of_the_main_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def write_raw(folder: Path, patients: int) -> int:
+    """person, visit_occurrence, condition_occurrence and concept; returns the condition rows."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    concepts = np.arange(1, CODES + 1)
+    codes = [f"{letter}{number:02d}.{digit}" for letter in "ABCDEFGHIJ" for number in range(100) for digit in range(5)]
+    pl.DataFrame(
+        {
+            "concept_id": concepts,
+            "concept_name": [f"made {code}" for code in codes],
+            "vocabulary_id": "ICD10CM",
+            "concept_class_id": "4-char billing code",
+            "concept_code": codes,
+        }
+    ).write_parquet(folder / "concept.parquet")
+    person = rng.permutation(np.arange(1, patients + 1)) * 7 + 10**9
+    pl.DataFrame(
+        {
+            "person_id": person,
+            "gender_concept_id": rng.choice([8507, 8532, 0], patients),
+            "year_of_birth": rng.integers(1930, 2000, patients),
+            "race_concept_id": np.zeros(patients, np.int64),
+        }
+    ).write_parquet(folder / "person.parquet")
+    visits_of = 1 + rng.poisson(rng.gamma(1.0, 4.0, patients))
+    owner = np.repeat(np.arange(patients), visits_of)
+    visits = len(owner)
+    start = rng.integers(10_957, 18_262, visits).astype("datetime64[D]")  # 2000 to 2019
+    stay = rng.geometric(0.3, visits) - 1
+    stay[rng.random(visits) < 0.0005] = -1  # discharged before the admission
+    visit = rng.permutation(visits) + 1
+    order = rng.permutation(visits)
+    _write_parts(
+        folder / "visit_occurrence",
+        {
+            "visit_occurrence_id": visit[order],
+            "person_id": person[owner][order],
+            "visit_concept_id": rng.choice([9201, 9202, 9203], visits),
+            "visit_start_date": start[order],
+            "visit_end_date": (start + stay)[order],
+        },
+    )
+    codes_in = 1 + rng.poisson(2.0, visits)
+    at = np.repeat(np.arange(visits), codes_in)
+    rows = len(at)
+    at = at[rng.permutation(rows)]
+    concept = np.minimum((rng.pareto(0.8, rows) * 20).astype(np.int64), CODES - 1) + 1
+    concept[rng.random(rows) < 0.001] = 0  # unmapped
+    _write_parts(
+        folder / "condition_occurrence",
+        {
+            "condition_occurrence_id": np.arange(rows),
+            "person_id": person[owner[at]],
+            "visit_occurrence_id": visit[at],
+            "condition_start_date": start[at],
+            "condition_concept_id": np.zeros(rows, np.int64),
+            "condition_source_concept_id": concept,
+        },
+    )
+    return rows
+
+
+def _write_parts(folder: Path, columns: dict[str, np.ndarray]) -> None:
+    folder.mkdir()
+    rows = len(next(iter(columns.values())))
+    for part, begin in enumerate(range(0, rows, PART_ROWS)):
+        pl.DataFrame({name: values[begin : begin + PART_ROWS] for name, values in columns.items()}).write_parquet(
+            folder / f"part-{part:04d}.parquet"
+        )
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

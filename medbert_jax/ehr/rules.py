@@ -1,0 +1,283 @@
+"""The rules of `medbert validate`, as data: what is counted in EHR tables, how grave it is, and what cures it.
+
+Modelled on the checks of the OHDSI Data Quality Dashboard (conformance, completeness, plausibility). An *error* breaks
+what later steps rely on; a *warning* is a value that can hardly be true, and later steps go on with it; a *note* says
+what the source leaves open. A rule that ingestion applies too has the id that it has in the ledger.
+
+Dates in the future. Sources that hide dates shift the whole calendar of a patient, often into 2100–2200. A patient
+whose first admission lies after today has such a calendar, and none of his dates counts as future; that there are such
+patients is a note. A single slip into the future beside visits of the past is counted. A slip in the only visit of a
+patient is not seen by this rule, but by the age that follows from it.
+"""
+
+from dataclasses import dataclass
+
+import polars as pl
+from polars import selectors
+
+from medbert_jax.ehr.assembly import EARLIEST, EVENT_TABLES, LATEST
+from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS, SEXES
+
+SEVERITIES = ("error", "warning", "note")
+VISIT_TYPES = ("inpatient", "outpatient", "emergency", "other")
+UNMAPPED = ("SOURCE", "NONE", "UNKNOWN", "UNMAPPED", "LOCAL")
+"""Code systems, in capitals, that stand for having none."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule; (id, table) is unique for every one of its tables."""
+
+    id: str
+    tables: tuple[str, ...]
+    severity: str
+    what: str
+    cure: str
+    faulty: pl.Expr | None = None
+    """True on what it finds in the frames of `rule_frames.py`; None: of files, counted in `validation.py`."""
+    level: str = "row"
+    """row | patient | visit | code: of each row, or of each distinct patient, visit or code, all of whose rows count.
+    A rule is not run where a column that it names is not there."""
+    above: float = 0.0
+    """Share of the rows up to which it is silent."""
+    unit: str = "rows"
+    """What is counted: rows | files | columns (of every file)."""
+
+
+ALL = tuple(SCHEMAS)
+_P, _V, _D, _M = ("patients",), ("visits",), ("diagnoses",), ("measurements",)
+_FILES = (*ALL, "splits")
+_OF_VISITS = tuple(name for name in ALL if "visit_id" in SCHEMAS[name])
+_OF_CODES = tuple(name for name in ALL if "code" in SCHEMAS[name])
+
+_AGAIN = "write the tables again from their source with `medbert ingest`"
+_READER = "mend the reader or the program that wrote the tables, then write them again"
+_SOURCE = "look these rows up in the source; mend or leave out what is wrong there, then ingest again"
+_KNOW = "nothing, if the source does not say it; otherwise name the column to the reader and ingest again"
+
+_col = pl.col
+_TODAY = _col("today")
+_SHIFTED = (_col("patient.first").dt.date() > _TODAY).fill_null(False)
+_BIRTH, _DEATH = _col("patient.birth_date"), _col("patient.death_date")
+_ADMIT, _DISCHARGE, _STAY = _col("admit_time"), _col("discharge_time"), _col("length_of_stay")
+_DAYS = (_DISCHARGE.dt.date() - _ADMIT.dt.date()).dt.total_days()
+_AGE = (_ADMIT.dt.date() - _BIRTH).dt.total_days()
+_SAME, _TIME = _col("row.same_patient"), _col("time")
+_OLDEST, _LONGEST = 125 * 365.25, 3 * 365
+_NO_TEXT = r"^\s*$|^\s|\s$|[\x00-\x1f]"
+_FLOAT = r"^\d+\.0+$|^\d(?:\.\d+)?[eE]\+\d+$"
+
+
+def _outside(time: pl.Expr) -> pl.Expr:
+    return (time < EARLIEST) | (time >= LATEST)
+
+
+def _future(time: pl.Expr) -> pl.Expr:
+    return (time.cast(pl.Date) > _TODAY) & ~_SHIFTED
+
+
+def _there(columns: list[str]) -> pl.Expr:
+    """Those of the columns that a frame has; the others have a rule of their own."""
+    return selectors.by_name(columns, require_all=False)
+
+
+def _text_rules() -> tuple[Rule, ...]:
+    rules = []
+    for name, schema in SCHEMAS.items():
+        texts = [column for column, dtype in schema.items() if dtype == pl.String]
+        rules.append(
+            Rule("replacement_character", (name,), "warning", "text holds U+FFFD: it was read in a wrong encoding",
+                 "export the source as UTF-8 and ingest again",
+                 pl.any_horizontal(_there(texts).str.contains("\ufffd", literal=True)))
+        )  # fmt: skip
+        if free := [column for column in texts if column in ("race", "ingredient", "unit")]:
+            rules.append(
+                Rule("blank_text", (name,), "warning", "a text is empty or has blanks around it (unknown is null)",
+                     _READER, pl.any_horizontal(_there(free).str.contains(_NO_TEXT)))
+            )  # fmt: skip
+    return tuple(rules)
+
+
+# fmt: off
+FILE_RULES: tuple[Rule, ...] = (
+    Rule("missing_source", ("files",), "error", "source.json, written last, is not there: the writing never ended",
+         _AGAIN,
+         unit="files"),
+    Rule("damaged_source", ("files",), "error", "source.json is damaged or of another program or version", _AGAIN,
+         unit="files"),
+    Rule("missing_table", REQUIRED_TABLES, "error", "a required table is missing", _AGAIN, unit="files"),
+    Rule("missing_file", _FILES, "error", "files of the table are missing", "put them back, or " + _AGAIN,
+         unit="files"),
+    Rule("truncated_file", _FILES, "error", "files end too early", "copy them again, or " + _AGAIN, unit="files"),
+    Rule("changed_file", _FILES, "error", "not the files that were written: their sha256 is not that in source.json",
+         "copy them again, or " + _AGAIN, unit="files"),
+    Rule("unreadable_file", _FILES, "error", "files cannot be read as Parquet", _AGAIN, unit="files"),
+    Rule("unlisted_file", ALL, "error", "source.json does not list the files; they were not read",
+         "remove them, or " + _AGAIN,
+         unit="files"),
+    Rule("other_shards", ALL, "error", "files of another number of shards than source.json says; they were not read",
+         "remove what is left of an earlier set of tables, or " + _AGAIN, unit="files"),
+    Rule("unfinished_file", ("files", *ALL), "warning", "files that were never finished", "remove them", unit="files"),
+    Rule("foreign_file", ("files", *ALL), "warning", "files or folders that are no part of EHR tables",
+         "move them elsewhere",
+         unit="files"),
+    Rule("missing_column", _FILES, "error", "columns of the schema are missing", _READER, unit="columns"),
+    Rule("foreign_column", _FILES, "error", "columns that are not in the schema", _READER, unit="columns"),
+    Rule("wrong_type", _FILES, "error", "columns of another type than in the schema", _READER, unit="columns"),
+    Rule("empty_table", REQUIRED_TABLES, "error", "a required table has no rows",
+         "look into ledger.json for where they left",
+         unit="files"),
+    Rule("split_value", ("splits",), "error",
+         f"a split of the source is none of {', '.join(SPLITS)}, or has no patient",
+         _READER),
+    Rule("duplicate_split", ("splits",), "error", "further splits of one patient: he would be in training and test",
+         _SOURCE),
+)
+
+ROW_RULES: tuple[Rule, ...] = (
+    # Conformance: keys, order, values
+    Rule("null_patient_id", ALL, "error", "patient_id is null", _SOURCE, _col("patient_id").is_null(), "patient"),
+    Rule("blank_patient_id", ALL, "error", "patient_id is empty, has blanks around it or control characters", _READER,
+         _col("patient_id").str.contains(_NO_TEXT), "patient"),
+    Rule("float_patient_id", ALL, "error", 'patient_id was written as a float ("12.0")',
+         "export ids as text, then ingest again",
+         _col("patient_id").str.contains(_FLOAT), "patient"),
+    Rule("unlisted_patient", ALL[1:], "error", "rows of patients that the table of patients lacks", _SOURCE,
+         ~_col("patient.listed"), "patient"),
+    Rule("patient_in_other_shard", ALL, "error", "rows of a patient who belongs to another shard: he is cut in two",
+         _AGAIN,
+         ~_col("patient.own"), "patient"),
+    Rule("duplicate_patient", _P, "error", "further rows of one patient", _SOURCE,
+         _SAME & _col("patient_id").is_not_null()),
+    Rule("null_visit_id", _V, "error", "visits without an id", _SOURCE, _col("visit_id").is_null(), "visit"),
+    Rule("blank_visit_id", _OF_VISITS, "error", "visit_id is empty, has blanks around it or control characters",
+         _READER,
+         _col("visit_id").str.contains(_NO_TEXT), "visit"),
+    Rule("float_visit_id", _OF_VISITS, "error", 'visit_id was written as a float ("12.0")',
+         "export ids as text, then ingest again", _col("visit_id").str.contains(_FLOAT), "visit"),
+    Rule("duplicate_visit", _V, "error", "further rows of one visit of a patient", _SOURCE,
+         _col("visit.again") & _col("visit_id").is_not_null()),
+    Rule("unlinked_code", _D, "error", "codes of no visit of their patient", _SOURCE, ~_col("visit.found"), "visit"),
+    Rule("unlinked_event", EVENT_TABLES, "error", "events that name a visit which their patient has not", _READER,
+         _col("visit_id").is_not_null() & ~_col("visit.found"), "visit"),
+    Rule("unsorted", ALL, "warning", "rows that stand before the row above them in the order of writing", _AGAIN,
+         _col("row.unsorted")),
+    Rule("null_order", _V, "error", "order is null", _READER, _col("order").is_null()),
+    Rule("wrong_order", _V, "error", "order is not 1, 2, 3 … within the patient", _READER,
+         _col("order") != _col("row.place")),
+    Rule("order_against_time", _V, "error", "admission before that of the visit before it in order", _AGAIN,
+         _SAME & (_ADMIT.shift(1) > _ADMIT)),
+    Rule("sex_value", _P, "error", f"sex is none of {', '.join(SEXES)}, null", _READER, ~_col("sex").is_in(SEXES)),
+    Rule("disposition_value", _V, "error", f"discharge_disposition is none of {', '.join(DISPOSITIONS)}, null", _READER,
+         ~_col("discharge_disposition").is_in(DISPOSITIONS)),
+    Rule("visit_type_value", _V, "warning", f"visit_type is none of {', '.join(VISIT_TYPES)}, null", _READER,
+         ~_col("visit_type").is_in(VISIT_TYPES)),
+    Rule("no_admission", _V, "error", "visits without an admission time in a source with dates", _SOURCE,
+         _col("dated") & _ADMIT.is_null()),
+    Rule("undated_time", _V, "error", "a time is given although source.json says that there are no dates", _READER,
+         ~_col("dated") & (_ADMIT.is_not_null() | _DISCHARGE.is_not_null())),
+    # Conformance: codes
+    Rule("missing_code", _OF_CODES, "error", "rows without a code", _SOURCE, _col("code").is_null(), "code"),
+    Rule("missing_system", _OF_CODES, "error", "rows without a code system", _READER, _col("code_system").is_null(),
+         "code"),
+    Rule("blank_code", _OF_CODES, "error", "code is empty, has blanks around it or control characters", _READER,
+         _col("code").str.contains(_NO_TEXT), "code"),
+    Rule("system_name", _OF_CODES, "error", "code_system is empty or holds a slash or a blank", _READER,
+         ~_col("code_system").str.contains(r"^[^/\s]+$"), "code"),
+    Rule("unreadable_code", _OF_CODES, "error", "text that is no code of its system", _SOURCE,
+         _col("normal").is_null() & _col("code_system").is_not_null() & (_col("code").str.strip_chars() != ""), "code"),
+    Rule("not_normal_code", _OF_CODES, "error",
+         "codes that are not in the normal form of their system (E119 for E11.9)",
+         _AGAIN, _col("normal") != _col("code").str.strip_chars(), "code"),
+    Rule("priority_value", _D, "error", "priority is below 1, which is the principal diagnosis", _READER,
+         _col("priority") < 1),
+    Rule("value_nan", _M, "error", "value is NaN (unknown is null)", _READER, _col("value").is_nan()),
+    Rule("value_infinite", _M, "error", "value is infinite", _READER, _col("value").is_infinite()),
+    # Completeness
+    Rule("unmapped_codes", _OF_CODES, "warning", f"codes of no code system ({', '.join(UNMAPPED)}) are over a tenth",
+         "map the source's own codes, or give the reader the table that does",
+         _col("code_system").str.to_uppercase().is_in(UNMAPPED), "code", above=0.1),
+    Rule("no_time", EVENT_TABLES, "note", "events without a time in a source with dates", _KNOW,
+         _col("dated") & _TIME.is_null()),
+    Rule("patient_without_visits", _P, "note", "patients without a visit",
+         "nothing: later steps leave them out and count them",
+         _col("patient.visits") == 0),
+    Rule("patient_without_codes", _P, "note", "patients without a diagnosis",
+         "nothing: later steps leave them out and count them",
+         _col("patient.codes") == 0),
+    Rule("visit_without_codes", _V, "note", "visits without a diagnosis", "nothing: they hold no token",
+         _col("visit.codes") == 0),
+    Rule("unknown_sex", _P, "note", "sex is unknown", _KNOW, _col("sex").is_null()),
+    Rule("unknown_race", _P, "note", "race is unknown", _KNOW, _col("race").is_null()),
+    Rule("unknown_age", _V, "note", "neither date of birth nor age is known", _KNOW,
+         _col("age_days").is_null() & _BIRTH.is_null()),
+    Rule("unknown_stay", _V, "note", "length of stay is unknown", _KNOW, _STAY.is_null()),
+    Rule("unknown_present_on_admission", _D, "note", "present_on_admission is unknown", _KNOW,
+         _col("present_on_admission").is_null()),
+    Rule("unknown_priority", _D, "note", "priority is unknown", _KNOW, _col("priority").is_null()),
+    Rule("value_without_unit", _M, "note", "values without a unit", _KNOW,
+         _col("value").is_not_null() & _col("unit").is_null()),
+    # Plausibility: dates
+    Rule("implausible_time", _V, "error", "times before 1900 or after 2300", _SOURCE,
+         _outside(_ADMIT) | _outside(_DISCHARGE)),
+    Rule("implausible_date", _P, "warning", "birth or death after 2300, or death before 1900", _SOURCE,
+         _outside(_col("death_date")) | (_col("birth_date") >= LATEST)),
+    Rule("implausible_event_time", EVENT_TABLES, "warning", "times before 1900 or after 2300", _SOURCE,
+         _outside(_TIME)),
+    Rule("birth_before_1850", _P, "warning", "birth before 1850", _SOURCE, _col("birth_date") < pl.date(1850, 1, 1)),
+    Rule("birth_in_future", _P, "warning", "birth after today, of patients whose calendar is not shifted", _SOURCE,
+         _future(_col("birth_date"))),
+    Rule("death_in_future", _P, "warning", "death after today, of patients whose calendar is not shifted", _SOURCE,
+         _future(_col("death_date"))),
+    Rule("death_before_birth", _P, "warning", "death before birth", _SOURCE, _col("death_date") < _col("birth_date")),
+    Rule("shifted_calendar", _P, "note", "patients whose whole calendar lies after today",
+         "nothing, if the source hides its dates so",
+         _SHIFTED),
+    Rule("future_time", _V, "warning", "times after today, of patients whose calendar is not shifted", _SOURCE,
+         _future(_ADMIT) | _future(_DISCHARGE)),
+    Rule("future_event", EVENT_TABLES, "warning", "times after today, of patients whose calendar is not shifted",
+         _SOURCE,
+         _future(_TIME)),
+    Rule("before_birth", _V, "error", "visits before the patient's birth", _SOURCE, _ADMIT.dt.date() < _BIRTH),
+    Rule("after_death", _V, "error", "visits that begin after the day of death", _SOURCE, _ADMIT.dt.date() > _DEATH),
+    Rule("event_before_birth", EVENT_TABLES, "warning", "events before the patient's birth", _SOURCE,
+         _TIME.dt.date() < _BIRTH),
+    Rule("event_after_death", EVENT_TABLES, "warning", "events after the day of death", _SOURCE,
+         _TIME.dt.date() > _DEATH),
+    Rule("event_outside_visit", EVENT_TABLES, "warning", "events on no day of their visit", _SOURCE,
+         (_TIME.dt.date() < _col("visit.admit_time").dt.date())
+         | (_TIME.dt.date() > _col("visit.discharge_time").dt.date())),
+    Rule("visit_after_expired", _V, "warning", "visits after one that ended with death", _SOURCE,
+         _SAME & (_col("discharge_disposition").shift(1) == "expired")),
+    # Plausibility: stays and ages
+    Rule("discharge_before_admission", _V, "warning", "discharge before admission",
+         "nothing: the paper's own exclusion takes these patients out when sequences are made", _DISCHARGE < _ADMIT),
+    Rule("negative_stay", _V, "warning", "length of stay below 0", _SOURCE, _STAY < 0),
+    Rule("long_stay", _V, "warning", "stays of over three years", _SOURCE, pl.coalesce(_STAY, _DAYS) > _LONGEST),
+    Rule("stay_against_dates", _V, "warning", "length of stay is off discharge − admission by more than a day", _SOURCE,
+         (_DAYS >= 0) & ((_STAY - _DAYS).abs() > 1)),
+    Rule("overlapping_stays", _V, "warning", "inpatient stays that begin before the day on which an earlier one ends",
+         "join the parts of one stay in the source, then ingest again",
+         (_col("visit_type") == "inpatient") & (_ADMIT.dt.date().cast(pl.Int64) < _col("row.inpatient_until"))),
+    Rule("age_value", _V, "warning", "age at admission below 0 (stated) or over 125 years", _SOURCE,
+         (_col("age_days") < 0) | (_col("age_days") > _OLDEST) | (_AGE > _OLDEST)),
+    Rule("age_precision_value", _V, "warning", "width of the age band below 0, or given without an age", _READER,
+         (_col("age_precision_days") < 0) | (_col("age_precision_days").is_not_null() & _col("age_days").is_null())),
+    Rule("age_against_birth", _V, "warning",
+         "stated age is off the date of birth by over a year and the width of its band", _SOURCE,
+         (_col("age_days") - _AGE).abs() > _col("age_precision_days").fill_null(0) + 366),
+    Rule("age_falls", _V, "warning", "stated age below that of the visit before it", _SOURCE,
+         _SAME & (_col("age_days") < _col("age_days").shift(1))),
+    # Plausibility: duplicates
+    Rule("same_times", _V, "warning", "further visits of one type and patient with the same admission and discharge",
+         _SOURCE,
+         _SAME & (_ADMIT.shift(1) == _ADMIT) & (_DISCHARGE.shift(1) == _DISCHARGE)
+         & _col("visit_type").eq_missing(_col("visit_type").shift(1))),
+    Rule("duplicate_code", _OF_CODES, "warning", "identical rows beyond the first", _AGAIN, _col("row.again")),
+    Rule("several_principals", _D, "note", "diagnoses of visits with more than one of priority 1",
+         "nothing, if the source has several principal diagnoses", _col("visit.principals") > 1, "visit"),
+    # Text
+    *_text_rules(),
+)
+# fmt: on

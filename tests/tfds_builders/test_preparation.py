@@ -1,0 +1,364 @@
+"""The way to a dataset: the same bytes by any workers, tasks, order, kill and damage; splits and vocabularies given."""
+
+import functools
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from made_ehr import made_tables
+
+import tfds_builders.preparation as preparation
+from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.data.vocabulary import UNK, Vocabulary
+from medbert_jax.ehr.hashing import SPLITS, assign_split
+from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ehr.tables import SPLITS_FILE, read_tables, write_tables
+from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
+from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+from tfds_builders.work_folder import WorkFolder, write_columns
+from tfds_builders.workers import Workers
+
+CHECKOUT = Path(__file__).parents[2]
+SHARDS = 3
+
+
+def quiet(text):
+    """Say nothing."""
+
+
+def digests(directory):
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir() if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def ehr(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("source") / "ehr"
+    write_tables(made_tables(400, seed=17), directory, shards=SHARDS)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def prepare(ehr):
+    return functools.partial(prepare_pretraining, ehr, "made", announce=quiet)
+
+
+@pytest.fixture(scope="module")
+def dataset(prepare, tmp_path_factory):
+    """Made by one worker."""
+    return prepare(data_dir=tmp_path_factory.mktemp("data"), workers=1)
+
+
+@pytest.fixture(scope="module")
+def expected(dataset):
+    return digests(dataset)
+
+
+@pytest.fixture(scope="module")
+def prepare_hf(ehr, dataset):
+    """Prepare a cohort with the dataset's vocabulary and splits."""
+    return functools.partial(prepare_cohort, ehr, "hf-later", "hf", pretraining_dataset=dataset, announce=quiet)
+
+
+@pytest.fixture(scope="module")
+def cohort(prepare_hf, tmp_path_factory):
+    return prepare_hf(data_dir=tmp_path_factory.mktemp("cohorts"), workers=1)
+
+
+def work_of(data):
+    """The work folder of the dataset in the making, which does not show under its final name."""
+    (folder,) = data.glob("*/*")
+    (work,) = folder.iterdir()
+    assert work.name.startswith("1.0.0.work-")
+    return work
+
+
+def done(data):
+    """The markers in it."""
+    return {path.relative_to(work_of(data)).as_posix() for path in work_of(data).glob("*/*.done")}
+
+
+# ── the same bytes ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("workers", [2, 8])
+def test_any_number_of_workers_writes_the_same_bytes(prepare, expected, tmp_path, workers):
+    assert digests(prepare(data_dir=tmp_path, workers=workers)) == expected
+    assert [path.name for path in (tmp_path / "ehr_pretraining" / "made").iterdir()] == ["1.0.0"]
+
+
+def test_tasks_in_any_order_and_a_merge_write_the_same_bytes(prepare, expected, tmp_path):
+    said = []
+    for task in (1, 0):
+        assert prepare(data_dir=tmp_path, shard=f"{task}/2", announce=said.append) is None
+        assert not list(tmp_path.rglob("1.0.0"))
+    assert said[1:2] == ["1 of 3 shards are serialized; give the command again when all are"]
+    # The last task of the first job found all serialized, and wrote its own.
+    assert {marker for marker in done(tmp_path) if "written" in marker} != set()
+    assert prepare(data_dir=tmp_path, shard="1/2", announce=said.append) is None
+    assert len(done(tmp_path)) == 2 * SHARDS
+    said.clear()
+    assert digests(prepare(data_dir=tmp_path, announce=said.append)) == expected
+    assert said == ["serialized before: 3 of 3 shards", "written before: 3 of 3 shards"]
+    assert [path.name for path in (tmp_path / "ehr_pretraining" / "made").iterdir()] == ["1.0.0"]
+
+
+def test_the_last_command_does_what_the_tasks_did_not(prepare, expected, tmp_path):
+    prepare(data_dir=tmp_path, shard="2/3")
+    assert done(tmp_path) == {"serialized/00002.done"}
+    said = []
+    assert digests(prepare(data_dir=tmp_path, announce=said.append)) == expected
+    assert said[0] == "serialized before: 1 of 3 shards" and said[2].startswith("serialized shard 2/2:")
+
+
+def test_cohorts_go_the_same_way(prepare_hf, cohort, tmp_path):
+    for task in ("1/2", "0/2", "1/2"):
+        assert prepare_hf(data_dir=tmp_path, shard=task) is None
+    assert digests(prepare_hf(data_dir=tmp_path)) == digests(cohort)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {checkout!r})
+from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+def kill(text):
+    if text.startswith({at!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+prepare_pretraining({ehr!r}, "made", data_dir={data!r}, workers=1, announce=kill)
+"""
+
+
+@pytest.mark.parametrize(("at", "markers"), [("serialized shard 2", 2), ("written shard 1", 4)])
+def test_a_killed_run_goes_on_where_it_stopped(ehr, prepare, expected, tmp_path, at, markers):
+    script = KILLED.format(checkout=str(CHECKOUT), at=at, ehr=str(ehr), data=str(tmp_path))
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(done(tmp_path)) == markers
+    said = []
+    assert digests(prepare(data_dir=tmp_path, announce=said.append)) == expected
+    assert any("before" in line for line in said)
+
+
+def test_a_merge_that_is_interrupted_shows_nothing_and_is_mended(prepare, expected, tmp_path, monkeypatch):
+    template = preparation.PatientSequencesBuilder._get_filename_template
+
+    def interrupted(builder, split):
+        if split == "test":
+            raise KeyboardInterrupt
+        return template(builder, split)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preparation.PatientSequencesBuilder, "_get_filename_template", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(data_dir=tmp_path)
+    assert not list(tmp_path.rglob("1.0.0"))
+    # What was moved into the dataset is gone with it: its markers hold no longer.
+    said = []
+    assert digests(prepare(data_dir=tmp_path, announce=said.append)) == expected
+    assert said[0] == "serialized before: 3 of 3 shards" and said[1].startswith("written shard 1/3")
+
+
+@pytest.mark.parametrize(
+    ("file", "redone"),
+    [
+        ("serialized/00001.sequences", {"serialized"}),
+        ("serialized/00001.counts", {"serialized"}),
+        ("serialized/00001.patients", {"serialized"}),
+        ("serialized/00001.done", {"serialized"}),
+        ("written-*/00001.train", {"written"}),
+        ("written-*/00001.done", {"written"}),
+    ],
+)
+def test_damage_is_seen_and_made_anew(prepare, expected, tmp_path, file, redone):
+    for _ in range(2):
+        prepare(data_dir=tmp_path, shard="0/1")
+    (path,) = work_of(tmp_path).glob(file)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    said = []
+    assert digests(prepare(data_dir=tmp_path, announce=said.append)) == expected
+    assert {line.split()[0] for line in said if " shard 1/1:" in line} == redone
+
+
+def test_a_full_disk_leaves_what_was_done(prepare, expected, tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(preparation, "write_shard", full)
+        with pytest.raises(OSError, match="no space left"):
+            prepare(data_dir=tmp_path)
+    assert len(done(tmp_path)) == SHARDS
+    assert digests(prepare(data_dir=tmp_path)) == expected
+
+
+def test_other_settings_are_other_work(prepare, expected, tmp_path):
+    prepare(data_dir=tmp_path, shard="0/1", split_key="another")
+    assert digests(prepare(data_dir=tmp_path)) == expected
+    assert len(list((tmp_path / "ehr_pretraining" / "made").iterdir())) == 2
+
+
+def test_beam_writes_the_same_bytes(prepare, prepare_hf, expected, cohort, tmp_path, monkeypatch):
+    pytest.importorskip("apache_beam", reason="the extra `beam` is not installed")
+    from tfds_builders import beam_pipeline
+
+    here = ("runner=apache_beam.runners.direct.direct_runner.BundleBasedDirectRunner",)
+    assert digests(prepare(data_dir=tmp_path, beam=here)) == expected
+    assert digests(prepare_hf(data_dir=tmp_path, beam=here)) == digests(cohort)
+    monkeypatch.setattr(beam_pipeline, "LOCAL_LIMIT", 2**10)
+    with pytest.raises(ValueError, match=r"DirectRunner is for tests and takes at most .* runner=Dataflow"):
+        prepare(data_dir=tmp_path / "large", beam=("direct_num_workers=1",))
+
+
+def test_without_beam_it_is_asked_for(prepare, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    monkeypatch.delitem(sys.modules, "tfds_builders.beam_pipeline", raising=False)
+    with pytest.raises(ValueError, match=r"pip install 'medbert-jax\[beam\]'"):
+        prepare(data_dir=tmp_path, beam=("runner=FlinkRunner",))
+
+
+def test_a_worker_that_dies_is_told_with_what_to_do():
+    with pytest.raises(ChildProcessError, match=r"got one that died.*with fewer workers"), Workers(2) as each:
+        list(each(os._exit, [1, 2]))
+
+
+def test_columns_come_back_with_their_dtypes_as_the_same_bytes(tmp_path):
+    columns = {"a": np.array(["ä", "bb"]), "b": np.zeros(0, np.int8), "c": np.array([b"x"]), "d": np.array((), np.str_)}
+    work = WorkFolder(tmp_path)
+    for shard in (0, 1):
+        work.seal("step", shard, {"columns": functools.partial(write_columns, columns=columns)}, {"n": shard})
+    back = work.columns("step", 0, "columns")
+    assert list(back) == list(columns)
+    assert all(np.array_equal(back[name], columns[name]) and back[name].dtype == columns[name].dtype for name in back)
+    assert work.file("step", 0, "columns").read_bytes() == work.file("step", 1, "columns").read_bytes()
+    assert work.note("step", 1) == {"n": 1}
+    work.file("step", 0, "columns").write_bytes(b"other")
+    assert work.note("step", 0) is None and work.note("step", 0, verify=()) == {"n": 0}
+    with pytest.raises(ValueError, match="must have the checksum of its marker: got another for columns of shard 0"):
+        work.columns("step", 0, "columns")
+
+
+# ── a vocabulary that was frozen ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def abroad(ehr, tmp_path_factory):
+    """The tables of another database: part of the codes are of another system."""
+    tables = read_tables(ehr)
+    system = pl.when(pl.col("code_system") == "ICD9CM").then(pl.lit("ICD9GM")).otherwise("code_system")
+    directory = tmp_path_factory.mktemp("abroad") / "ehr"
+    write_tables(replace(tables, diagnoses=tables.diagnoses.with_columns(code_system=system)), directory, shards=2)
+    return directory
+
+
+def test_another_database_is_serialized_with_a_frozen_vocabulary(abroad, dataset, tmp_path):
+    said, frozen = [], dataset / "vocabulary.tsv"
+    settings = {"data_dir": tmp_path, "vocabulary": frozen, "announce": said.append}
+    with pytest.raises(ValueError, match=r"at most 20% of the codes may be unknown .*: got train [45]\d\.\d%"):
+        prepare_pretraining(abroad, "abroad", **settings)
+    assert list((tmp_path / "ehr_pretraining" / "abroad").iterdir()) == []
+    made = prepare_pretraining(abroad, "abroad", unknown_code_limit=0.9, **settings)
+    metadata = read_metadata(made)
+    assert (made / "vocabulary.tsv").read_bytes() == frozen.read_bytes()
+    assert metadata["vocabulary_hash"] == metadata["recipe"]["vocabulary_hash"] == Vocabulary.read(frozen).hash
+    share = metadata["unknown_code_share"]["test"]
+    assert share == (open_token_store(made, "test").code_ids == UNK).mean() > 0.3
+    assert any(f"test {share:.1%}" in line for line in said)
+
+
+# ── splits that were given ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def with_splits(directory, rows, *, tables=None, shards=2):
+    """EHR tables with splits.parquet beside them."""
+    write_tables(tables or made_tables(400, seed=17), directory, shards=shards)
+    pl.DataFrame(rows).write_parquet(directory / SPLITS_FILE)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def given():
+    """The splits of another key than the hash's, and one patient without any."""
+    ids = made_tables(400, seed=17).patients["patient_id"].sort()
+    names = np.array(SPLITS)[assign_split(ids, key="somebody else's")]
+    return {"patient_id": ids[1:].to_list(), "split": names[1:].tolist()}
+
+
+def test_given_splits_take_the_place_of_the_hash(given, tmp_path):
+    source = with_splits(tmp_path / "ehr", given)
+    made = prepare_pretraining(source, "given", data_dir=tmp_path, announce=quiet)
+    split_of, metadata = dict(zip(given["patient_id"], given["split"], strict=True)), read_metadata(made)
+    for split in SPLITS:
+        ids = [patient.decode() for patient in open_token_store(made, split).patient_id]
+        assert ids and {split_of[patient] for patient in ids} == {split}
+    sha256 = hashlib.sha256((source / SPLITS_FILE).read_bytes()).hexdigest()
+    assert metadata["split"] | {"counts": 0} == {"key": "given", "sha256": sha256, "counts": 0}
+    ledger = Ledger.from_dict(json.loads((made / "ledger.json").read_text()))
+    assert [line.left.patients for line in ledger.lines if line.rule == "no_split"] == [1]
+    assert ledger.kept.patients == sum(metadata["split"]["counts"].values())
+    # Another list of splits is another dataset.
+    pl.DataFrame(given).head(300).write_parquet(source / SPLITS_FILE)
+    with pytest.raises(ValueError, match=r"is not replaced by another: .* differs .* split"):
+        prepare_pretraining(source, "given", data_dir=tmp_path, announce=quiet)
+
+
+def test_a_cohort_has_the_given_splits_too(given, tmp_path):
+    source = with_splits(tmp_path / "ehr", given)
+    pretraining = prepare_pretraining(source, "given", data_dir=tmp_path, announce=quiet)
+    settings = {"data_dir": tmp_path, "pretraining_dataset": pretraining, "announce": quiet}
+    made = prepare_cohort(source, "hf-later", "hf", **settings)
+    split_of = dict(zip(given["patient_id"], given["split"], strict=True))
+    for split in SPLITS:
+        assert {split_of[patient.decode()] for patient in open_token_store(made, split).patient_id} == {split}
+    rules = [line["rule"] for line in json.loads((made / "ledger.json").read_text())["lines"]]
+    assert rules[-1] == "serialization:no_split"
+    (source / SPLITS_FILE).unlink()
+    with pytest.raises(ValueError, match=r"come with the tables are in splits\.parquet: got none"):
+        prepare_cohort(source, "hf-later", "hf2", **settings)
+
+
+def test_given_splits_that_test_on_training_patients_are_refused(dataset, given, tmp_path):
+    source = with_splits(tmp_path / "ehr", given)  # the dataset was split by the hash
+    settings = {"data_dir": tmp_path, "pretraining_dataset": dataset, "announce": quiet}
+    with pytest.raises(ValueError, match=r"must not be training patients of its pretraining .*: got \d\d+ who are"):
+        prepare_cohort(source, "hf-later", "hf", **settings)
+    tables = made_tables(400, seed=17)
+    theirs = np.array(SPLITS)[assign_split(tables.patients["patient_id"], key="medbert")].tolist()
+    same = with_splits(tmp_path / "same", {"patient_id": tables.patients["patient_id"].to_list(), "split": theirs})
+    made = prepare_cohort(same, "hf-later", "hf", **settings)
+    assert read_metadata(made)["split"]["key"] == "given"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows.with_columns(split=pl.lit("held_out")), r"into one of train, .*: got \d+ rows with another"),
+        (lambda rows: pl.concat([rows, rows]), r"got \d+ rows of patients who have one; correct it"),
+        (lambda rows: rows.rename({"split": "part"}), r"must have the columns .*: got no \['split'\]"),
+    ],
+)
+def test_faulty_splits_are_refused(given, tmp_path, change, message):
+    source = with_splits(tmp_path / "ehr", given, shards=1)
+    change(pl.DataFrame(given)).write_parquet(source / SPLITS_FILE)
+    with pytest.raises(ValueError, match=message):
+        prepare_pretraining(source, "given", data_dir=tmp_path, announce=quiet)
+
+
+@pytest.mark.parametrize(("change", "message"), [(Path.unlink, "got none in"), (None, "must have the sha256 of")])
+def test_splits_that_are_not_those_of_the_tables_are_refused(given, tmp_path, change, message):
+    source = with_splits(tmp_path / "ehr", given)
+    record = json.loads((source / "source.json").read_text())
+    record["files"][SPLITS_FILE] = "0" * 64
+    (source / "source.json").write_text(json.dumps(record))
+    if change:
+        change(source / SPLITS_FILE)
+    with pytest.raises(ValueError, match=message):
+        prepare_pretraining(source, "given", data_dir=tmp_path, announce=quiet)

@@ -1,0 +1,93 @@
+"""What has been done so far, shard by shard: files, and for each shard a done-marker that holds their checksums.
+
+FOLDER/STEP/00003.NAME is what a step made of shard 3 and FOLDER/STEP/00003.done says so; it is written last. Files
+appear whole, by a rename, and two processes that do one shard write the same bytes. So a run that was killed, or a job
+array of which some tasks failed, is simply started again: what has a marker whose checksums hold is not done twice.
+"""
+
+import hashlib
+import io
+import json
+import os
+import secrets
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The folder of one dataset in the making; a path alone, so that it can be sent to any process."""
+
+    path: Path
+
+    def file(self, step: str, shard: int, name: str) -> Path:
+        """Return where a step keeps what it made of a shard under `name`."""
+        return self.path / step / f"{shard:05d}.{name}"
+
+    def seal(self, step: str, shard: int, files: dict[str, Callable[[Path], object]], note: dict) -> None:
+        """Let each of `files` write to the path that it is called with; then write the marker, with `note` (JSON)."""
+        self.file(step, shard, "").parent.mkdir(parents=True, exist_ok=True)
+        checksums = {}
+        for name, write in files.items():
+            checksums[name] = self._place(self.file(step, shard, name), write)
+        text = json.dumps({"files": checksums, "note": note}, sort_keys=True)
+        marker = f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
+        self._place(self.file(step, shard, "done"), lambda path: path.write_text(marker))
+
+    def note(self, step: str, shard: int, *, verify: Collection[str] | None = None) -> dict | None:
+        """Return the note of a shard, or None where the step has to be done (again).
+
+        That is where there is no marker, or where its own checksum or that of one of its files does not hold; `verify`
+        names the files to look at (None: all of them).
+        """
+        try:
+            marker = self._marker(step, shard)
+            for name in marker["files"] if verify is None else verify:
+                if _checksum(self.file(step, shard, name)) != marker["files"][name]:
+                    return None
+        except (FileNotFoundError, ValueError):
+            return None
+        return marker["note"]
+
+    def columns(self, step: str, shard: int, name: str) -> dict[str, np.ndarray]:
+        """Return what `write_columns` wrote. Raises ValueError when it is not what the marker's checksum says."""
+        content = self.file(step, shard, name).read_bytes()
+        if hashlib.sha256(content).hexdigest() != self._marker(step, shard)["files"][name]:
+            raise ValueError(
+                f"work on a shard must have the checksum of its marker: got another for {name} of shard {shard};"
+                " give the same command again, which makes it anew"
+            )
+        file = io.BytesIO(content)
+        return {str(column): np.load(file) for column in np.load(file)}
+
+    def _marker(self, step: str, shard: int) -> dict:
+        checksum, _, text = self.file(step, shard, "done").read_text().partition("\n")
+        if hashlib.sha256(text.encode()).hexdigest() != checksum:
+            raise ValueError(f"a marker must have the checksum of its first line: shard {shard} of {step} has not")
+        return json.loads(text)
+
+    @staticmethod
+    def _place(path: Path, write: Callable[[Path], object]) -> str:
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+        try:
+            write(partial)
+            checksum = _checksum(partial)
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+        return checksum
+
+
+def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
+    """Write columns one after another, their names first: the same columns are the same bytes, unlike in an .npz."""
+    with open(path, "wb") as file:
+        for values in (np.array(list(columns), np.str_), *columns.values()):
+            np.save(file, values, allow_pickle=False)
+
+
+def _checksum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
