@@ -130,6 +130,8 @@ def fit(config: FinetuneConfig, data: CohortData, predictions: Path, directory: 
     if config.backbone == "pretrained":
         stored = restore_step(config.checkpoint, stored_step, stored_parameters(config.checkpoint, stored_step))
         params = merge_parameters(params, stored.params, new=("head",), drop=PRETRAINING_ONLY)
+        if "pooler" in params["head"] and "pooler" in stored.params:  # pretrained too, where the model has one
+            params["head"]["pooler"] = stored.params["pooler"]
     state = start(params)
 
     # ── 8 Loop: rounds of training patients until validation AUROC has not risen for `patience` of them ───────────────

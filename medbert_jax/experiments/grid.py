@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import FinetuneConfig
 
 
@@ -39,7 +40,7 @@ class GridConfig:
     first_replicate: int = 0
     """Number of the first replicate: another one gives a fresh run with other subsets and seeds."""
     backbones: tuple[Literal["pretrained", "untrained"], ...] = ("untrained", "pretrained")
-    heads: tuple[Literal["feed_forward", "gru", "bi_gru"], ...] = ("feed_forward", "bi_gru")
+    heads: tuple[HeadKind, ...] = ("feed_forward", "bi_gru")
     baselines: tuple[Literal["codes", "age", "codes+age"], ...] = ("age", "codes")
     part: int = 0
     """Which part of the runs to do, from 0; several processes or machines can share a grid."""

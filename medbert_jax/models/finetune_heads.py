@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,20 +11,24 @@ from flax import nnx
 
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.dropout import dropout, seeds
-from medbert_jax.models.heads import masked_sum
+from medbert_jax.models.heads import Pooler, first_states, masked_sum
 from medbert_jax.models.med_bert import Params, bind
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int, Key
 
 
+HeadKind = Literal["feed_forward", "first", "gru", "bi_gru"]
+
+
 @dataclass(frozen=True)
 class HeadConfig:
     """What stands between the backbone's outputs and the logit; raises ValueError naming every fault."""
 
-    kind: Literal["feed_forward", "gru", "bi_gru"] = "feed_forward"
-    """feed_forward: linear on the masked sum of the outputs (the paper's "Med-BERT only (FFL)"); gru, bi_gru:
-    recurrent over the patient's codes, linear on the final state(s)."""
+    kind: HeadKind = "feed_forward"
+    """feed_forward: linear on the masked sum of the outputs (the paper's "Med-BERT only (FFL)"); first: linear on the
+    pooled first code (the released code's FFL); gru, bi_gru: recurrent over the patient's codes, linear on the final
+    state(s)."""
     gru_hidden: int = 128
     """Width of the recurrent state, per direction."""
     dropout: float = 0.1
@@ -33,8 +37,8 @@ class HeadConfig:
     def __post_init__(self):
         """Check every field; all faults are in one error."""
         faults = []
-        if self.kind not in ("feed_forward", "gru", "bi_gru"):
-            faults.append(f"kind must be one of feed_forward, gru, bi_gru: got {self.kind!r}; choose one of them")
+        if self.kind not in (kinds := get_args(HeadKind)):
+            faults.append(f"kind must be one of {', '.join(kinds)}: got {self.kind!r}; choose one of them")
         if self.gru_hidden < 1:
             faults.append(f"gru_hidden must be at least 1: got {self.gru_hidden}; the usual width is 128")
         if not 0 <= self.dropout < 1:
@@ -64,7 +68,7 @@ def apply_head(
     The recurrent heads read rows of one patient each (P = 1), real slots first; raises ValueError for more. A
     place of the row that no patient takes gets a logit too, which means nothing.
     """
-    if config.kind != "feed_forward" and patients != 1:
+    if config.kind in ("gru", "bi_gru") and patients != 1:
         raise ValueError(
             f"head {config.kind} needs rows of one patient each: got {patients} patients per row; "
             "put one patient in a row or use head feed_forward"
@@ -74,7 +78,7 @@ def apply_head(
 
 
 def _module(config: HeadConfig) -> type[nnx.Module]:
-    return FeedForwardHead if config.kind == "feed_forward" else RecurrentHead
+    return {"feed_forward": FeedForwardHead, "first": FirstCodeHead}.get(config.kind, RecurrentHead)
 
 
 class FeedForwardHead(nnx.Module):
@@ -90,6 +94,22 @@ class FeedForwardHead(nnx.Module):
         """Logits (B, P)."""
         patients_BPD = masked_sum(hidden_BLD, slots_BL, patients)
         return self.dense(dropout(patients_BPD, self.dropout, seed))[..., 0]
+
+
+class FirstCodeHead(nnx.Module):
+    """Released code: BERT's pooler on the patient's first code, then linear."""
+
+    def __init__(self, config: HeadConfig, model_config: ModelConfig, *, rngs: nnx.Rngs):
+        self.dropout = config.dropout
+        self.pooler = Pooler(model_config, rngs=rngs)
+        self.dense = _to_logit(model_config.hidden_size, model_config, rngs)
+
+    def __call__(
+        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, seed: jax.Array | None
+    ) -> jax.Array:
+        """Logits (B, P)."""
+        pooled_BPD = self.pooler(first_states(hidden_BLD, slots_BL, patients)).astype(jnp.float32)
+        return self.dense(dropout(pooled_BPD, self.dropout, seed))[..., 0]
 
 
 class RecurrentHead(nnx.Module):

@@ -88,7 +88,7 @@ def test_final_states_are_those_of_the_real_codes(kind):
         np.testing.assert_allclose(logits[row, 0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["feed_forward", "gru", "bi_gru"])
+@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru"])
 def test_independent_of_the_padding(kind):
     config, params = head(kind)
 
@@ -108,7 +108,8 @@ def test_independent_of_the_padding(kind):
     np.testing.assert_allclose(long, short, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), long_params, short_params)
     for row, length in enumerate(LENGTHS):
-        assert (long_hidden[row, length:] == 0).all() and (long_hidden[row, :length] != 0).all()
+        read = 1 if kind == "first" else length
+        assert (long_hidden[row, read:] == 0).all() and (long_hidden[row, :read] != 0).all()
         np.testing.assert_allclose(long_hidden[row, :length], short_hidden[row, :length], rtol=1e-5, atol=1e-7)
 
 
@@ -118,6 +119,14 @@ def test_padding_that_reaches_the_state_is_seen():
     hidden, batch = states_and_batch(12)
     through = run(config, params, hidden, {"patient_slots": np.ones_like(batch["patient_slots"])})
     assert abs(through - run(config, params, hidden, batch))[:2].min() > 1e-3
+
+
+def test_first_is_the_pooled_first_code_by_hand():
+    config, params = head("first")
+    hidden, batch = states_and_batch(12)
+    pooled = np.tanh(hidden[:, 0] @ params["pooler"]["dense"]["kernel"] + params["pooler"]["dense"]["bias"])
+    expected = pooled @ params["dense"]["kernel"] + params["dense"]["bias"]
+    np.testing.assert_allclose(run(config, params, hidden, batch), expected, rtol=1e-5)
 
 
 def test_feed_forward_reads_packed_rows():
@@ -130,7 +139,7 @@ def test_feed_forward_reads_packed_rows():
     np.testing.assert_allclose(logits, (sums @ kernel + bias)[None], rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["feed_forward", "gru", "bi_gru"])
+@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru"])
 def test_dropout_only_with_a_key(kind):
     config, params = head(kind)
     hidden, batch = states_and_batch(12)
