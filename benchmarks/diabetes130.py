@@ -20,8 +20,7 @@ import run_finetune
 import run_pretrain
 from configs.diabetes130 import CONFIG as GRID
 from configs.pretrain_small import CONFIG as PRETRAIN
-from medbert_jax.ehr.diabetes130 import read_diabetes130
-from medbert_jax.ehr.tables import write_tables
+from medbert_jax.ehr.ingest import ingest
 from medbert_jax.evaluation.results import read_results
 from medbert_jax.evaluation.tables import auroc_table, paired_table, to_markdown
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
@@ -53,7 +52,7 @@ def main(
     """
     ehr = out / "ehr"
     if not (ehr / "source.json").exists():
-        write_tables(read_diabetes130(data)[0], ehr)
+        ingest(data, ehr, format="diabetes130")
     dataset = prepare_pretraining(ehr, "diabetes130", data_dir=out / "data")
     checkpoint = out / "pretraining"
     if parts == 1:  # several parts share a finished checkpoint: the run directory has one writer

@@ -215,7 +215,7 @@ def _unexpected(rows: pl.DataFrame, *, never_unknown: tuple[str, ...]) -> list[s
 
 def _said(what, faults: list[str]) -> str:
     return (
-        f"{_RULE}, with its columns as published: got {what} with {len(faults)} fault(s):\n  - "
+        f"{_RULE}, with its columns as published: got {what} with {len(faults)} fault(s) [unexpected_value]:\n  - "
         + "\n  - ".join(faults)
         + "\ngive the file of UCI data set 296, unchanged"
     )

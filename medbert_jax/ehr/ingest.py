@@ -23,7 +23,7 @@ import polars as pl
 from medbert_jax.ehr.assembly import Assembled, assemble
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.raw import Reader
-from medbert_jax.ehr.raw_files import FileFault, RawFile, SourceError, find_files, read_chunks, size_in_memory
+from medbert_jax.ehr.raw_files import Fault, FileFault, RawFile, SourceError, find_files, read_chunks, size_in_memory
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import ShardRecord, open_folder, seal, shard_numbers, write_shard
 
@@ -108,7 +108,7 @@ def ingest(
     """
     reader, out, common = get_reader(format), Path(out), common or IngestOptions()
     options = options or reader.options()
-    files, unused = find_files(reader, Path(source))
+    files, unused, faults = find_files(reader, Path(source))
     if unused:
         announce(f"not read: {', '.join(unused[:8])}{' …' * (len(unused) > 8)}")
     size = sum(size_in_memory(file) for file in files)
@@ -124,7 +124,7 @@ def ingest(
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as folder, _Pool(workers) as pool:
         spill, started = Path(folder), time.monotonic()
         chunks: dict[str, list[str]] = {table.name: [] for table in reader.tables}
-        rows, faults = dict.fromkeys(chunks, 0), []
+        rows = dict.fromkeys(chunks, 0)
         work = [(file, number, spill, shards) for number, file in enumerate(files)]
         for done, (file, names, count, found) in enumerate(pool.map(_scatter, work), start=1):
             chunks[file.table.name] += names
@@ -132,9 +132,9 @@ def ingest(
             faults += found
             announce(_progress("read file", done, len(files), sum(rows.values()), "rows", started))
         for table in reader.tables:
-            if table.needed and not rows[table.name] and not any(f.table is table for f in _faulty(files, faults)):
-                name = next(file.name for file in files if file.table is table)
-                faults.append((name, "empty_table", "has no rows"))
+            names = [file.name for file in files if file.table is table]
+            if table.needed and names and not rows[table.name] and not {name for name, _, _ in faults} & set(names):
+                faults.append((names[0], "empty_table", "has no rows"))
         if faults:
             raise SourceError(reader.format, faults)
         open_folder(out)
@@ -177,12 +177,7 @@ class _Pool:
             self._executor.shutdown(cancel_futures=kind is not None)
 
 
-def _faulty(files: list[RawFile], faults: list[tuple[str, str, str]]) -> list[RawFile]:
-    names = {name for name, _, _ in faults}
-    return [file for file in files if file.name in names]
-
-
-def _scatter(work) -> tuple[RawFile, list[str], int, list[tuple[str, str, str]]]:
+def _scatter(work) -> tuple[RawFile, list[str], int, list[Fault]]:
     """Deal one file's rows to the shards; returns the chunks written, the rows and the faults."""
     file, number, spill, shards = work
     names, rows = [], 0
@@ -226,8 +221,14 @@ def _build(work) -> _Built:
             parts.append(part.collect())
         if parts:
             raw[table.name] = pl.concat(parts, how="vertical_relaxed", rechunk=True)
-    assembled: Assembled = assemble(format, reader.build(raw, options), outpatient_los_zero=common.outpatient_los_zero)
+    try:
+        rough = reader.build(raw, options)
+    except pl.exceptions.PolarsError:
+        # Parquet may hold anything; the library's own words may quote what stands in a cell.
+        what = "a column holds another type than the format has"
+        raise SourceError(format, [(", ".join(raw), "wrong_type", what)]) from None
     del raw
+    assembled: Assembled = assemble(format, rough, outpatient_los_zero=common.outpatient_los_zero)
     record = write_shard(assembled.tables, out, shard, shards)
     return _Built(record, assembled.tables.source, assembled.splits, assembled.ledger, assembled.events)
 

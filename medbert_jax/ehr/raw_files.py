@@ -7,6 +7,7 @@ import csv
 import fnmatch
 import gzip
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ CHUNK_ROWS = 1_000_000
 """Rows of a Parquet file that are read at once."""
 
 _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{8}")
 _CURES = {
     "missing_file": "put it there, or name the folder that holds it",
     "two_files": "leave one of them",
@@ -30,13 +32,14 @@ _CURES = {
     "not_utf8": "export it as UTF-8",
     "float_id": "export ids as whole numbers or text: as floats, long ones lose digits",
     "empty_table": "export its rows",
+    "wrong_type": "export it with the types that the format's documentation names",
 }
 
 
 class SourceError(ValueError):
     """A source whose files cannot be read as they are; every fault is in the message."""
 
-    def __init__(self, format: str, faults: list[tuple[str, str, str]]):
+    def __init__(self, format: str, faults: "list[Fault]"):
         lines = [f"{file}: [{rule}] {what}; {_CURES[rule]}" for file, rule, what in sorted(set(faults))]
         super().__init__(
             f"a source of format {format} must have its files as published: got {len(lines)} fault(s):\n  - "
@@ -62,14 +65,18 @@ class RawFile:
     """Below the source's folder."""
 
 
-def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str]]:
-    """The files of every table, and the names of those that no table takes. Raises SourceError where one is missing."""
+Fault = tuple[str, str, str]
+"""File, rule, what is wrong."""
+
+
+def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str], list[Fault]]:
+    """The files of every table, the names of those that no table takes, and what is missing or there twice."""
     if source.is_file():
         within, paths = source.parent, [source]
     elif source.is_dir():
         within, paths = source, sorted(path for path in source.rglob("*") if path.is_file())
     else:
-        raise SourceError(reader.format, [(source.name, "missing_file", "there is no such file or folder")])
+        return [], [], [(source.name, "missing_file", "there is no such file or folder")]
     names = {path.relative_to(within).as_posix(): path for path in paths if not path.name.startswith(".")}
     found = []
     for table in reader.tables:
@@ -77,18 +84,17 @@ def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str]]:
         alone = source.is_file() and len(reader.tables) == 1
         found += [RawFile(table, path, name) for name, path in names.items() if alone or _is_of(table, name)]
     tables = {file.table.name for file in found}
-    if missing := [table for table in reader.tables if table.needed and table.name not in tables]:
-        wanted = [(" or ".join(table.files) or f"{table.name}.csv or .parquet") for table in missing]
-        raise SourceError(reader.format, [(text, "missing_file", "is not in the source") for text in wanted])
+    missing = [table for table in reader.tables if table.needed and table.name not in tables]
+    wanted = [" or ".join(table.files) or f"{table.name}.csv or .parquet" for table in missing]
+    faults = [(text, "missing_file", "is not in the source") for text in wanted]
     twins: dict[str, list[str]] = {}
     for file in found:
         ending = next((ending for ending in _ENDINGS[::-1] if file.name.lower().endswith(ending)), "")
         twins.setdefault(file.name.lower().removesuffix(ending), []).append(file.name)
-    if twice := [names for names in twins.values() if len(names) > 1]:
-        faults = [(names[0], "two_files", f"is there as {', '.join(names[1:])} too") for names in twice]
-        raise SourceError(reader.format, faults)
+    for first, *others in twins.values():
+        faults += [(first, "two_files", f"is there as {', '.join(others)} too")] * bool(others)
     taken = {file.name for file in found}
-    return found, [name for name in names if name not in taken]
+    return found, [name for name in names if name not in taken], faults
 
 
 def _is_of(table: RawTable, name: str) -> bool:
@@ -189,6 +195,10 @@ def _text_chunks(file: RawFile) -> Iterator[pl.DataFrame]:
             columns = next(csv.reader([header], delimiter=separator), [])
             if not columns:
                 raise FileFault(file.name, "unreadable_file", "has no header line")
+            if file.table.by_position and any(_DATE.fullmatch(name.strip()) for name in columns):
+                raise FileFault(file.name, "unreadable_file", "has data in place of a header line")
+            # Text between tabs is not quoted, and a quotation mark is one, unless all names of the header are.
+            quoted = separator != "\t" or (header.startswith('"') and header.endswith('"'))
         if b"\0" in block:
             raise FileFault(file.name, "unreadable_file", "holds NUL bytes")
         _utf8(block, file)
@@ -202,7 +212,7 @@ def _text_chunks(file: RawFile) -> Iterator[pl.DataFrame]:
                     new_columns=numbered,
                     infer_schema=False,
                     separator=separator,
-                    quote_char=None if separator == "\t" else '"',  # between tabs a quotation mark is one
+                    quote_char='"' if quoted else None,
                 )
             except pl.exceptions.PolarsError:
                 raise FileFault(file.name, "unreadable_file", "has rows of more fields than its header") from None

@@ -114,8 +114,8 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
     """
     directory = Path(directory)
     rows = {name: sum(record.rows.get(name, 0) for record in records) for name in SCHEMAS}
-    if empty := [f"{name}: the table is empty" for name in REQUIRED_TABLES if not rows[name]]:
-        raise ValueError(_listed("EHR tables must have rows", empty, "look into the ledger for where they left"))
+    if empty := [f"{name}: [empty_table] the table is empty" for name in REQUIRED_TABLES if not rows[name]]:
+        raise ValueError(_listed("EHR tables must have rows", empty, "look into ledger.json for where they left"))
     known = {
         column: round(sum(record.known[column] for record in records) / rows[column.partition(".")[0]], 4)
         for column in records[0].known

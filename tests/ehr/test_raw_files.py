@@ -29,7 +29,8 @@ def test_a_table_is_found_as_a_file_or_a_folder_of_parts_in_any_case(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-    found, unused = find_files(reader, tmp_path)
+    found, unused, faults = find_files(reader, tmp_path)
+    assert faults == []
     assert [(file.table.name, file.name) for file in found] == [
         ("visit", "Visit.CSV"),
         ("death", "DEATH/part-0.parquet"),
@@ -46,8 +47,8 @@ def test_a_table_is_found_as_a_file_or_a_folder_of_parts_in_any_case(tmp_path):
 def test_one_table_in_two_formats_is_refused(tmp_path):
     for name in ("visit.csv", "visit.csv.gz"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(SourceError, match=r"visit\.csv: \[two_files\] is there as visit\.csv\.gz too; leave one"):
-        find_files(Reader("made", (VISIT,), None), tmp_path)
+    faults = find_files(Reader("made", (VISIT,), None), tmp_path)[2]
+    assert faults == [("visit.csv", "two_files", "is there as visit.csv.gz too")]
 
 
 def test_patterns_find_files_at_any_depth(tmp_path):
@@ -83,6 +84,11 @@ def test_columns_by_position(tmp_path):
     path.write_text("a\tb\tc\n1\t2\t3\n")
     table = RawTable("rows", "person", ("person", "code"), separator="\t", by_position=True)
     assert read(path, table).rows() == [("1", "2")]
+    path.write_text('"a"\t"b"\n"1"\t"2"\n')
+    assert read(path, table).rows() == [("1", "2")]
+    path.write_text("1\t2011-05-03\n")
+    with pytest.raises(FileFault, match="data in place of a header line"):
+        read(path, table)
 
 
 def test_parquet_keeps_its_types_but_for_the_patient(tmp_path):
