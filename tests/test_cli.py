@@ -127,7 +127,7 @@ def another_table(path):
         ("diabetic_data.csv", lambda path: path.write_bytes(b""), "[unreadable_file] has no header line; copy"),
         ("diabetic_data.parquet", lambda path: path.write_text("a,b\n1,2\n" * 9), "[unreadable_file] is truncated"),
         ("diabetic_data.csv", lambda path: path.write_text("a,b\n1,2\n"), "[missing_column] column encounter_id"),
-        ("notes.txt", lambda path: path.write_text("a,b\n1,2\n"), "[missing_file] is not in the source; put it there"),
+        ("notes.txt", lambda path: path.write_text("a,b\n1,2\n"), "[missing_file] is not in source; put it there"),
     ],
 )
 def test_a_wrong_source_is_refused(capsys, tmp_path, name, write, message):

@@ -86,7 +86,7 @@ def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str], 
     tables = {file.table.name for file in found}
     missing = [table for table in reader.tables if table.needed and table.name not in tables]
     wanted = [" or ".join(table.files) or f"{table.name}.csv or .parquet" for table in missing]
-    faults = [(text, "missing_file", "is not in the source") for text in wanted]
+    faults = [(text, "missing_file", f"is not in {source.name}") for text in wanted]
     twins: dict[str, list[str]] = {}
     for file in found:
         ending = next((ending for ending in _ENDINGS[::-1] if file.name.lower().endswith(ending)), "")
