@@ -152,14 +152,15 @@ def fit(config: FinetuneConfig, data: CohortData, predictions: Path, directory: 
         return predict_all(predict, stopping.best_params, fitted, config.batch_size, mesh)
 
     test = evaluate_test(config.dataset, predict_test, predictions)
-    if directory:
+    # A run that was killed before its results were filed has saved this very step.
+    if directory and stopping.best_step not in committed_steps(directory.path):
         progress = {"step": stopping.best_step, "validation_auroc": stopping.best}
         save_step(directory, stopping.best_step, params=stopping.best_params, opt_state=None, progress=progress)
     return {
         "backbone": config.backbone,
         "head": config.head.kind,
         "checkpoint": step_fingerprint(config.checkpoint, stored_step) if config.backbone == "pretrained" else "",
-        "epochs": round(step / steps_per_epoch),
+        "epochs": -(-step // steps_per_epoch),  # begun
         "stopping_reason": "patience" if stopping.waited >= config.patience else "max_epochs",
         "scores": {"validation": {"auroc": stopping.best, "best_step": stopping.best_step}, "test": test},
     }

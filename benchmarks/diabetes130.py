@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import polars as pl
 import tyro
 
 import run_finetune
@@ -75,17 +76,26 @@ def main(
         replace(GRID, datasets=tuple(cohorts), finetune=common, first_replicate=first_replicate, part=part, parts=parts)
     )
     if parts == 1:
-        report(read_results(out / f"results-{first_replicate}"))
+        # The README's own figures are those of the first replicates; a fresh run's stand beside its results.
+        report(read_results(out / f"results-{first_replicate}"), RESULTS if first_replicate == 0 else out)
 
 
-def report(results) -> None:
+def report(results, folder: Path) -> None:
     """Markdown for the README, and every cell with the runs behind it as JSON; also of an unfinished grid, said so."""
     tables = auroc_table(results) + paired_table(results)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "diabetes130.md").write_text(to_markdown(tables))
+    folder.mkdir(exist_ok=True)
+    (folder / "diabetes130.md").write_text(to_markdown(tables))
     test = results.filter((results["split"] == "test") & (results["metric"] == "auroc"))
-    cells = test.group_by("cohort", "backbone", "head", "train_size_name", maintain_order=True).agg(
-        "replicate", "value"
+    cells = (
+        test.sort("replicate")
+        .group_by("cohort", "backbone", "head", "train_size_name", maintain_order=True)
+        .agg("replicate", "value")
+    )
+    errors = results.filter((results["split"] == "test") & (results["metric"] == "auroc_standard_error"))["value"]
+    seen = results.filter((results["metric"] == "best_step") & (results["split"] == "validation"))
+    seen = seen.with_columns(pl.col("value") * GRID.finetune.batch_size)
+    seen = seen.group_by("cohort", "train_size_name").agg(
+        pl.col("train_size").first(), median=pl.col("value").median(), most=pl.col("value").max()
     )
     record = {
         "hardware": f"{platform.processor() or platform.machine()}, {jax.devices()[0].device_kind}",
@@ -95,9 +105,11 @@ def report(results) -> None:
         "runs": results["run_id"].n_unique(),
         "runs_of_the_whole_grid": len(replace(GRID, datasets=COHORTS).runs()),
         "wall_time_s": results.unique("run_id")["wall_time_s"].sum(),
+        "standard_error_of_a_test_auroc": [errors.min(), errors.max()],
+        "training_patients_seen_by_the_best_parameters": seen.sort("cohort", "train_size_name").to_dicts(),
         "cells": cells.sort("cohort", "train_size_name", "backbone", "head").to_dicts(),
     }
-    (RESULTS / "diabetes130.json").write_text(json.dumps(record, indent=1) + "\n")
+    (folder / "diabetes130.json").write_text(json.dumps(record, indent=1) + "\n")
     print(to_markdown(tables))
 
 

@@ -29,14 +29,19 @@ def main(
         fresh: results of the fresh run.
         out: where the figures go.
     """
-    cells = _means(first).join(_means(fresh), on=CELL, suffix="_fresh", validate="1:1").sort(CELL)
+    if shared := set(read_results(first)["run_id"]) & set(read_results(fresh)["run_id"]):
+        raise ValueError(f"a fresh run has runs of its own: got {len(shared)} that are in both; give its own folder")
+    cells = _means(first).join(_means(fresh), on=CELL, suffix="_fresh", how="left", validate="1:1").sort(CELL)
+    missing = cells.filter(pl.col("replicates_fresh").is_null() | (pl.col("replicates_fresh") < pl.col("replicates")))
+    cells = cells.join(missing, on=CELL, how="anti")
     # With all training patients the baselines have nothing that varies.
-    cells = cells.filter((pl.col("replicates_fresh") > 1) & (pl.col("sd_fresh") > 0))
+    cells = cells.filter(pl.col("sd_fresh") > 0).sort(CELL)
     off = (pl.col("mean_fresh") - pl.col("mean")).abs() / pl.col("sd_fresh")
     cells = cells.with_columns(difference_in_sd=off)
     record = {
         "cells": cells.to_dicts(),
         "compared": cells.height,
+        "not_compared_for_want_of_fresh_runs": missing.select(CELL).rows(),
         "largest_difference_in_sd": cells["difference_in_sd"].max(),
         "cells_over_2_sd": int((cells["difference_in_sd"] > 2).sum()),
     }

@@ -66,7 +66,7 @@ def pretrain(train: PatientSequences, model: ModelConfig, steps: int) -> dict:
 def main(
     dataset: Path,
     checkpoint: Path,
-    steps: int = 736,
+    steps: int = 276,
     out: Path = Path(__file__).parent / "results" / "masked_codes.json",
 ) -> None:
     """Measure and write the JSON.

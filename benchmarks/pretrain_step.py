@@ -23,8 +23,8 @@ from medbert_jax.training.masking import MaskingConfig
 def main(
     dataset: Path | None = None,
     out: Path = Path(__file__).parent / "results" / "pretrain_step.json",
-    rounds: int = 7,
-    steps: int = 5,
+    rounds: int = 5,
+    steps: int = 3,
 ) -> None:
     """Measure and write the JSON.
 

@@ -24,4 +24,5 @@ CONFIG = GridConfig(
     train_sizes=(300, 1000, 3000, 0),
     replicates=5,
     heads=("feed_forward", "bi_gru"),
+    baselines=("age", "codes", "codes+age"),
 )

@@ -244,6 +244,9 @@ def test_a_fine_tuned_model_is_kept_where_it_is_asked_for(line, tmp_path):
     before = files(tmp_path)
     run_finetune.main(config)
     assert files(tmp_path) == before
+    shutil.rmtree(tmp_path / "results")  # as if it had been killed between the checkpoint and the results
+    run_finetune.main(config)
+    assert files(tmp_path).keys() == before.keys()
     shutil.rmtree(tmp_path / "model")  # results alone are not what was asked for
     run_finetune.main(config)
     jax.tree.map(np.testing.assert_array_equal, medbert_jax.load_pretrained(tmp_path / "model").params, model.params)
