@@ -5,17 +5,11 @@ database. All columns are text as published. There are no dates: encounters are 
 `encounter_id`, nothing more.
 """
 
-from pathlib import Path
-
 import polars as pl
 
 from medbert_jax.ehr.assembly import Rough
-from medbert_jax.ehr.codes import normalise_icd9
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.raw import NoOptions, RawTable, Reader, text
-from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 
-FILE_NAMES = ("diabetic_data.parquet", "diabetic_data.csv")
 DRUGS = (
     "metformin", "repaglinide", "nateglinide", "chlorpropamide", "glimepiride", "acetohexamide", "glipizide",
     "glyburide", "tolbutamide", "pioglitazone", "rosiglitazone", "acarbose", "miglitol", "troglitazone",
@@ -68,7 +62,6 @@ _ALLOWED = {
 }
 _COLUMNS = (*_ALLOWED, *_DIAGNOSES)
 _DAYS_PER_YEAR = 365.25
-_RULE = f"diabetes130 is read from {' or '.join(FILE_NAMES)}"
 
 
 def build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
@@ -80,44 +73,20 @@ def build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
     table = raw["diabetic_data"]
     rows = pl.DataFrame({column: text(table[column.lower()]) for column in _COLUMNS})
     rows = rows.with_columns(pl.all().replace("?", None))
-    faults = _unexpected(rows, never_unknown=("age", "time_in_hospital"))
+    never_unknown = ("age", "time_in_hospital")
+    unexpected = rows.select(
+        (~pl.col(column).str.contains(f"^(?:{allowed})$")).fill_null(column in never_unknown).sum()
+        for column, allowed in _ALLOWED.items()
+    ).row(0, named=True)
+    faults = [f"column {column} has unexpected values in {n:,} rows" for column, n in unexpected.items() if n]
     if faults:
-        raise ValueError(_said("a file", faults))
+        raise ValueError(
+            "diabetes130 is read from diabetic_data.parquet or diabetic_data.csv, with its columns as published: got a "
+            f"file with {len(faults)} fault(s) [unexpected_value]:\n  - "
+            + "\n  - ".join(faults)
+            + "\ngive the file of UCI data set 296, unchanged"
+        )
     return _rough(rows)
-
-
-def read_diabetes130(path) -> tuple[EhrTables, Ledger]:
-    """The published file as EHR tables, and the ledger of what was read.
-
-    Args:
-        path: `diabetic_data.parquet` or `diabetic_data.csv`, or the folder that holds one of them.
-
-    Returns:
-        Tables with patients, visits, diagnoses, medications and measurements; every assumption is in
-        `tables.source.assumptions`. In the ledger a code is a diagnosis field, so that missing ones are
-        counted.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an unreadable, empty or foreign file: missing columns or unexpected values, all listed.
-    """
-    rough = _rough(_read_rows(Path(path)))
-    fields = rough.diagnoses.with_columns(published="code", code=normalise_icd9(pl.col("code")))
-    tables = EhrTables(
-        patients=_complete("patients", rough.patients),
-        visits=_complete("visits", rough.visits),
-        diagnoses=_complete("diagnoses", fields.drop_nulls("code")),
-        medications=_complete("medications", rough.medications),
-        measurements=_complete("measurements", rough.measurements),
-        source=EhrSource("diabetes130", rough.has_dates, rough.age_precision, rough.assumptions),
-    )
-    missing = fields["published"].null_count()
-    came = {"patients": rough.patients.height, "visits": rough.visits.height, "codes": fields.height}
-    ledger = Ledger.start("read diabetes130", **came)
-    ledger.leave("missing_code", "diagnosis field without a code", codes=missing)
-    ledger.leave("not_icd9", "text that is no ICD-9-CM code", codes=fields["code"].null_count() - missing)
-    ledger.check(patients=tables.patients.height, visits=tables.visits.height, codes=tables.diagnoses.height)
-    return tables, ledger
 
 
 def _rough(rows: pl.DataFrame) -> Rough:
@@ -174,66 +143,11 @@ def _rough(rows: pl.DataFrame) -> Rough:
     )
 
 
-def _read_rows(path: Path) -> pl.DataFrame:
-    """The file's rows, blanks and question marks as nulls, every value as the published file may have it."""
-    if path.is_dir():
-        found = [path / name for name in FILE_NAMES if (path / name).is_file()]
-        if not found:
-            raise FileNotFoundError(f"{_RULE}: got {path}, which holds neither; give the file or its folder")
-        path = found[0]
-    if not path.is_file():
-        raise FileNotFoundError(f"{_RULE}: got {path}, which is not there; give the file or its folder")
-    try:
-        rows = pl.read_csv(path, infer_schema=False) if path.suffix == ".csv" else pl.read_parquet(path)
-    except (pl.exceptions.PolarsError, OSError):
-        raise ValueError(f"{_RULE}: got {path}, which is empty or damaged; download it again") from None
-    faults = [f"column {column} is missing" for column in _COLUMNS if column not in rows.columns]
-    faults += [
-        f"column {column} must be text as published, is {rows.schema[column]}"
-        for column in _COLUMNS
-        if column in rows.columns and rows.schema[column] != pl.String
-    ]
-    if not faults:
-        rows = rows.select(pl.col(_COLUMNS).str.strip_chars().replace(["?", ""], None))
-        faults += ["the file has no rows"] * rows.is_empty()
-        if twice := rows["encounter_id"].is_duplicated().sum():
-            faults.append(f"encounter_id is there more than once in {twice:,} rows")
-        faults += _unexpected(rows, never_unknown=("encounter_id", "patient_nbr", "age", "time_in_hospital"))
-    if faults:
-        raise ValueError(_said(path, faults))
-    return rows
-
-
-def _unexpected(rows: pl.DataFrame, *, never_unknown: tuple[str, ...]) -> list[str]:
-    """Columns with values that the published file has not, or nulls where it has none, in words."""
-    counts = rows.select(
-        (~pl.col(column).str.contains(f"^(?:{allowed})$")).fill_null(column in never_unknown).sum()
-        for column, allowed in _ALLOWED.items()
-    ).row(0, named=True)
-    return [f"column {column} has unexpected values in {n:,} rows" for column, n in counts.items() if n]
-
-
-def _said(what, faults: list[str]) -> str:
-    return (
-        f"{_RULE}, with its columns as published: got {what} with {len(faults)} fault(s) [unexpected_value]:\n  - "
-        + "\n  - ".join(faults)
-        + "\ngive the file of UCI data set 296, unchanged"
-    )
-
-
 def _long(encounters: pl.DataFrame, columns: tuple[str, ...]) -> pl.DataFrame:
     """One row per encounter and column: patient_id, visit_id, column, code (what stands there)."""
     return encounters.select(
         pl.col("patient_nbr").alias("patient_id"), pl.col("encounter_id").alias("visit_id"), *columns
     ).unpivot(columns, index=["patient_id", "visit_id"], variable_name="column", value_name="code")
-
-
-def _complete(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """The table with exactly the schema's columns; what the source does not say is null."""
-    return frame.select(
-        pl.col(column) if column in frame.columns else pl.lit(None, dtype).alias(column)
-        for column, dtype in SCHEMAS[name].items()
-    )
 
 
 DIABETES130 = Reader(

@@ -7,7 +7,8 @@ import pytest
 
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.cohorts.spec import load_spec
-from medbert_jax.ehr.diabetes130 import read_diabetes130
+from medbert_jax.ehr.ingest import ingest
+from medbert_jax.ehr.tables import read_tables
 
 DATA = Path(__file__).parents[2].parent / "shared/data/diabetes130/diabetic_data.parquet"
 
@@ -18,8 +19,10 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def tables():
-    return read_diabetes130(DATA)[0]
+def tables(tmp_path_factory):
+    out = tmp_path_factory.mktemp("diabetes130") / "ehr"
+    ingest(DATA, out, format="diabetes130", announce=lambda line: None)
+    return read_tables(out)
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from medbert_jax.ehr.diabetes130 import DRUGS, read_diabetes130
+from medbert_jax.ehr.diabetes130 import DRUGS
 from medbert_jax.ehr.ingest import ingest
-from medbert_jax.ehr.ledger import Counts
-from medbert_jax.ehr.schema import check_tables
+from medbert_jax.ehr.ledger import Counts, Ledger
+from medbert_jax.ehr.raw_files import SourceError
+from medbert_jax.ehr.schema import EhrTables, check_tables
 from medbert_jax.ehr.tables import read_tables, write_tables
 
 REAL = Path(__file__).parents[2].parent / "shared/data/diabetes130/diabetic_data.parquet"
@@ -40,10 +41,21 @@ def published(rows=ROWS) -> pl.DataFrame:
     return pl.DataFrame([{**USUAL, **row} for row in rows])
 
 
-@pytest.fixture
-def by_hand(tmp_path):
-    published().write_parquet(tmp_path / "diabetic_data.parquet")
-    return read_diabetes130(tmp_path)
+def read(source, out, **more) -> tuple[EhrTables, Ledger]:
+    ledger = ingest(source, out, format="diabetes130", announce=lambda line: None, **more)
+    return read_tables(out), ledger
+
+
+def left(ledger) -> dict[str, Counts]:
+    """Rule → counts, of the rules that took something."""
+    return {line.rule: line.left for line in ledger.lines if line.left != Counts()}
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("by_hand")
+    published().write_parquet(folder / "diabetic_data.parquet")
+    return read(folder, folder / "ehr")
 
 
 def test_encounters_are_visits_in_numeric_order(by_hand):
@@ -98,88 +110,88 @@ def test_drugs_and_bands(by_hand):
 
 
 def test_ledger_counts_missing_and_foreign_codes(tmp_path):
-    published([*ROWS, {"encounter_id": "60", "patient_nbr": "13", "diag_1": "I50.9", "diag_2": None}]).write_parquet(
-        tmp_path / "some_name.parquet"
-    )
-    tables, ledger = read_diabetes130(tmp_path / "some_name.parquet")
+    path = tmp_path / "some_name.parquet"
+    foreign = {"encounter_id": "60", "patient_nbr": "13", "diag_1": "I50.9", "diag_2": None}
+    published([*ROWS, foreign]).write_parquet(path)
+    tables, ledger = read(path, tmp_path / "ehr")
     assert ledger.came == Counts(3, 5, 15) and ledger.kept == Counts(3, 5, 12) == Counts(3, 5, tables.diagnoses.height)
-    assert {line.rule: line.left.codes for line in ledger.lines} == {"missing_code": 2, "not_icd9": 1}
+    assert left(ledger) == {"missing_code": Counts(codes=2), "unreadable_code": Counts(codes=1)}
 
 
-@pytest.mark.parametrize("number", range(1, 31))
-def test_every_disposition_has_a_meaning(tmp_path, number):
-    published([{**ROWS[0], "discharge_disposition_id": str(number)}]).write_parquet(tmp_path / "a.parquet")
-    way = read_diabetes130(tmp_path / "a.parquet")[0].visits["discharge_disposition"].item()
+def test_every_disposition_has_a_meaning(tmp_path):
+    rows = [{"encounter_id": str(n), "patient_nbr": str(n), "discharge_disposition_id": str(n)} for n in range(1, 31)]
+    published(rows).write_parquet(tmp_path / "a.parquet")
+    visits = read(tmp_path / "a.parquet", tmp_path / "ehr")[0].visits
     literal = {1: "home", 6: "home", 8: "home", 13: "hospice", 14: "hospice", 18: None, 25: None, 26: None}
     literal |= dict.fromkeys((11, 19, 20, 21), "expired") | dict.fromkeys((7, 9, 12, 16, 17), "other")
-    assert way == literal.get(number, "facility")
+    ways = dict(visits.select("visit_id", "discharge_disposition").rows())
+    assert ways == {str(n): literal.get(n, "facility") for n in range(1, 31)}
 
 
-def test_published_csv_is_the_same(tmp_path, by_hand):
-    folder = tmp_path / "csv"
-    folder.mkdir()
-    published().write_csv(folder / "diabetic_data.csv")
-    tables, ledger = read_diabetes130(folder)
-    assert ledger == by_hand[1]
-    one, two = write_tables(tables, tmp_path / "one"), write_tables(by_hand[0], tmp_path / "two")
-    assert one == two
-    published(ROWS[:3]).write_csv(folder / "fewer.csv")
-    tables, _ = read_diabetes130(folder / "fewer.csv")
-    assert write_tables(tables, tmp_path / "three").content_hash != one.content_hash
+def test_csv_numbers_and_shards_are_the_same(tmp_path, by_hand):
+    tables, ledger = by_hand
+    published().write_csv(tmp_path / "diabetic_data.csv")
+    whole = published().with_columns(pl.col("encounter_id", "patient_nbr", "time_in_hospital").cast(pl.Int64))
+    whole.write_parquet(tmp_path / "whole.parquet")
+    published(ROWS[:3]).write_csv(tmp_path / "fewer.csv")
+    for name, shards in (("diabetic_data.csv", 1), ("diabetic_data.csv", 2), ("whole.parquet", 1)):
+        others, theirs = read(tmp_path / name, tmp_path / "ehr", shards=shards)
+        assert others.source.content_hash == tables.source.content_hash and theirs == ledger
+    assert read(tmp_path / "fewer.csv", tmp_path / "ehr")[0].source.content_hash != tables.source.content_hash
 
 
-def test_every_fault_of_a_file_is_listed_without_ids(tmp_path):
-    path = tmp_path / "diabetic_data.parquet"
-    published().drop("diag_2", "insulin").with_columns(pl.col("time_in_hospital").cast(pl.Int64)).write_parquet(path)
-    with pytest.raises(ValueError) as caught:
-        read_diabetes130(path)
-    lines = str(caught.value).splitlines()
-    assert lines[0].endswith("with 3 fault(s):") and lines[-1].startswith("give the file of UCI data set 296")
-    assert [line.strip(" -") for line in lines[1:-1]] == [
-        "column insulin is missing",
-        "column diag_2 is missing",
-        "column time_in_hospital must be text as published, is Int64",
-    ]
-    wrong = {"encounter_id": "444239.0", "patient_nbr": None, "age": "75", "gender": "F", "insulin": "yes"}
-    published([*ROWS, wrong, {**ROWS[0], "discharge_disposition_id": "31"}]).write_parquet(path)
-    with pytest.raises(ValueError, match=r"with 7 fault\(s\)") as caught:
-        read_diabetes130(path)
-    assert "encounter_id is there more than once in 2 rows" in str(caught.value)
-    assert "column age has unexpected values in 1 rows" in str(caught.value)
-    assert "444239" not in str(caught.value)
+def nothing(path):
+    path.write_bytes(b"")
 
 
-def test_wrong_paths_and_files(tmp_path):
-    with pytest.raises(FileNotFoundError, match="which holds neither; give the file or its folder"):
-        read_diabetes130(tmp_path)
-    with pytest.raises(FileNotFoundError, match="which is not there; give"):
-        read_diabetes130(tmp_path / "nothing.parquet")
-    for name in ("diabetic_data.csv", "diabetic_data.parquet"):
-        (tmp_path / name).write_bytes(b"")
-        with pytest.raises(ValueError, match="which is empty or damaged; download it again"):
-            read_diabetes130(tmp_path / name)
-    published().clear().write_parquet(tmp_path / "none.parquet")
-    with pytest.raises(ValueError, match="the file has no rows"):
-        read_diabetes130(tmp_path / "none.parquet")
-    (tmp_path / "other.csv").write_text("admission_type_id,description\n1,Emergency\n")
-    with pytest.raises(ValueError, match=r"column encounter_id is missing"):
-        read_diabetes130(tmp_path / "other.csv")
-
-
-def ingested(rows, tmp_path, **more):
+@pytest.mark.parametrize(
+    ("name", "write", "fault"),
+    [
+        ("notes.md", nothing, "diabetic_data.csv or .parquet: [missing_file] is not in source; put it there"),
+        ("diabetic_data.csv", nothing, "diabetic_data.csv: [unreadable_file] has no header line; copy or export"),
+        ("diabetic_data.parquet", nothing, "diabetic_data.parquet: [unreadable_file] is truncated, damaged or no"),
+        ("diabetic_data.parquet", published().clear().write_parquet, "[empty_table] has no rows; export its rows"),
+        ("diabetic_data.csv", published().drop("diag_2", "insulin").write_csv,
+         "diabetic_data.csv: [missing_column] column insulin, diag_2 is missing; export it with this column"),
+        ("diabetic_data.csv", published([*ROWS, {"encounter_id": "444239.0", "patient_nbr": "7"}]).write_csv,
+         "diabetic_data.csv: [float_id] column encounter_id has ids written as floats; export ids as whole numbers"),
+    ],
+)  # fmt: skip
+def test_wrong_files_are_refused(tmp_path, name, write, fault):
     source = tmp_path / "source"
-    source.mkdir(exist_ok=True)
-    published(rows).write_csv(source / "diabetic_data.csv")
-    ledger = ingest(source, tmp_path / "ehr", format="diabetes130", workers=1, announce=lambda line: None, **more)
-    return read_tables(tmp_path / "ehr"), {line.rule: line.left for line in ledger.lines if line.left != Counts()}
+    source.mkdir()
+    write(source / name)
+    with pytest.raises(SourceError, match=r"got 1 fault\(s\)") as caught:
+        read(source, tmp_path / "ehr")
+    assert fault in str(caught.value) and "444239" not in str(caught.value)
+    assert not (tmp_path / "ehr").exists()
 
 
-def test_ingest_gives_the_same_tables(tmp_path, by_hand):
-    written = write_tables(by_hand[0], tmp_path / "one")
-    for shards in (1, 2):
-        tables, left = ingested(ROWS, tmp_path, shards=shards)
-        assert tables.source.content_hash == written.content_hash and left == {"missing_code": Counts(codes=1)}
-    assert ingested(ROWS[:3], tmp_path)[0].source.content_hash != written.content_hash
+def test_a_path_of_nothing_is_refused(tmp_path):
+    with pytest.raises(SourceError, match=r"nothing.parquet: \[missing_file\] there is no such file or folder; put"):
+        read(tmp_path / "nothing.parquet", tmp_path / "ehr")
+
+
+def test_every_unexpected_value_is_listed_without_ids(tmp_path):
+    path = tmp_path / "diabetic_data.parquet"
+    wrong = {"encounter_id": "E444239", "patient_nbr": "7", "age": "75", "gender": "F", "insulin": "yes"}
+    unknown = {"encounter_id": "60", "patient_nbr": "12", "age": "?", "discharge_disposition_id": "31"}
+    published([*ROWS, wrong, unknown]).write_parquet(path)
+    with pytest.raises(ValueError) as caught:
+        read(path, tmp_path / "ehr")
+    lines = str(caught.value).splitlines()
+    assert lines[0].endswith("with 5 fault(s) [unexpected_value]:")
+    assert lines[-1] == "give the file of UCI data set 296, unchanged"
+    assert sorted(line.strip(" -") for line in lines[1:-1]) == [
+        f"column {column} has unexpected values in {rows} rows"
+        for column, rows in (
+            ("age", 2), ("discharge_disposition_id", 1), ("encounter_id", 1), ("gender", 1), ("insulin", 1)
+        )
+    ]  # fmt: skip
+    assert "444239" not in str(caught.value)
+    published().with_columns(pl.col("time_in_hospital").cast(pl.Float64)).write_parquet(path)
+    with pytest.raises(ValueError, match="column time_in_hospital has unexpected values in 4 rows"):
+        read(path, tmp_path / "ehr")
 
 
 @pytest.mark.parametrize(
@@ -192,32 +204,21 @@ def test_ingest_gives_the_same_tables(tmp_path, by_hand):
         ({"diag_1": "", "diag_3": " "}, {"missing_code": Counts(codes=2)}),
     ],
 )
-def test_ingest_counts_bad_rows(tmp_path, row, expected):
-    rows = [*ROWS[1:], {"encounter_id": "60", "patient_nbr": "12", **row}]
-    tables, left = ingested(rows, tmp_path)
-    assert left == expected
-    assert tables.visits.height == 4 - left.get("null_patient_id", Counts()).visits - (
-        left.keys() & {"null_visit_id", "duplicate_visit"} != set()
-    )
-
-
-def test_ingest_refuses_what_the_published_file_never_says(tmp_path):
-    wrong = {"encounter_id": "60", "patient_nbr": "12", "age": "?", "gender": "F", "discharge_disposition_id": "31"}
-    with pytest.raises(ValueError, match=r"with 3 fault\(s\)") as caught:
-        ingested([*ROWS, wrong], tmp_path)
-    assert "column age has unexpected values in 1 rows" in str(caught.value)
+def test_bad_rows_leave_and_are_counted(tmp_path, row, expected):
+    path = tmp_path / "diabetic_data.csv"
+    published([*ROWS[1:], {"encounter_id": "60", "patient_nbr": "12", **row}]).write_csv(path)
+    tables, ledger = read(path, tmp_path / "ehr")
+    assert left(ledger) == expected
+    assert tables.visits.height == 4 - sum(counts.visits for counts in expected.values())
 
 
 @pytest.mark.real_data
 def test_known_figures_of_the_real_file(tmp_path):
     if not REAL.is_file():
         pytest.skip(f"NOT CHECKED: the real file is not at {REAL}")
-    tables, ledger = read_diabetes130(REAL)
+    tables, ledger = read(REAL, tmp_path / "ehr", shards=2)
     assert ledger.came == Counts(71_518, 101_766, 3 * 101_766)
-    assert {line.rule: line.left for line in ledger.lines} == {
-        "missing_code": Counts(0, 0, 21 + 358 + 1_423),
-        "not_icd9": Counts(),
-    }
+    assert left(ledger) == {"missing_code": Counts(codes=21 + 358 + 1_423)}
     ledger.check(patients=71_518, visits=101_766, codes=303_496)
     raw = pl.read_parquet(REAL)
     codes = pl.concat([raw[f"diag_{i}"] for i in (1, 2, 3)]).drop_nulls()
@@ -233,4 +234,4 @@ def test_known_figures_of_the_real_file(tmp_path):
     assert (raw["A1Cresult"] != "None").sum() + (raw["max_glu_serum"] != "None").sum() == tables.measurements.height
     repeats = tables.diagnoses.height - tables.diagnoses.unique(["visit_id", "code"]).height
     assert repeats == 5_591
-    assert write_tables(tables, tmp_path, shards=2).content_hash == read_tables(tmp_path).source.content_hash
+    assert write_tables(tables, tmp_path / "again").content_hash == tables.source.content_hash
