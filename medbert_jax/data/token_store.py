@@ -57,6 +57,11 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
     directory, metadata = Path(dataset_directory), read_metadata(dataset_directory)
     if split not in metadata["split"]["counts"]:
         raise ValueError(f"split must be one of {', '.join(metadata['split']['counts'])}: got {split!r}; correct it")
+    if not metadata["split"]["counts"][split]:
+        raise ValueError(
+            f"a split that is read must have patients: got none in {split} of {metadata['split']['counts']}; prepare"
+            " the dataset with a split that has some"
+        )
     store = directory / "token_store" / split
     record = _fresh_record(store, metadata["dataset_hash"])
     if record is None:
@@ -78,8 +83,8 @@ def _fresh_record(store: Path, dataset_hash: str) -> dict | None:
         record = json.loads((store / "store.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    fresh = record["version"] == _VERSION and record["dataset_hash"] == dataset_hash
-    return record if fresh else None
+    said = isinstance(record, dict) and (record.get("version"), record.get("dataset_hash"), "columns" in record)
+    return record if said == (_VERSION, dataset_hash, True) else None
 
 
 def _mapped(path: Path, checksum: int) -> np.ndarray | None:
@@ -159,16 +164,21 @@ def _parts(files: list[tuple[Path, int]], outcomes: dict[str, type]) -> Iterator
     from array_record.python import array_record_module
 
     for path, length in files:
-        reader = array_record_module.ArrayRecordReader(os.fspath(path))
-        if reader.num_records() != length:
+        try:
+            reader = array_record_module.ArrayRecordReader(os.fspath(path))
+            found = reader.num_records()
+            if found == length:
+                for start in range(0, length, _RECORDS_AT_ONCE):
+                    records = reader.read(start, min(start + _RECORDS_AT_ONCE, length))
+                    yield decode_records(records, outcomes)
+                reader.close()
+        except RuntimeError:  # what the library says of a damaged file
+            found = "a damaged file"
+        if found != length:
             raise ValueError(
-                f"{path.name} must hold {length} records, as dataset_info.json says: got"
-                f" {reader.num_records()}; copy the file again, or prepare the dataset again"
+                f"{path.name} must hold {length} records, as dataset_info.json says: got {found};"
+                " copy the file again, or prepare the dataset again"
             )
-        for start in range(0, length, _RECORDS_AT_ONCE):
-            records = reader.read(start, min(start + _RECORDS_AT_ONCE, length))
-            yield decode_records(records, outcomes)
-        reader.close()
 
 
 class _ColumnFile:

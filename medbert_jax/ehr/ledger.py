@@ -121,10 +121,16 @@ class Ledger:
 
     @classmethod
     def from_dict(cls, record: dict) -> "Ledger":
-        """The ledger of `to_dict`. Raises ValueError where "kept" does not follow from the lines."""
-        lines = [Line(line["rule"], line["text"], line["tag"], Counts(**line["left"])) for line in record["lines"]]
-        ledger = cls(record["title"], Counts(**record["came"]), lines)
-        ledger.check(**record["kept"])
+        """The ledger of `to_dict`. Raises ValueError where it is none or "kept" does not follow from the lines."""
+        try:
+            lines = [Line(line["rule"], line["text"], line["tag"], Counts(**line["left"])) for line in record["lines"]]
+            ledger, kept = cls(record["title"], Counts(**record["came"]), lines), Counts(**record["kept"])
+        except (KeyError, TypeError):
+            raise ValueError(
+                "a ledger must have title, came, lines and kept: got something else; give ledger.json of EHR tables or"
+                " of a dataset"
+            ) from None
+        ledger.check(**asdict(kept))
         return ledger
 
     def to_csv(self, *, share: bool = False) -> str:

@@ -1,6 +1,7 @@
 """The token store: what is decoded, when it is made again, and what it refuses."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -118,6 +119,31 @@ def test_a_damaged_store_json_is_made_again(dataset, sequences):
     open_token_store(dataset, "train")
     (dataset / "token_store" / "train" / "store.json").write_text('{"version": 1')
     assert_same(open_token_store(dataset, "train"), sequences)
+
+
+def test_a_split_without_patients_is_refused(dataset):
+    metadata = json.loads((dataset / "metadata.json").read_text())
+    metadata["split"]["counts"]["validation"] = 0
+    (dataset / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match="a split that is read must have patients: got none in validation"):
+        open_token_store(dataset, "validation")
+
+
+def test_a_flipped_bit_in_a_record_file_is_told_or_harmless(dataset, sequences):
+    path = next(dataset.glob("*.array_record-00000-*"))
+    written = path.read_bytes()
+    told = 0
+    for place in np.linspace(0, len(written) - 1, 30).astype(int):
+        content = bytearray(written)
+        content[place] ^= 1
+        path.write_bytes(content)
+        try:
+            assert_same(open_token_store(dataset, "train"), sequences)  # it fell into padding
+        except ValueError as error:
+            told += 1
+            assert "must hold 29 records" in str(error) and "copy the file again" in str(error)
+        shutil.rmtree(dataset / "token_store", ignore_errors=True)
+    assert told > 0
 
 
 def test_files_that_do_not_fit_are_refused(dataset, sequences):

@@ -18,6 +18,14 @@ def figure_1() -> Ledger:
     return ledger
 
 
+@pytest.mark.parametrize(
+    "record", [{}, [], {"lines": [{}]}, {"title": "", "came": {"people": 1}, "lines": [], "kept": {}}]
+)
+def test_what_is_no_ledger_is_told(record):
+    with pytest.raises(ValueError, match="a ledger must have title, came, lines and kept: got something else; give"):
+        Ledger.from_dict(record)
+
+
 def test_figure_1_of_the_paper_adds_up():
     # It does, to the patient: 39,398,846 − 196,319 − 10,711,877 = 28,490,650. The figure prints no count of those
     # without a diagnosis; it is the difference of the first two.

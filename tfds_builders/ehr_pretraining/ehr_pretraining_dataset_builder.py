@@ -27,9 +27,9 @@ class PretrainingConfig(SequencesConfig):
     """What a pretraining dataset is made from."""
 
     def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
-        """Refuse a dataset with an empty split; of splits that were given only the training patients must be there."""
+        """Refuse a dataset with an empty split; where splits were given, only that of test patients may be empty."""
         counts = dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))
-        wanted = dict(zip(SPLITS, self.split.ratios or (1, 0, 0), strict=True))
+        wanted = dict(zip(SPLITS, self.split.ratios or (1, 1, 0), strict=True))
         if any(wanted[split] > 0 and not counts[split] for split in SPLITS):
             raise ValueError(
                 f"every split must have patients: got {counts} of these,\n{found.ledger.render()}\n"
