@@ -117,6 +117,7 @@ def prepare(
     minimum_patients: int = 1,
     vocabulary: Path | None = None,
     unknown_code_limit: float = 0.2,
+    back_off: bool = False,
     workers: int = 0,
     shard: str | None = None,
     beam: tuple[str, ...] = (),
@@ -132,6 +133,7 @@ def prepare(
         minimum_patients: codes that fewer training patients have are not in the vocabulary.
         vocabulary: vocabulary.tsv of another dataset, used as it is instead of a new one.
         unknown_code_limit: share of codes outside of that vocabulary above which the dataset is refused.
+        back_off: a code outside of that vocabulary becomes its nearest ICD ancestor there.
         workers: processes; 0: one per core.
         shard: i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end.
         beam: options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner.
@@ -147,6 +149,7 @@ def prepare(
         minimum_patients=minimum_patients,
         vocabulary=vocabulary,
         unknown_code_limit=unknown_code_limit,
+        back_off=back_off,
         workers=workers,
         shard=shard,
         beam=beam,
@@ -162,6 +165,7 @@ def cohort(
     pretraining_dataset: Path,
     data_dir: Path = Path("data"),
     unknown_code_limit: float = 0.5,
+    back_off: bool = False,
     workers: int = 0,
     shard: str | None = None,
     beam: tuple[str, ...] = (),
@@ -175,6 +179,7 @@ def cohort(
         pretraining_dataset: directory whose vocabulary and split the cohort inherits.
         data_dir: folder of all datasets.
         unknown_code_limit: share of codes outside of that vocabulary above which the cohort is refused.
+        back_off: a code outside of that vocabulary becomes its nearest ICD ancestor there.
         workers: processes; 0: one per core.
         shard: i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end.
         beam: options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner.
@@ -188,6 +193,7 @@ def cohort(
         data_dir=data_dir,
         pretraining_dataset=pretraining_dataset,
         unknown_code_limit=unknown_code_limit,
+        back_off=back_off,
         workers=workers,
         shard=shard,
         beam=beam,

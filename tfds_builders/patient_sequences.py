@@ -59,6 +59,8 @@ class SequencesConfig(tfds.core.BuilderConfig):
     """Codes that fewer patients have are not in a fitted vocabulary."""
     unknown_code_limit: float
     """The share of codes outside a frozen vocabulary above which the dataset is refused."""
+    back_off: bool = False
+    """Whether codes outside a frozen vocabulary become their nearest ancestor in it."""
     announce: Callable[[str], None]
 
     def recipe(self) -> dict:
@@ -71,13 +73,13 @@ class SequencesConfig(tfds.core.BuilderConfig):
         }
         if self.vocabulary is None:
             return recipe | {"minimum_patients": self.minimum_patients}
-        return recipe | {"vocabulary_hash": self.vocabulary.hash}
+        return recipe | {"vocabulary_hash": self.vocabulary.hash} | ({"back_off": True} if self.back_off else {})
 
     def job(self, work: WorkFolder) -> ShardJob:
         """Return what the work on one shard must know."""
         # Released code: the vocabulary is fitted on everybody, held-out patients too.
         everybody = self.preset == "released_code"
-        return ShardJob(self.ehr_directory, work, self.serialization, self.split, everybody)
+        return ShardJob(self.ehr_directory, work, self.serialization, self.split, everybody, back_off=self.back_off)
 
     def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
         """Raise ValueError where what was found forbids the dataset that would stand in `directory`."""

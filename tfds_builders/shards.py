@@ -26,6 +26,7 @@ from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, with_vocabulary
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
+from medbert_jax.ehr.icd import back_off
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import read_shard
 from tfds_builders.splits import GIVEN, Split
@@ -46,6 +47,8 @@ class ShardJob:
     fit_on_everybody: bool = False
     """Whether held-out patients count for the vocabulary too. Released code: yes. Paper: training patients alone."""
     cohort: CohortSpec | None = None
+    back_off: bool = False
+    """Whether a code that the vocabulary does not know becomes its nearest ancestor there (ICD alone)."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], s
 
     `races` are the names behind the numbers 1, 2, … of race in the dataset.
     """
-    sequences, split = _read_sequences(job.work, shard, vocabulary, races)
+    sequences, split = _read_sequences(job, shard, vocabulary, races)
     files, note = {}, {}
     for place in np.unique(split):
         name, part = SPLITS[place], sequences.take(split == place)
@@ -165,15 +168,17 @@ def _continued(selection: Ledger, serialized: Ledger) -> Ledger:
 
 
 def _read_sequences(
-    work: WorkFolder, shard: int, vocabulary: Vocabulary, races: tuple[str, ...]
+    job: ShardJob, shard: int, vocabulary: Vocabulary, races: tuple[str, ...]
 ) -> tuple[PatientSequences, np.ndarray]:
     """Return the histories of a shard, with the dataset's numbers of codes and races, and their splits."""
-    columns = work.columns(SERIALIZED, shard, "sequences")
+    columns = job.work.columns(SERIALIZED, shard, "sequences")
     codes, names, split = (columns.pop(name) for name in ("codes", "races", "split"))
     outcomes = {name: columns.pop(name) for name in list(columns) if name.startswith("outcomes.")}
     outcomes = {name.removeprefix("outcomes."): values for name, values in outcomes.items()}
     race = np.array([0, *(races.index(name) + 1 for name in names.tolist())], np.int32)[columns.pop("race")]
     histories = PatientSequences(**columns, race=race, outcomes=outcomes)
+    if job.back_off:
+        codes = back_off(codes, vocabulary.codes)
     return with_vocabulary(histories, codes, vocabulary), split
 
 

@@ -173,6 +173,7 @@ def check_unknown(shares: Mapping[str, float], limit: float = 0.2) -> str:
     if any(not share <= limit for share in shares.values()):
         raise ValueError(
             f"at most {limit:.0%} of the codes may be unknown to a vocabulary that is used again: got {shown};"
-            " pretrain on this source, let unknown codes back off to their categories, or raise unknown_code_limit"
+            " pretrain on this source, let unknown codes back off to their categories (back_off), or raise"
+            " unknown_code_limit"
         )
     return shown

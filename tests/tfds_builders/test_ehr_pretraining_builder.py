@@ -147,6 +147,26 @@ def test_rare_codes_are_left_out_on_request(ehr, dataset, tmp_path):
     assert read_metadata(rare)["unknown_code_share"]["train"] > 0
 
 
+def test_unknown_codes_back_off_to_their_category_in_a_frozen_vocabulary(ehr, dataset, tmp_path):
+    whole = Vocabulary.read(dataset / "vocabulary.tsv")
+    # E66.9 and 401.9 are known by their categories alone.
+    renamed = tuple(
+        {"ICD10CM/E66.9": "ICD10CM/E66", "ICD9CM/401.9": "ICD9CM/401"}.get(code, code) for code in whole.codes
+    )
+    assert renamed != whole.codes
+    Vocabulary(renamed, whole.patients, whole.titles).write(tmp_path / "frozen.tsv")
+    frozen = {"vocabulary": tmp_path / "frozen.tsv", "data_dir": tmp_path, "announce": quiet, "unknown_code_limit": 1.0}
+    strict, backed = (
+        prepare_pretraining(ehr, name, back_off=back_off, **frozen)
+        for name, back_off in (("strict", False), ("backed", True))
+    )
+    shares = [read_metadata(path)["unknown_code_share"]["train"] for path in (strict, backed)]
+    assert shares[0] > 0.02 and shares[1] == 0
+    # The vocabulary has the same order of ids, so backing off gives the very ids of the whole one.
+    assert (open_token_store(backed, "train").code_ids == open_token_store(dataset, "train").code_ids).all()
+    assert read_metadata(backed)["dataset_hash"] != read_metadata(strict)["dataset_hash"]
+
+
 def test_metadata_ledger_and_files(ehr, dataset):
     assert dataset.parts[-3:] == ("ehr_pretraining", "made", "1.0.0")
     metadata, source = read_metadata(dataset), read_source(ehr)

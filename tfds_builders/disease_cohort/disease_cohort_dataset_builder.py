@@ -91,6 +91,7 @@ def prepare_cohort(
     pretraining_dataset,
     minimum_codes: int = 1,
     unknown_code_limit: float = 0.5,
+    back_off: bool = False,
     workers: int = 0,
     shard: str | None = None,
     beam: Sequence[str] = (),
@@ -112,6 +113,8 @@ def prepare_cohort(
         pretraining_dataset: the directory that `prepare_pretraining` returned.
         minimum_codes: patients with fewer codes before their index leave.
         unknown_code_limit: share of codes outside the vocabulary above which the cohort is refused.
+        back_off: whether a code outside the vocabulary becomes its nearest ICD ancestor there; two codes of a visit may
+            then be the same.
         workers: processes; 0: one per core.
         shard: "i/N": the part of task i of N of a batch scheduler's job array, i from 0; None is returned.
         beam: options of an Apache Beam pipeline that works on the shards instead, as "runner=FlinkRunner".
@@ -144,6 +147,7 @@ def prepare_cohort(
         split=find_split(Path(ehr_directory), metadata["split"]["key"], metadata["split"].get("ratios")),
         vocabulary=vocabulary,
         unknown_code_limit=unknown_code_limit,
+        back_off=back_off,
         spec=spec,
         pretraining_dataset=Path(pretraining_dataset),
         announce=announce,

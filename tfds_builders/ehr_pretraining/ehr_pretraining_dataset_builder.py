@@ -59,6 +59,7 @@ def prepare_pretraining(
     serialization: SerializationConfig | None = None,
     vocabulary: Path | None = None,
     unknown_code_limit: float = 0.2,
+    back_off: bool = False,
     workers: int = 0,
     shard: str | None = None,
     beam: Sequence[str] = (),
@@ -82,6 +83,8 @@ def prepare_pretraining(
         serialization: in place of the preset's.
         vocabulary: vocabulary.tsv of another dataset, to be used as it is instead of fitting one.
         unknown_code_limit: share of codes outside of that vocabulary above which the dataset is refused.
+        back_off: whether a code outside of that vocabulary becomes its nearest ICD ancestor there; two codes of a visit
+            may then be the same.
         workers: processes; 0: one per core.
         shard: "i/N": the part of task i of N of a batch scheduler's job array, i from 0.
         beam: options of an Apache Beam pipeline that works on the shards instead, as "runner=FlinkRunner".
@@ -111,6 +114,7 @@ def prepare_pretraining(
         vocabulary=None if vocabulary is None else Vocabulary.read(vocabulary),
         minimum_patients=minimum_patients,
         unknown_code_limit=unknown_code_limit,
+        back_off=back_off,
         announce=announce,
     )
     return prepare(Builder, config, data_dir=data_dir, workers=workers, shard=shard, beam=beam)
