@@ -34,6 +34,7 @@ from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.tables import read_source
+from medbert_jax.ehr.workers import Workers
 from tfds_builders.patient_sequences import Made, PatientSequencesBuilder, SequencesConfig
 from tfds_builders.shards import (
     SERIALIZED,
@@ -46,7 +47,6 @@ from tfds_builders.shards import (
     written,
 )
 from tfds_builders.work_folder import WorkFolder
-from tfds_builders.workers import Workers
 
 _WORK_VERSION = 1  # another one makes everything anew: to be raised when the two steps change
 _WORTH_PROCESSES = 16 * 2**20  # bytes of EHR tables that take longer than the start of processes

@@ -51,7 +51,8 @@ class Rough:
     """What a reader maps its columns to, before any rule. Columns as in `SCHEMAS`; absent ones are unknown.
 
     `patients` may have "birth_year" (only the year is known) and "split" (the source's own); `visits` has "order" only
-    where the source has no dates; codes are as published.
+    where the source has no dates; codes are as published. `other_ids` are the patient ids, row by row, of further
+    tables that only add to `patients`: those without an id, and those not listed there, are counted like all others.
     """
 
     patients: pl.DataFrame
@@ -64,6 +65,7 @@ class Rough:
     age_precision: str
     assumptions: tuple[str, ...] = ()
     left: tuple[Left, ...] = field(default=())
+    other_ids: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
     """
     extra = {"birth_year": pl.Int32(), "split": pl.String()}
     patients = _typed(rough.patients, SCHEMAS["patients"] | extra)
+    patients = patients.with_columns(pl.when(pl.col("birth_year").is_between(1, 9999)).then("birth_year"))
     visits = _typed(rough.visits, SCHEMAS["visits"])
     codes = {"diagnoses": _typed(rough.diagnoses, SCHEMAS["diagnoses"])} | {
         name: _typed(table, SCHEMAS[name]) for name in EVENT_TABLES if (table := getattr(rough, name)) is not None
@@ -99,14 +102,16 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
         return after
 
     has_id = pl.col("patient_id").is_not_null() & (pl.col("patient_id") != "")
-    patients_in, visits_in = patients.height, visits.height
+    others = _typed(rough.other_ids.to_frame("patient_id"), {"patient_id": pl.String()})
+    patients_in, visits_in = patients.height + others.null_count().item(), visits.height
+    others = count("null_patient_id", "patients", others, others.filter(has_id))
     patients = count("null_patient_id", "patients", patients, patients.filter(has_id))
     visits = count("null_patient_id", "visits", visits, visits.filter(has_id))
     codes = {name: count("null_patient_id", name, table, table.filter(has_id)) for name, table in codes.items()}
 
     listed = patients.select("patient_id").unique()
     strangers = [table.select("patient_id").join(listed, on="patient_id", how="anti").unique()
-                 for table in (visits, *codes.values())]  # fmt: skip
+                 for table in (others, visits, *codes.values())]  # fmt: skip
     unlisted = pl.concat(strangers).n_unique()
     patients_in += unlisted
     left["unlisted_patient"]["patients"] = unlisted
@@ -154,11 +159,14 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
 
 
 def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
-    """The columns of the schema, in its dtypes; absent ones are null. Ids and codes lose blanks around them."""
+    """The columns of the schema, in its dtypes; absent ones and numbers too large for theirs are null.
+
+    Ids lose blanks around them.
+    """
     if foreign := sorted(set(frame.columns) - set(schema)):
         raise TypeError(f"a reader must give columns of the schema: got {', '.join(foreign)}; drop them in its build")
     frame = frame.select(
-        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype).alias(name)
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype, strict=False).alias(name)
         for name, dtype in schema.items()
     )
     texts = [name for name in ("patient_id", "visit_id") if name in schema]

@@ -2,30 +2,29 @@
 
 Two steps. Scatter: every file is read in chunks, whose rows are dealt to shards by a hash of the patient id. Build: a
 shard's rows, wherever they came from, become its EHR tables and its ledger. Both are run by a process pool; the bytes
-that come out do not depend on the number of processes, nor on the order of files or rows.
+that come out do not depend on the number of processes, nor on the order of files or rows. In between, a lookup with a
+key is reduced, once, to the rows that some id of the source names.
 """
 
 import functools
 import json
-import multiprocessing
 import os
-import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 
-from medbert_jax.ehr.assembly import Assembled, assemble
+from medbert_jax.ehr.assembly import assemble
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.raw import Reader
+from medbert_jax.ehr.raw import RawTable, Reader, text, whole
 from medbert_jax.ehr.raw_files import Fault, FileFault, RawFile, SourceError, find_files, read_chunks, size_in_memory
 from medbert_jax.ehr.schema import EhrSource
-from medbert_jax.ehr.tables import ShardRecord, open_folder, seal, shard_numbers, write_shard
+from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, shard_numbers, write_shard
+from medbert_jax.ehr.workers import Workers
 
 FORMATS = ("omop", "meds", "mimic-iv", "med-bert-tsv", "desynpuf", "diabetes130")
 SHARD_BYTES = 100 * 2**20
@@ -33,6 +32,7 @@ SHARD_BYTES = 100 * 2**20
 SMALL_SOURCE = 64 * 2**20
 """Bytes below which starting processes costs more than they save."""
 
+_LIBRARY = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _NO_ORDER = (
     "The source says neither priority nor present on admission nor captured at billing: the codes of a visit have no "
     "order of their own and are put in that of their names."
@@ -45,6 +45,21 @@ class IngestOptions:
 
     outpatient_los_zero: bool = False
     """Whether outpatient visits without a discharge lasted 0 days; else their length of stay is unknown."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What all tasks of a run have in common; sent to every process."""
+
+    format: str
+    options: Any
+    common: IngestOptions
+    files: list[RawFile]
+    shards: int
+    spill: Path
+    """Folder of the scattered rows."""
+    new: Path
+    """Folder of the EHR tables to be."""
 
 
 @dataclass(frozen=True)
@@ -89,15 +104,16 @@ def ingest(
 ) -> Ledger:
     """Read a source into EHR tables; returns the ledger of patients, visits and diagnosis codes.
 
-    Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json. An
-    earlier set of tables there is replaced.
+    Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json;
+    the ledger of every shard stands in them under "by_shard". An earlier set of tables there is replaced when the new
+    one is whole: a source that is refused and a run that is killed leave it as it was.
 
     Args:
         source: folder (or the one file) of the source.
         out: folder that will hold the EHR tables.
         format: one of `FORMATS`.
         shards: parts that the tables are cut into; 0 takes as many as keep a worker below 1 GB.
-        workers: processes; 0 takes the number of cores.
+        workers: processes; 0 takes the number of cores, one for a small source.
         options: of the reader (`get_reader(format).options`).
         common: what holds for all readers.
         announce: gets lines of progress.
@@ -105,85 +121,99 @@ def ingest(
     Raises:
         SourceError: files that are missing, unreadable or not as published, every fault listed.
         ValueError: rows of the source that a reader refuses, or no patients, visits or codes left.
+        BlockingIOError: another process is writing `out`.
+        ChildProcessError: a worker died, mostly for want of memory.
     """
-    reader, out, common = get_reader(format), Path(out), common or IngestOptions()
-    options = options or reader.options()
+    reader, common = get_reader(format), common or IngestOptions()
     files, unused, faults = find_files(reader, Path(source))
     if unused:
         announce(f"not read: {', '.join(unused[:8])}{' …' * (len(unused) > 8)}")
-    size = sum(size_in_memory(file) for file in files)
+    size = sum(size_in_memory(file) for file in files if file.table.patient)
     shards = shards or max(1, -(-size // SHARD_BYTES))
-    workers = workers or os.cpu_count() or 1
-    if size < SMALL_SOURCE:
-        workers = 1
-    prefix = f".{out.name}.scattered."
-    out.parent.mkdir(parents=True, exist_ok=True)
-    for left_behind in out.parent.glob(f"{prefix}*"):
-        shutil.rmtree(left_behind)
-    # Beside `out`, so that it is on a disk with room; `out` itself is not touched for a source that is refused.
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=prefix) as folder, _Pool(workers) as pool:
-        spill, started = Path(folder), time.monotonic()
-        chunks: dict[str, list[str]] = {table.name: [] for table in reader.tables}
-        rows = dict.fromkeys(chunks, 0)
-        work = [(file, number, spill, shards) for number, file in enumerate(files)]
-        for done, (file, names, count, found) in enumerate(pool.map(_scatter, work), start=1):
-            chunks[file.table.name] += names
-            rows[file.table.name] += count
-            faults += found
-            announce(_progress("read file", done, len(files), sum(rows.values()), "rows", started))
-        for table in reader.tables:
-            names = [file.name for file in files if file.table is table]
-            if table.needed and names and not rows[table.name] and not {name for name, _, _ in faults} & set(names):
-                faults.append((names[0], "empty_table", "has no rows"))
-        if faults:
-            raise SourceError(reader.format, faults)
-        open_folder(out)
-        built, started = [], time.monotonic()
-        work = [(format, options, common, chunks, spill, out, shard, shards) for shard in range(shards)]
-        for done, one in enumerate(pool.map(_build, work), start=1):
-            built.append(one)
-            patients = sum(part.record.rows["patients"] for part in built)
-            announce(_progress("built shard", done, shards, patients, "patients", started))
+    with new_folder(out) as new, Workers(workers or int(size < SMALL_SOURCE)) as each:
+        # The scattered rows stand beside `out`: on a disk with room.
+        spill = new.with_name("scattered")
+        spill.mkdir()
+        job = _Job(format, options or reader.options(), common, files, shards, spill, new)
+        chunks = _scatter_all(reader, job, faults, each, announce)
+        built, started = {}, time.monotonic()
+        for shard, one in each(functools.partial(_build, job, chunks), range(shards)):
+            if isinstance(one, str):
+                refused = SourceError(format, [])
+                refused.args = (one,)
+                raise refused
+            built[shard] = one
+            patients = sum(part.record.rows["patients"] for part in built.values())
+            announce(_progress("built shard", len(built), shards, patients, "patients", started))
+        return _seal(new, [built[shard] for shard in range(shards)])
+
+
+def _scatter_all(
+    reader: Reader, job: _Job, faults: list[Fault], each: Workers, announce: Callable[[str], None]
+) -> dict[str, list[str]]:
+    """Scatter every file, reduce the lookups; returns the names of each table's chunks. Raises SourceError."""
+    names: dict[int, list[str]] = {}
+    rows, started = {table.name: 0 for table in reader.tables}, time.monotonic()
+    for number, found, count, wrong in each(functools.partial(_scatter, job), range(len(job.files))):
+        names[number] = found
+        rows[job.files[number].table.name] += count
+        faults += wrong
+        announce(_progress("read file", len(names), len(job.files), sum(rows.values()), "rows", started))
+    for table in reader.tables:
+        its = [file.name for file in job.files if file.table.name == table.name]
+        if table.needed and its and not rows[table.name] and not {name for name, _, _ in faults} & set(its):
+            faults.append((its[0], "empty_table", "has no rows"))
+    if faults:
+        raise SourceError(reader.format, faults)
+    chunks: dict[str, list[str]] = {table.name: [] for table in reader.tables}
+    for number, file in enumerate(job.files):
+        chunks[file.table.name] += names[number]
+    for table in reader.tables:
+        if table.key and chunks[table.name]:
+            named = [pl.read_ipc(path) for path in job.spill.glob(f"*.{table.key}.named")]
+            if named:
+                pl.concat(named).unique().write_ipc(job.spill / f"{table.key}.named")
+                list(each(functools.partial(_reduce, job.spill, table.key), chunks[table.name]))
+    return chunks
+
+
+def _seal(new: Path, built: list[_Built]) -> Ledger:
+    """Write what is said of all shards together; returns their ledger."""
     ledger = functools.reduce(Ledger.merge, (one.ledger for one in built))
     events = functools.reduce(Ledger.merge, (one.events for one in built))
-    for name, one in (("ledger", ledger), ("events_ledger", events)):
-        (out / f"{name}.json").write_text(json.dumps(one.to_dict(), indent=1, ensure_ascii=False))
-    said = tuple(dict.fromkeys(line for one in built for line in one.source.assumptions))
+    for name, whole_one, parts in (
+        ("ledger", ledger, [one.ledger for one in built]),
+        ("events_ledger", events, [one.events for one in built]),
+    ):
+        record = {**whole_one.to_dict(), "by_shard": [part.to_dict() for part in parts]}
+        (new / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+    # A shard without patients has nothing to say of the source.
+    telling = [one for one in built if one.record.rows["patients"]] or built
+    said = tuple(dict.fromkeys(line for one in telling for line in one.source.assumptions))
     order = ("priority", "present_on_admission", "captured_at_billing")
     if not any(one.record.known[f"diagnoses.{column}"] for one in built for column in order):
         said += (_NO_ORDER,)
     splits = pl.concat([one.splits for one in built])
-    precision = " or ".join(sorted({one.source.age_precision for one in built}))
-    described = replace(built[0].source, assumptions=said, age_precision=precision)
-    seal(out, described, [one.record for one in built], splits)
+    precision = " or ".join(sorted({one.source.age_precision for one in telling}))
+    described = replace(telling[0].source, assumptions=said, age_precision=precision)
+    seal(new, described, [one.record for one in built], splits)
     return ledger
 
 
-class _Pool:
-    """`map` in order, by processes, or here where one worker is enough."""
-
-    def __init__(self, workers: int):
-        context = multiprocessing.get_context("spawn")
-        self._executor = ProcessPoolExecutor(workers, mp_context=context) if workers > 1 else None
-
-    def __enter__(self) -> "_Pool":
-        return self
-
-    def map(self, function: Callable, work: list) -> Iterable:
-        return self._executor.map(function, work) if self._executor else map(function, work)
-
-    def __exit__(self, kind, *_) -> None:
-        if self._executor:
-            self._executor.shutdown(cancel_futures=kind is not None)
-
-
-def _scatter(work) -> tuple[RawFile, list[str], int, list[Fault]]:
-    """Deal one file's rows to the shards; returns the chunks written, the rows and the faults."""
-    file, number, spill, shards = work
-    names, rows = [], 0
+def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
+    """Deal one file's rows to the shards; returns its number, the chunks written, the rows and the faults."""
+    file, shards, names, rows = job.files[number], job.shards, [], 0
+    keys = {table.key for table in get_reader(job.format).tables if table.key} - {file.table.key}
+    named: dict[str, pl.DataFrame] = {}
     try:
         for place, chunk in enumerate(read_chunks(file)):
             name = f"{number:05d}-{place:05d}"
+            for key in keys:
+                columns = [name for name in chunk.columns if name == key or name.endswith(f"_{key}")]
+                if ids := [_ids(chunk[column].unique(), file).to_frame("id") for column in columns]:
+                    named[key] = pl.concat([*ids, *([named[key]] if key in named else [])]).unique()
+            if file.table.key:
+                _ids(chunk[file.table.key].head(1), file)  # of a type that `_reduce` can compare
             starts = np.zeros(shards + 1, np.int64)
             if file.table.patient:
                 shard = np.zeros(chunk.height, np.int64)  # rows without a patient: shard 0 counts them
@@ -192,13 +222,15 @@ def _scatter(work) -> tuple[RawFile, list[str], int, list[Fault]]:
                     shard[known] = _shards_of(chunk[file.table.patient].filter(pl.Series(known)), shards)
                 chunk = chunk[np.argsort(shard, kind="stable")]
                 starts[1:] = np.cumsum(np.bincount(shard, minlength=shards))
-            chunk.write_ipc(spill / f"{name}.arrow", compression="uncompressed")
-            np.save(spill / f"{name}.npy", starts)
+            chunk.write_ipc(job.spill / f"{name}.arrow", compression="uncompressed")
+            np.save(job.spill / f"{name}.npy", starts)
             names.append(name)
             rows += chunk.height
     except FileFault as found:
-        return file, [], rows, [found.fault]
-    return file, names, rows, []
+        return number, [], rows, [found.fault]
+    for key, ids in named.items():
+        ids.write_ipc(job.spill / f"{number:05d}.{key}.named")
+    return number, names, rows, []
 
 
 def _shards_of(patient_ids: pl.Series, shards: int) -> np.ndarray:
@@ -208,29 +240,73 @@ def _shards_of(patient_ids: pl.Series, shards: int) -> np.ndarray:
     return patient_ids.to_frame("id").join(frame, on="id", how="left", maintain_order="left")["shard"].to_numpy()
 
 
-def _build(work) -> _Built:
-    """One shard: its rows of every table → EHR tables, written and checked."""
-    format, options, common, chunks, spill, out, shard, shards = work
-    reader, raw = get_reader(format), {}
-    for table in reader.tables:
-        parts = []
-        for name in chunks[table.name]:
-            starts, part = np.load(spill / f"{name}.npy"), pl.scan_ipc(spill / f"{name}.arrow")
-            if table.patient:
-                part = part.slice(starts[shard], starts[shard + 1] - starts[shard])
-            parts.append(part.collect())
-        if parts:
-            raw[table.name] = pl.concat(parts, how="vertical_relaxed", rechunk=True)
+def _ids(values: pl.Series, file: RawFile | None = None) -> pl.Series:
+    """Ids as text that compares, whatever types two files give them: 7, "7" and " 07" are one.
+
+    Raises FileFault, for `file`, where the column is of a type that no id has.
+    """
     try:
-        rough = reader.build(raw, options)
-    except pl.exceptions.PolarsError:
-        # Parquet may hold anything; the library's own words may quote what stands in a cell.
-        what = "a column holds another type than the format has"
-        raise SourceError(format, [(", ".join(raw), "wrong_type", what)]) from None
-    del raw
-    assembled: Assembled = assemble(format, rough, outpatient_los_zero=common.outpatient_los_zero)
-    record = write_shard(assembled.tables, out, shard, shards)
-    return _Built(record, assembled.tables.source, assembled.splits, assembled.ledger, assembled.events)
+        texts = text(values)
+        numbers = texts.cast(pl.Int64, strict=False)
+        numbers = numbers.zip_with(numbers.is_not_null(), whole(values)).cast(pl.String)
+    except _LIBRARY:
+        if file is None:
+            raise
+        raise FileFault(file.name, "wrong_type", f"column {values.name} holds no ids") from None
+    return numbers.zip_with(numbers.is_not_null(), texts)
+
+
+def _reduce(spill: Path, key: str, name: str) -> None:
+    """Keep the rows of one chunk of a lookup that are named somewhere."""
+    chunk, named = pl.read_ipc(spill / f"{name}.arrow"), pl.read_ipc(spill / f"{key}.named")["id"].drop_nulls()
+    kept = chunk.filter(_ids(chunk[key]).is_in(named.implode()))
+    kept.write_ipc(spill / f"{name}.kept", compression="uncompressed")
+    os.replace(spill / f"{name}.kept", spill / f"{name}.arrow")  # not written over: the chunk may be a memory map
+
+
+def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _Built | str]:
+    """One shard: its rows of every table → EHR tables, written and checked.
+
+    Returns its number, and the message where the source is refused: a SourceError cannot be sent between processes.
+    """
+    reader = get_reader(job.format)
+    try:
+        raw = {table.name: _gather(job, table, chunks[table.name], shard)
+               for table in reader.tables if chunks[table.name]}  # fmt: skip
+        names = ", ".join(raw)
+        try:
+            rough = reader.build(raw, job.options)
+            del raw
+            assembled = assemble(job.format, rough, outpatient_los_zero=job.common.outpatient_los_zero)
+        except _LIBRARY:
+            # Parquet may hold anything; the library's own words may quote what stands in a cell.
+            what = "a column holds another type than the format has"
+            raise SourceError(job.format, [(names, "wrong_type", what)]) from None
+    except SourceError as refusal:
+        return shard, str(refusal)
+    record = write_shard(assembled.tables, job.new, shard, job.shards)
+    return shard, _Built(record, assembled.tables.source, assembled.splits, assembled.ledger, assembled.events)
+
+
+def _gather(job: _Job, table: RawTable, names: list[str], shard: int) -> pl.DataFrame:
+    """The shard's rows of one table. Raises SourceError where its files give a column unlike types."""
+    parts = []
+    for name in names:
+        part = pl.scan_ipc(job.spill / f"{name}.arrow")
+        if table.patient:
+            starts = np.load(job.spill / f"{name}.npy")
+            part = part.slice(starts[shard], starts[shard + 1] - starts[shard])
+        parts.append(part.collect())
+    columns, unlike = [], []
+    for column in parts[0].columns:
+        try:
+            columns.append(pl.concat([part.select(column) for part in parts], how="vertical_relaxed", rechunk=True))
+        except _LIBRARY:
+            unlike.append(column)
+    if unlike:
+        what = f"column {', '.join(unlike)} is of another type in one file than in another"
+        raise SourceError(job.format, [(table.name, "wrong_type", what)])
+    return pl.concat(columns, how="horizontal")
 
 
 def _progress(what: str, done: int, of: int, count: int, unit: str, started: float) -> str:

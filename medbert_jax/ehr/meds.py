@@ -162,6 +162,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
                 codes=rows.filter(pl.col("role").is_null()).height,
             ),
         ),
+        other_ids=raw["subject_splits"]["subject_id"] if "subject_splits" in raw else pl.Series(dtype=pl.String),
     )
 
 
@@ -172,6 +173,7 @@ def _assumptions(options: MedsOptions) -> tuple[str, ...]:
         *[_OUTSIDE[options.outside]] * (options.visits != "day"),
         "Admission of a visit is its admission event, else its first event; discharge is its discharge event, else the "
         "column end of its admission, else unknown.",
+        "A discharge event makes no visit: without an admission before it, it says nothing.",
         "Birth is MEDS_BIRTH" + (", of which only the year is taken." if options.birth_year_only else ", to the day."),
         "Sex and race are the latest that are given; birth and death are unknown where rows contradict each other.",
         "Splits train, tuning, held_out of subject_splits are train, validation, test; a patient in two splits, or in "
@@ -237,7 +239,11 @@ def _patients(rows: pl.DataFrame, splits: pl.DataFrame | None, options: MedsOpti
 
 
 def _visits(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
-    """Visits that the source itself marks: by an id, by events of admission and discharge, or both."""
+    """Visits that the source itself marks: by an id, by events of admission and discharge, or both.
+
+    A row per admission event, those of one visit alike, so that the rules count the further ones and those that lack
+    a subject or a time.
+    """
     empty = pl.DataFrame(
         schema={
             "patient_id": pl.String,
@@ -263,18 +269,20 @@ def _named_visits(rows: pl.DataFrame) -> pl.DataFrame:
         order = [key.filter(pl.col("role") == role) for key in (pl.col("time"), pl.col("code"))]
         return column.filter(pl.col("role") == role).sort_by(*order)
 
-    return rows.group_by("patient_id", visit_id="named").agg(
+    visits = rows.group_by("patient_id", visit_id="named").agg(
+        copies=pl.int_range((pl.col("role") == "admission").sum().clip(1)),
         admit_time=pl.coalesce(of("admission", "time").min(), pl.col("time").min()),
         discharge_time=pl.coalesce(of("discharge", "time").max(), of("admission", "end").max()),
         visit_type=of("admission", "system").first(),
         discharge_disposition=of("discharge", disposition(pl.col("value"))).drop_nulls().last(),
     )
+    return visits.explode("copies")
 
 
 def _stays(marks: pl.DataFrame) -> pl.DataFrame:
     """Visits from admission events and the discharge events that follow them."""
-    marks = marks.drop_nulls(["patient_id", "time"])
     keys = ["patient_id", "time"]
+    admissions, marks = marks.filter(pl.col("role") == "admission").select(keys), marks.drop_nulls(keys)
     began = marks.filter(pl.col("role") == "admission").sort(*keys, "code")
     began = began.group_by(keys).agg(pl.col("end").max(), visit_type=pl.col("system").first()).sort(keys)
     ended = marks.filter(pl.col("role") == "discharge").sort(*keys, "code")
@@ -286,13 +294,17 @@ def _stays(marks: pl.DataFrame) -> pl.DataFrame:
     ).join(ended, on=keys, how="left", suffix="_same")
     # A stay that ends in the moment it began only has that discharge: else it belongs to the stay before.
     later = pl.col("at").is_not_null() & (pl.col("at") <= pl.col("following")).fill_null(True)
-    return began.select(
-        "patient_id",
+    stays = began.select(
+        *keys,
         "visit_type",
         visit_id="stay/" + pl.col("time").dt.to_string("%Y-%m-%dT%H:%M:%S%.f"),
         admit_time="time",
         discharge_time=pl.when(later).then("at").otherwise(pl.coalesce("end", "at_same")),
         discharge_disposition=pl.when(later).then("to").otherwise("to_same"),
+    )
+    untimed = "stay/untimed-" + pl.int_range(pl.len()).over("patient_id").cast(pl.String)
+    return admissions.join(stays, on=keys, how="left").with_columns(
+        visit_id=pl.when(pl.col("time").is_null()).then(untimed).otherwise("visit_id")
     )
 
 

@@ -9,7 +9,8 @@ from typing import Literal
 
 import polars as pl
 
-from medbert_jax.ehr.assembly import Rough
+from medbert_jax.ehr.assembly import Left, Rough
+from medbert_jax.ehr.icd import ICD10_SYSTEMS
 from medbert_jax.ehr.raw import RawTable, Reader, day, moment, number, text, whole
 
 
@@ -18,15 +19,16 @@ class OmopOptions:
     """How conditions are read where the tables leave a choice."""
 
     source_value_system: str = ""
-    """Code system of condition_source_value (ICD10CM, ICD10GM, KCD7, …), used for rows without a source concept, before
-    the standard concept, where the text looks like a code. Empty: only texts that name their system ("ICD10CM:E11.9")
-    are used so; other texts are taken where no concept is there, under the system SOURCE."""
+    """Code system of condition_source_value (ICD10CM, ICD10GM, KCD7, …), used for rows without an ICD source concept,
+    before the standard concept, where the text looks like a code. Empty: only texts that name their system
+    ("ICD10CM:E11.9") are used so; other texts that look like a code are taken where no concept is there, under the
+    system SOURCE."""
     unlinked: Literal["by_date", "drop"] = "by_date"
     """Conditions without visit_occurrence_id: given to the patient's visit of that day, or left out (and counted)."""
 
 
 _VISIT_TYPES = {
-    **dict.fromkeys((9201, 262, 8717, 32037), "inpatient"),  # 262 emergency room and inpatient; intensive care
+    **dict.fromkeys((9201, 262, 8717, 32037, 581379), "inpatient"),  # 262 with emergency room; intensive care
     **dict.fromkeys((9203, 8870, 581381), "emergency"),
     **dict.fromkeys((9202, 581477, 5083, 8756, 8940, 38004207), "outpatient"),  # office, telehealth, clinic
 }
@@ -53,7 +55,13 @@ _POSITIONS = (
     | {44818709 + n: n + 16 for n in range(5)}
     | {first + n: n + 1 for first, places in ((45756835, 8), (45756843, 13)) for n in range(places)}
 )
-_NAMED_SYSTEM = r"(?i)^(ICD-?9-?CM|ICD-?10(?:-?[A-Z]{2})?|CIM-?10|KCD-?\d|SNOMED(?:-?CT)?)\s*[:/|_]+\s*(\S.*)$"
+_ICD = f"^(?:ICD9CM|{ICD10_SYSTEMS})$"
+_MARKED = "[A-Za-z0-9.+*!†–-]"  # with the marks that countries put behind their ICD-10
+_NAMED_SYSTEM = (
+    r"(?i)^(ICD-?9-?CM|ICD-?10(?:-?[A-Z]{2})?|CIM-?10|KCD-?\d|SNOMED(?:-?CT)?)\s*[:/|_]+\s*" + f"({_MARKED}{{1,20}})$"
+)
+# A word of a code's signs and length with a digit in it. All other text may say anything about anyone: never a code.
+_CODE_SIGNS, _DIGIT = r"^[A-Za-z0-9.-]{1,20}$", r"\d"
 _UNKNOWN = ("0", "none", "null", "unknown", "no matching concept")
 _LOOKED_UP = (
     "race_concept_id",
@@ -64,21 +72,24 @@ _LOOKED_UP = (
 
 ASSUMPTIONS = (
     "A visit is a row of visit_occurrence, from visit_start_datetime to visit_end_datetime, or the dates where these "
-    "are not given. Visit concepts 9201, 262, 8717, 32037 are inpatient, 9203, 8870, 581381 emergency, 9202, "
-    "581477, 5083, 8756, 8940, 38004207 outpatient, 0 unknown, all others other; visit_detail is not read.",
+    "are not given. Visit concepts 9201, 262, 8717, 32037, 581379 are inpatient, 9203, 8870, 581381 emergency, "
+    "9202, 581477, 5083, 8756, 8940, 38004207 outpatient, 0 unknown, all others other; visit_detail is not read.",
     "Diagnoses are the rows of condition_occurrence alone. ICD codes that the mapping puts into other domains "
     "(observation, procedure, measurement: many Z codes) are not there.",
-    "A diagnosis' code is that of condition_source_concept_id, else condition_source_value where it names its system "
-    "or the option source_value_system does, else that of the standard concept, else condition_source_value under the "
-    "system SOURCE. The system is the concept's vocabulary_id; concept id 0 is unmapped. A source code that maps to "
-    "several standard concepts is several rows there and one diagnosis here.",
+    "A diagnosis' code is that of condition_source_concept_id if it is of an ICD, else condition_source_value where it "
+    "names its system or the option source_value_system does, else that of the standard concept, else that of the "
+    "other source concept, else condition_source_value under the system SOURCE. The system is the concept's "
+    "vocabulary_id; concept id 0 is unmapped. A source code that maps to several standard concepts is several rows "
+    "there and one diagnosis here.",
+    "Source values are taken only where they look like a code: up to 20 letters, digits, dots and dashes, at least one "
+    "digit and no blank. Other text is never a code; its row is without one.",
     "Priority is 1 for a primary status (32901, 32902, 32903), else the position that the condition type says, "
     "else 2 for a secondary status (32907, 32908, 32909). Present on admission is true for admission diagnoses "
     "(32890, 32901, 32907, 4203942) and otherwise unknown; captured at billing is unknown.",
     "The birth date is birth_datetime, else year, month and day where all are given, else only the year is known. A "
     "birth_datetime of 15 June without month and day is the CDM's stand-in for a known year and is read as that.",
     "Sex is 8507 male, 8532 female, others unknown. Race is the name of race_concept_id, else race_source_value. "
-    "The death date is the earliest in death.",
+    "The death date is the earliest in death; rows there without a readable date say nothing, and are counted.",
     "Discharge dispositions are taken from discharged_to_concept_id (5.3: discharge_to_concept_id) where it is one of "
     "the usual places; 0 is unknown, although the CDM lets it stand for home too.",
     "Medications and measurements have the code of the standard concept (RxNorm, LOINC), procedures that of the source "
@@ -104,17 +115,21 @@ def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
     if options.source_value_system:
         said.append(f"condition_source_value is read as {options.source_value_system} where it has a code's shape.")
     said += [_NO_CONCEPTS] * ("concept" not in raw) + [_PERIODS] * ("observation_period" in raw)
-    patients = _patients(raw, concepts)
+    patients, deaths = _patients(raw["person"], concepts), _deaths(raw.get("death"))
+    undated = deaths.filter(pl.col("death_date").is_null()).join(patients, on="patient_id", how="semi")
+    died = deaths.group_by("patient_id").agg(pl.col("death_date").min())
     return Rough(
-        patients=patients,
+        patients=patients.join(died, on="patient_id", how="left", maintain_order="left"),
         visits=visits,
         diagnoses=_diagnoses(raw["condition_occurrence"], visits, concepts, options),
         medications=_events(raw.get("drug_exposure"), "drug", "drug_exposure_start", concepts),
         measurements=_events(raw.get("measurement"), "measurement", "measurement", concepts),
         procedures=_events(raw.get("procedure_occurrence"), "procedure", "procedure", concepts),
         has_dates=True,
-        age_precision="year" if patients["birth_year"].is_not_null().any() else "day",
+        age_precision="day or year",
         assumptions=(*ASSUMPTIONS, *said),
+        left=(Left("unreadable_death", "Rows of death without a readable date; their patients stay", undated.height),),
+        other_ids=deaths["patient_id"],
     )
 
 
@@ -133,7 +148,10 @@ def _concepts(raw: dict[str, pl.DataFrame]) -> pl.DataFrame:
     # Millions of rows: found by the type that they have, converted afterwards.
     dtype = table["concept_id"].dtype
     named = pl.concat([one.rename("concept_id") for one in ids]).unique().drop_nulls()
-    named = named.filter(named > 0).cast(dtype if dtype.is_numeric() else pl.String).to_frame()
+    # An id too large for that type is in no row of it.
+    named = (
+        named.filter(named > 0).cast(dtype if dtype.is_numeric() else pl.String, strict=False).drop_nulls().to_frame()
+    )
     if not dtype.is_numeric():
         table = table.with_columns(text(table["concept_id"]))
     found = table.join(named, on="concept_id", how="semi")
@@ -148,8 +166,7 @@ def _look_up(ids: pl.Series, concepts: pl.DataFrame, *columns: str) -> list[pl.S
     return keys.join(concepts, on="concept_id", how="left", maintain_order="left").select(columns).get_columns()
 
 
-def _patients(raw: dict[str, pl.DataFrame], concepts: pl.DataFrame) -> pl.DataFrame:
-    person = raw["person"]
+def _patients(person: pl.DataFrame, concepts: pl.DataFrame) -> pl.DataFrame:
     year, month, of_month = (whole(person[f"{part}_of_birth"]) for part in ("year", "month", "day"))
     patients = pl.DataFrame(
         {
@@ -168,7 +185,7 @@ def _patients(raw: dict[str, pl.DataFrame], concepts: pl.DataFrame) -> pl.DataFr
     stand_in = (pl.col("stated").dt.month() == 6) & (pl.col("stated").dt.day() == 15)
     stand_in &= pl.col("month").is_null() & pl.col("day").is_null()
     known = (pl.when(~pl.col(race).str.to_lowercase().is_in(_UNKNOWN)).then(race) for race in ("race", "race_text"))
-    patients = patients.select(
+    return patients.select(
         "patient_id",
         pl.coalesce(pl.when(~stand_in).then("stated"), written).alias("birth_date"),
         pl.coalesce("year", pl.col("stated").dt.year()).alias("birth_year"),
@@ -176,19 +193,16 @@ def _patients(raw: dict[str, pl.DataFrame], concepts: pl.DataFrame) -> pl.DataFr
         .replace_strict({8507: "male", 8532: "female"}, default=None, return_dtype=pl.String)
         .alias("sex"),
         pl.coalesce(known).alias("race"),
-    ).with_columns(
-        pl.when(pl.col("birth_date").is_null() & pl.col("birth_year").is_between(1, 9999))
-        .then("birth_year")
-        .cast(pl.Int32)
-        .alias("birth_year")
-    )
-    if "death" not in raw:
-        return patients
-    death = raw["death"]
-    died = day(death["death_date"]).zip_with(death["death_date"].is_not_null(), day(death["death_datetime"]))
-    deaths = pl.DataFrame({"patient_id": text(death["person_id"]), "death_date": died})
-    return patients.join(deaths.group_by("patient_id").agg(pl.col("death_date").min()), on="patient_id", how="left",
-                         maintain_order="left")  # fmt: skip
+    ).with_columns(pl.when(pl.col("birth_date").is_null()).then("birth_year"))
+
+
+def _deaths(table: pl.DataFrame | None) -> pl.DataFrame:
+    """patient_id, death_date of each row; empty where the source has no such table."""
+    if table is None:
+        return pl.DataFrame(schema={"patient_id": pl.String, "death_date": pl.Date})
+    died = day(table["death_date"])
+    died = died.zip_with(died.is_not_null(), day(table["death_datetime"]))
+    return pl.DataFrame({"patient_id": text(table["person_id"]), "death_date": died})
 
 
 def _visits(table: pl.DataFrame) -> pl.DataFrame:
@@ -269,7 +283,7 @@ def _events(table: pl.DataFrame | None, kind: str, start: str, concepts: pl.Data
         "patient_id": text(table["person_id"]),
         "visit_id": _link(table["visit_occurrence_id"]),
         "time": _time(table, start),
-        **_code(table, kind, concepts, standard_first=kind != "procedure"),
+        **_code(table, kind, concepts),
     }
     if kind == "drug":
         name, system, level = _look_up(table["drug_concept_id"], concepts, "name", "system", "class")
@@ -282,10 +296,8 @@ def _events(table: pl.DataFrame | None, kind: str, start: str, concepts: pl.Data
     return pl.DataFrame(columns)
 
 
-def _code(
-    table: pl.DataFrame, kind: str, concepts: pl.DataFrame, value_system: str = "", *, standard_first: bool = False
-) -> dict[str, pl.Series]:
-    """code_system and code of each row; null where neither a concept nor a text is there."""
+def _code(table: pl.DataFrame, kind: str, concepts: pl.DataFrame, value_system: str = "") -> dict[str, pl.Series]:
+    """code_system and code of each row; null where there is neither a concept nor a text that looks like a code."""
     pairs = {
         name: _look_up(table[f"{kind}_{column}"], concepts, "system", "code")
         for name, column in (("source", "source_concept_id"), ("standard", "concept_id"))
@@ -299,20 +311,27 @@ def _code(
         ]
     )
     value = pl.col("value")
-    # A word with a digit and no blank: neither a title nor a free text. ICD codes begin with a letter and a digit.
-    shape = r"(?i)^(?:E\d{3}|V?\d)[\d.]*$" if value_system.startswith("ICD9") else r"^[A-Za-z]\d\S*$"
-    shape = shape if value_system.startswith(("ICD", "CIM", "KCD")) else r"^\S*\d\S*$"
+    coded = value.str.contains(_CODE_SIGNS) & value.str.contains(_DIGIT)
+    of_system = coded
+    if value_system.startswith("ICD9"):
+        of_system = coded & value.str.contains(r"(?i)^(?:E\d{3}|V?\d)[\d.]*$")
+    elif value_system.startswith(("ICD", "CIM", "KCD")):
+        of_system = value.str.contains(rf"^[A-Za-z]\d{_MARKED}{{0,18}}$")
     named = (
         value.str.extract(_NAMED_SYSTEM, 1).str.to_uppercase().str.replace_all("-", "").replace("SNOMEDCT", "SNOMED")
     )
     of_option = pl.lit(value_system or None, pl.String)
     told = [
         (named, value.str.extract(_NAMED_SYSTEM, 2)),
-        (pl.when(value.str.contains(shape)).then(of_option), value),
+        (pl.when(of_system).then(of_option), value),
     ]
     source, standard = ((pl.col(f"{name}_s"), pl.col(f"{name}_c")) for name in ("source", "standard"))
-    order = [standard, source, *told] if standard_first else [source, *told, standard]
-    system, code = pl.lit("SOURCE"), value
+    if kind == "condition":
+        icd = pl.when(source[0].str.contains(_ICD)).then(source[0]), source[1]
+        order = [icd, *told, standard, source]
+    else:
+        order = [source, *told, standard] if kind == "procedure" else [standard, source, *told]
+    system, code = pl.lit("SOURCE"), pl.when(coded).then(value)
     for its_system, its_code in reversed(order):
         both = its_system.is_not_null() & its_code.is_not_null()
         system, code = pl.when(both).then(its_system).otherwise(system), pl.when(both).then(its_code).otherwise(code)
@@ -359,7 +378,7 @@ OMOP = Reader(
         RawTable("death", "person_id", ("person_id", "death_date"), ("death_datetime",), needed=False),
         RawTable("observation_period", "person_id", ("person_id",), needed=False),
         RawTable("concept", "", ("concept_id", "vocabulary_id", "concept_code"), ("concept_name", "concept_class_id"),
-                 needed=False),
+                 needed=False, key="concept_id"),
     ),
     build=_build,
     options=OmopOptions,

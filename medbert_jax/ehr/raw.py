@@ -29,6 +29,8 @@ class RawTable:
     """Between the columns of its text files."""
     by_position: bool = False
     """Whether the columns are `required`, in this order, whatever the header calls them."""
+    key: str = ""
+    """Of a lookup: the column of its ids; only rows that a column KEY or …_KEY of another table names are kept."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +80,15 @@ def moment(values: pl.Series) -> pl.Series:
     """As naive Datetime in µs; null where it is no time.
 
     Text is read as 2011-05-03, 20110503, 2011-05-03 14:05[:06[.123456]] (blank or T between, a Z or an offset at the
-    end dropped: local clock as written).
+    end dropped: local clock as written). So it is for columns with a time zone: the clock of that zone is kept, and a
+    column in UTC is read as the clock it shows.
     """
     if values.dtype == pl.Date:
         return values.cast(pl.Datetime("us"))
     if isinstance(values.dtype, pl.Datetime):
         return values.dt.replace_time_zone(None).cast(pl.Datetime("us"))
     written = text(values).str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
+    written = written.str.replace(r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}$", "${1}")
     # An offset is only one after a time: the "-03" of a date must stay.
     dates_only = text(values).str.contains(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
     written = written.zip_with(~dates_only.fill_null(False), text(values)).str.strip_chars()

@@ -7,22 +7,28 @@ import csv
 import fnmatch
 import gzip
 import io
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
 from medbert_jax.ehr.raw import RawTable, Reader
 
 BLOCK_BYTES = 32 * 2**20
 """Of a text file that is parsed at once."""
+CELL_BYTES = 2**20
+"""Of one cell of a text file, at most: one that is longer has a quotation mark too many or a line end too few."""
 CHUNK_ROWS = 1_000_000
 """Rows of a Parquet file that are read at once."""
 
 _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{8}")
+# 12.0, 1.23457E+11, 1e+16, 1.2E11; never 1E11 without sign or dot, which an id in hexadecimal may be.
+_FLOAT = r"^\s*-?(\d+\.0+|\d\.\d+[eE][+-]?\d+|\d[eE][+-]\d+)\s*$"
 _CURES = {
     "missing_file": "put it there, or name the folder that holds it",
     "two_files": "leave one of them",
@@ -150,7 +156,7 @@ def _plain_ids(chunk: pl.DataFrame, file: RawFile) -> pl.DataFrame:
     floats = [name for name in ids if chunk.schema[name].is_float()]
     texts = [name for name in ids if chunk.schema[name] == pl.String]
     # Only what a float export looks like: codes in a column of ids may well have a dot.
-    written = chunk.select(pl.col(texts).str.contains(r"^\s*\d+\.0+\s*$").any())
+    written = chunk.select(pl.col(texts).str.contains(_FLOAT).any())
     floats += [name for name in texts if written[name][0]]
     if floats:
         raise FileFault(file.name, "float_id", f"column {', '.join(floats)} has ids written as floats")
@@ -183,60 +189,164 @@ def _parquet_chunks(file: RawFile) -> Iterator[pl.DataFrame]:
 
 
 def _text_chunks(file: RawFile) -> Iterator[pl.DataFrame]:
-    separator, columns = file.table.separator, None
-    for block in _blocks(file):
-        if columns is None:
-            if block[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                raise FileFault(file.name, "not_utf8", "is UTF-16")
-            first, _, block = block.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
-            header = _utf8(first, file).rstrip("\r")
-            if separator not in header and "\t" in header:
-                separator = "\t"  # as the vocabulary files of OHDSI's Athena are, under the ending .csv
-            columns = next(csv.reader([header], delimiter=separator), [])
-            if not columns:
-                raise FileFault(file.name, "unreadable_file", "has no header line")
-            if file.table.by_position and any(_DATE.fullmatch(name.strip()) for name in columns):
-                raise FileFault(file.name, "unreadable_file", "has data in place of a header line")
-            # Text between tabs is not quoted, and a quotation mark is one, unless all names of the header are.
-            quoted = separator != "\t" or (header.startswith('"') and header.endswith('"'))
+    pieces, head, separator = _pieces(file), b"", file.table.separator
+    for piece in pieces:
+        head += piece
+        if b"\n" in piece or len(head) > CELL_BYTES:
+            break
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise FileFault(file.name, "not_utf8", "is UTF-16")
+    first, _, rest = head.removeprefix(b"\xef\xbb\xbf").partition(b"\n")
+    if b"\r" in first.rstrip(b"\r"):
+        raise FileFault(file.name, "unreadable_file", "ends its lines by carriage returns alone")
+    if len(first) > CELL_BYTES:
+        raise FileFault(file.name, "unreadable_file", "has no header line")
+    header = _utf8(first, file).rstrip("\r")
+    if separator not in header and "\t" in header:
+        separator = "\t"  # as the vocabulary files of OHDSI's Athena are, under the ending .csv
+    # Text between tabs is not quoted, and a quotation mark is one, unless all names of the header are.
+    quoted = separator != "\t" or (header.startswith('"') and header.endswith('"'))
+    try:
+        columns = next(csv.reader([header], delimiter=separator, strict=True)) if quoted else header.split(separator)
+    except (csv.Error, StopIteration):
+        columns = []
+    if not header.strip() or not columns:
+        raise FileFault(file.name, "unreadable_file", "has no header line that can be read")
+    if file.table.by_position and any(_DATE.fullmatch(name.strip()) for name in columns):
+        raise FileFault(file.name, "unreadable_file", "has data in place of a header line")
+    numbered = [f"{place}" for place in range(len(columns))]
+    wanted = {*file.table.required, *file.table.optional}
+    places = range(len(columns))
+    if not file.table.by_position:
+        places = [place for place in places if columns[place].strip().lower() in wanted]
+    # Names may repeat, which a frame cannot hold: found here.
+    names = [columns[place].strip().lower() for place in places]
+    if file.table.by_position:
+        names = [str(place) for place in places]
+    elif len(set(names)) < len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise FileFault(file.name, "duplicate_column", f"column {', '.join(twice)} is there more than once")
+    pieces = itertools.chain((rest,), pieces)
+    for block, rows in _whole_rows(file, pieces, ord(separator), quoted, len(columns)):
         if b"\0" in block:
             raise FileFault(file.name, "unreadable_file", "holds NUL bytes")
         _utf8(block, file)
-        numbered = [f"{place}" for place in range(len(columns))]
         chunk = pl.DataFrame(schema=dict.fromkeys(numbered, pl.String))
-        if block.strip():
+        if rows:
             try:
                 chunk = pl.read_csv(
                     io.BytesIO(block),
                     has_header=False,
-                    new_columns=numbered,
-                    infer_schema=False,
+                    schema=chunk.schema,
                     separator=separator,
                     quote_char='"' if quoted else None,
                 )
             except pl.exceptions.PolarsError:
-                raise FileFault(file.name, "unreadable_file", "has rows of more fields than its header") from None
-            if chunk.width != len(columns):
-                what = f"has rows of {chunk.width} fields under a header of {len(columns)}"
-                raise FileFault(file.name, "unreadable_file", what)
-        # Blank lines come as rows of nulls.
-        chunk = chunk.select(pl.all().str.strip_chars().replace("", None))
-        chunk = chunk.filter(~pl.all_horizontal(pl.all().is_null()))
-        wanted = {*file.table.required, *file.table.optional}
-        places = range(len(columns))
-        if not file.table.by_position:
-            places = [place for place in places if columns[place].strip().lower() in wanted]
-        data = [chunk.to_series(place) for place in places]
-        # Names may repeat, which a frame cannot hold: found here.
-        names = [columns[place].strip().lower() for place in places]
-        if file.table.by_position:
-            names = [str(place) for place in places]
-        elif len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
-            raise FileFault(file.name, "duplicate_column", f"column {', '.join(twice)} is there more than once")
-        yield pl.DataFrame(dict(zip(names, data, strict=True)))
-    if columns is None:
-        raise FileFault(file.name, "unreadable_file", "has no header line")
+                raise FileFault(file.name, "unreadable_file", "has rows that cannot be read") from None
+            if chunk.height != rows:
+                raise FileFault(file.name, "unreadable_file", f"has {rows} rows where {chunk.height} can be read")
+        chunk = chunk.select(pl.nth(list(places)).str.strip_chars().replace("", None))
+        yield chunk.rename(dict(zip(chunk.columns, names, strict=True)))
+
+
+def _whole_rows(
+    file: RawFile, pieces: Iterator[bytes], separator: int, quoted: bool, width: int
+) -> Iterator[tuple[bytes, int]]:
+    """Blocks that end at the end of a row, blank lines left out, and the rows in each; at least one block.
+
+    Rows and fields are counted here, from separators and line ends outside of quotes; no row is read before.
+    """
+
+    def fault(what: str) -> FileFault:
+        return FileFault(file.name, "unreadable_file", what)
+
+    rest = b""
+    for piece in itertools.chain(pieces, (None,)):
+        if piece is None and not rest:
+            return
+        block = rest + (b"\n" if piece is None else piece)
+        values = np.frombuffer(block, np.uint8)
+        edge, mark = (values == separator) | (values == 10), None  # where a field ends; a quotation mark
+        if quoted and b'"' in block:
+            mark = values == 34
+            inside = _inside(mark)
+            edge &= ~inside
+        edges = np.flatnonzero(edge)
+        ends = np.flatnonzero(values[edges] == 10)  # at which of them a row does
+        stops = edges[ends]
+        used, fields = (int(stops[-1]) + 1 if len(stops) else 0), np.diff(ends, prepend=-1)
+        if piece is None and used < len(block):
+            raise fault("has a quotation mark that nothing closes")
+        longest = np.diff(stops, prepend=-1, append=len(block)).max()
+        if longest > CELL_BYTES and np.diff(edges, prepend=-1, append=len(block)).max() > CELL_BYTES:
+            raise fault(f"has a cell of more than {CELL_BYTES:,} bytes, or a quotation mark that nothing closes")
+        if mark is not None and used:
+            if _is_misplaced(values[:used], mark[:used], inside[:used], edge[:used]):
+                raise fault("has quotation marks within a cell: not doubled, or the cell not quoted")
+            if _spans_rows(values[:used], mark[:used], inside[:used], stops, separator, width):
+                raise fault("has quotation marks that span whole rows")
+        begins = np.append(0, stops[:-1] + 1)
+        blank = [row for row in np.flatnonzero(fields == 1) if not block[begins[row] : stops[row]].strip()]
+        found = np.delete(fields, blank)
+        # A row that goes on in the next block may have too many already.
+        found = np.append(found, max(width, len(edges) - int(fields.sum()) + 1))
+        if (wrong := found[found != width]).size:
+            raise fault(f"has rows of {wrong[0]} fields under a header of {width}")
+        rest, whole = block[used:], block[:used]
+        if blank:
+            keep = np.ones(used, bool)
+            for row in blank:
+                keep[begins[row] : stops[row] + 1] = False
+            whole = values[:used][keep].tobytes()
+        yield whole, len(found) - 1
+
+
+def _inside(mark: np.ndarray) -> np.ndarray:
+    """Where the number of quotation marks so far is odd: a running parity, 64 bytes at a time."""
+    bits = np.packbits(mark, bitorder="little")
+    words = np.concatenate([bits, np.zeros(-len(bits) % 8, np.uint8)]).view("<u8")
+    for shift in (1, 2, 4, 8, 16, 32):
+        words ^= words << np.uint64(shift)
+    before = np.bitwise_xor.accumulate(words >> np.uint64(63))
+    words[1:] ^= np.where(before[:-1], ~np.uint64(0), np.uint64(0))
+    return np.unpackbits(words.view(np.uint8), count=len(mark), bitorder="little").view(bool)
+
+
+def _is_misplaced(values: np.ndarray, mark: np.ndarray, inside: np.ndarray, edge: np.ndarray) -> bool:
+    """Whether a mark of whole rows opens or closes within a cell; two marks in a row are one of the cell's text."""
+    begins, closes = edge | mark, mark & ~inside
+    stray = (mark & inside)[1:] & ~begins[:-1]
+    if stray.any():
+        return True
+    line_end = values == 13
+    line_end[:-1] &= values[1:] == 10
+    return bool((closes[:-1] & ~(begins | line_end)[1:]).any())
+
+
+def _spans_rows(
+    values: np.ndarray, mark: np.ndarray, inside: np.ndarray, stops: np.ndarray, separator: int, width: int
+) -> bool:
+    """Whether each line that some row is spread over would be a row as well, its marks taken as text.
+
+    A quoted cell may hold line ends. But one mark too many in each of two rows makes a cell of all that is between
+    them, and both readings hold: neither is taken.
+    """
+    lines = np.flatnonzero(values == 10)
+    if len(lines) == len(stops):
+        return False
+    marks = np.flatnonzero(mark)
+    opens = marks[::2][np.append(True, marks[2::2] != marks[1:-1:2] + 1)]
+    broken = np.zeros(len(opens), bool)
+    broken[np.searchsorted(opens, lines[inside[lines]]) - 1] = True
+    separators = np.flatnonzero(values == separator)
+    text = inside[separators]  # separators in a cell of one line are text in both readings
+    text[text] = ~broken[np.searchsorted(opens, separators[text]) - 1]
+    fields = np.diff(np.searchsorted(separators[~text], lines), prepend=0) + 1
+    length = np.diff(lines, prepend=-1)
+    blank = (length == 1) | ((length == 2) & (values[lines - 1] == 13))
+    row = np.searchsorted(stops, lines)
+    unlike = np.bincount(row, (fields != width) & ~blank)
+    return bool(((np.bincount(row) > 1) & (unlike == 0)).any())
 
 
 def _utf8(content: bytes, file: RawFile) -> str:
@@ -246,23 +356,11 @@ def _utf8(content: bytes, file: RawFile) -> str:
         raise FileFault(file.name, "not_utf8", "has bytes that are not UTF-8") from None
 
 
-def _blocks(file: RawFile) -> Iterator[bytes]:
-    """The file in blocks that end at line ends outside of quotes."""
+def _pieces(file: RawFile) -> Iterator[bytes]:
     opened = gzip.open if file.name.lower().endswith(".gz") else open
     try:
         with opened(file.path, "rb") as stream:
-            rest, quoted = b"", None
-            while block := stream.read(BLOCK_BYTES):
-                block = rest + block
-                if quoted is None:
-                    quoted = file.table.separator != "\t" and b"\t" not in block.partition(b"\n")[0]
-                end = block.rfind(b"\n")
-                while quoted and end >= 0 and block.count(b'"', 0, end) % 2:
-                    end = block.rfind(b"\n", 0, end)
-                if end >= 0:
-                    yield block[: end + 1]
-                rest = block[end + 1 :]
-            if rest:
-                yield rest
+            while piece := stream.read(BLOCK_BYTES):
+                yield piece
     except (OSError, EOFError, gzip.BadGzipFile):
         raise FileFault(file.name, "unreadable_file", "is truncated, damaged or may not be read") from None

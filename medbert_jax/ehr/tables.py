@@ -9,17 +9,26 @@ import hashlib
 import io
 import json
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from medbert_jax.ehr.hashing import hash_start, mix64
+from medbert_jax.ehr.replacing import replaced
 from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTables, check_tables, schema_faults
 
 _FORMAT = "medbert_jax EHR tables, version 1"
 SPLITS_FILE = "splits.parquet"
 """The source's own splits (patient_id, split: train | validation | test), where it has any."""
+_OURS = re.compile(
+    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}"
+    rf"|({'|'.join(SCHEMAS)})/shard-\d+-of-\d+\.parquet|.*\.partial"
+)
+"""Files of a set of tables, which go with it when it is replaced; others in the folder stay."""
 _SCHEMA_TEXT = {name: {column: str(dtype) for column, dtype in schema.items()} for name, schema in SCHEMAS.items()}
 _REREAD = "write the tables again from their source with `medbert ingest`"
 
@@ -49,14 +58,14 @@ def write_tables(tables: EhrTables, directory, *, shards: int = 1) -> EhrSource:
     """Check tables that are whole in memory, write them sharded by a hash of patient_id, seal the folder.
 
     Rows are written in one canonical order, so the same tables give the same bytes whatever order they came
-    in. Every file appears whole under its name or not at all. An earlier set of tables in the folder is
-    replaced.
+    in. An earlier set of tables in the folder is replaced once all is written.
 
     Returns:
         The source with `shards`, `content_hash` and `known` filled in.
 
     Raises:
         ValueError: with every fault of the tables listed.
+        BlockingIOError: another process is writing the folder.
     """
     if shards < 1:
         raise ValueError(f"shards must be at least 1: got {shards}; use 1 for tables that fit in memory")
@@ -65,13 +74,13 @@ def write_tables(tables: EhrTables, directory, *, shards: int = 1) -> EhrSource:
                if name in REQUIRED_TABLES and table.is_empty()]  # fmt: skip
     if faults:
         raise ValueError(_listed("EHR tables must follow the schema", faults, "mend the reader that made them"))
-    open_folder(directory)
     shard_of = {name: shard_numbers(frame["patient_id"], shards) for name, frame in tables.present().items()}
     records = []
-    for shard in range(shards):
-        part = {name: frame.filter(pl.Series(shard_of[name] == shard)) for name, frame in tables.present().items()}
-        records.append(write_shard(dataclasses.replace(tables, **part), directory, shard, shards, checked=True))
-    return seal(directory, tables.source, records)
+    with new_folder(directory) as new:
+        for shard in range(shards):
+            part = {name: frame.filter(pl.Series(shard_of[name] == shard)) for name, frame in tables.present().items()}
+            records.append(write_shard(dataclasses.replace(tables, **part), new, shard, shards, checked=True))
+        return seal(new, tables.source, records)
 
 
 def shard_numbers(patient_ids: pl.Series, shards: int) -> np.ndarray:
@@ -79,10 +88,15 @@ def shard_numbers(patient_ids: pl.Series, shards: int) -> np.ndarray:
     return (text_hash(patient_ids, "shard") % np.uint64(shards)).astype(np.int64)
 
 
-def open_folder(directory) -> None:
-    """Make the folder, and unseal it: until `seal` it holds no EHR tables."""
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    (Path(directory) / "source.json").unlink(missing_ok=True)
+@contextmanager
+def new_folder(directory) -> Iterator[Path]:
+    """Yield the folder for `write_shard` and `seal`; it becomes `directory` at the end of the block.
+
+    Until then, and for good where the block raises or is killed, an earlier set of tables in `directory` stays as it
+    is. Errors as `replacing.replaced`, which this is.
+    """
+    with replaced(directory, _OURS) as new:
+        yield new
 
 
 def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checked: bool = False) -> ShardRecord:
@@ -106,7 +120,7 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
 
 
 def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.DataFrame | None = None) -> EhrSource:
-    """Write source.json over the shards' records, in the order of the shards; remove what is of an earlier set.
+    """Write source.json over the shards' records, in the order of the shards.
 
     `splits` (patient_id, split) are the source's own splits, where it has any. Returns the source with `shards`,
     `known` and `content_hash`, which covers every cell: independent of the order of rows, of shards and of library
@@ -131,11 +145,6 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
         files[SPLITS_FILE] = hashlib.sha256(buffer.getbuffer()).hexdigest()
         sums["splits"] = [len(splits), *_row_sums("splits", splits)]
         _write_atomically(directory / SPLITS_FILE, buffer.getbuffer())
-    else:
-        (directory / SPLITS_FILE).unlink(missing_ok=True)
-    for stale in directory.glob("*/shard-*-of-*.parquet"):
-        if stale.parent.name in SCHEMAS and stale.relative_to(directory).as_posix() not in files:
-            stale.unlink()
     content_hash = hashlib.sha256(json.dumps([_SCHEMA_TEXT, sums], sort_keys=True).encode()).hexdigest()
     source = dataclasses.replace(source, shards=len(records), content_hash=content_hash, known=known)
     record = {"written_as": _FORMAT, **dataclasses.asdict(source), "files": files}

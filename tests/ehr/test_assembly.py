@@ -190,6 +190,27 @@ def test_what_the_reader_took_out_itself_is_in_the_ledger():
     assert left(made.ledger)["unknown_pattern"] == (0, 0, 7) and made.ledger.came.codes == 8
 
 
+def test_ids_of_further_tables_are_counted_where_they_are_nobodys():
+    others = pl.Series(["a", "y", "y", "z", None, " ", None, "a"])
+    made = assemble("made", rough(visits(v=("z", "2000-01-01", None)), diagnoses(), other_ids=others))
+    assert left(made.ledger) == {
+        "null_patient_id": (1 + 3, 0, 0), "unlisted_patient": (2, 1, 0), "duplicate_patient": (1, 0, 0),
+    }  # fmt: skip
+    assert made.ledger.came == Counts(5 + 3 + 2, 1, 0) and made.ledger.kept == Counts(3, 0, 0)
+
+
+def test_numbers_too_large_for_their_column_are_unknown():
+    patients = pl.DataFrame({"patient_id": ["a", "b", "c"], "birth_year": [20240105123456, 2_000_000_000, 1950]})
+    stays = visits(v=("a", "2000-01-01", None), w=("b", "2000-01-01", None), x=("c", "2000-01-01", None))
+    codes = diagnoses(("a", "v", "I10"), ("a", "v", "I11"), ("b", "w", "I10"))
+    codes = codes.with_columns(priority=pl.Series([20240105123456, 2, -(2**31) - 1]))
+    made = assemble("made", rough(stays, codes, patients=patients))
+    assert check_tables(made.tables) == [] and left(made.ledger) == {}
+    assert made.tables.diagnoses.sort("patient_id", "code")["priority"].to_list() == [None, 2, None]
+    ages = made.tables.visits.sort("visit_id")["age_precision_days"].to_list()
+    assert ages == [None, None, 365]
+
+
 def test_a_source_without_dates_keeps_its_order():
     frame = pl.DataFrame({"visit_id": ["x", "y"], "patient_id": ["a", "a"], "order": pl.Series([2, 1], dtype=pl.Int32)})
     made = assemble("made", rough(frame, diagnoses(("a", "x", "I10")), has_dates=False))

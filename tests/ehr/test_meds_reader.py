@@ -279,6 +279,44 @@ def test_rows_without_a_subject_are_counted():
     assert (left.patients, left.codes) == (1, 1)
 
 
+def counted(rough):
+    """Rule → patients, visits, codes of what left."""
+    ledger = assemble("meds", rough).ledger
+    left = {line.rule: (line.left.patients, line.left.visits, line.left.codes) for line in ledger.lines}
+    return {rule: counts for rule, counts in left.items() if any(counts)}
+
+
+MARK = "HOSPITAL_ADMISSION//EW EMER."
+
+
+@pytest.mark.parametrize("named", [{}, {"hadm_id": 77}])
+def test_marks_of_admission_that_make_no_visit_are_counted(named):
+    rows = [("1", at(1), MARK, named), ("1", at(1), "ICD10CM/I10", named)]
+    assert counted(build(*rows)) == {}
+    again = build(*rows, rows[0], rows[0])
+    assert counted(again) == {"duplicate_visit": (0, 2, 0)}
+    assert assemble("meds", again).tables.visits["admit_time"].to_list() == [at(1)]
+    assert counted(build(*rows, (None, at(1), MARK, named))) == {"null_patient_id": (1, 1, 0)}
+    assert counted(build(*rows, (None, None, MARK, named))) == {"null_patient_id": (1, 1, 0)}
+
+
+def test_marks_without_a_time_are_visits_without_admission():
+    rows = [("1", at(1), MARK), ("1", at(2), "DISCHARGE"), ("1", at(1), "ICD10CM/I10")]
+    rough = build(*rows, ("1", None, MARK), ("1", None, MARK), ("2", None, "VISIT/IP"))
+    assert counted(rough) == {"no_admission": (0, 3, 0)}
+    made = assemble("meds", rough)
+    assert (made.ledger.came.visits, made.tables.visits["visit_id"].to_list()) == (4, ["stay/2150-03-01T00:00:00"])
+    # Where an id names the visit, its first event says when it began.
+    assert counted(build(("1", None, MARK, {"hadm_id": 7}), ("1", at(1), "ICD10CM/I10", {"hadm_id": 7}))) == {}
+    assert counted(build(("1", None, MARK, {"hadm_id": 7}))) == {"no_admission": (0, 1, 0)}
+
+
+def test_splits_of_nobody_are_counted():
+    rough = build(*STAY, splits=[("1", "train"), (None, "train"), (None, None), ("2", "tuning")])
+    assert counted(rough) == {"null_patient_id": (2, 0, 0)}
+    assert assemble("meds", rough).ledger.came.patients == 4
+
+
 def test_an_empty_shard():
     rough = MEDS.build(raw(splits=None), MedsOptions())
     assert rough.patients.is_empty() and rough.visits.is_empty() and rough.diagnoses.is_empty()
@@ -288,10 +326,10 @@ def test_files(tmp_path):
     for name in ("data/train/0.parquet", "data/1.parquet", "metadata/subject_splits.parquet", "metadata/codes.parquet"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found, unused = find_files(MEDS, tmp_path)
+    found, unused, faults = find_files(MEDS, tmp_path)
     assert [(file.table.name, file.name) for file in found] == [
         ("data", "data/1.parquet"),
         ("data", "data/train/0.parquet"),
         ("subject_splits", "metadata/subject_splits.parquet"),
     ]
-    assert unused == ["metadata/codes.parquet"]
+    assert unused == ["metadata/codes.parquet"] and faults == []

@@ -194,6 +194,18 @@ def test_parquet_types_give_the_same():
         assert sorted(getattr(rough, table).rows(), key=repr) == sorted(getattr(other, table).rows(), key=repr)
 
 
+def test_numbers_too_large_are_unknown():
+    coded = {"subject_id": "10", "hadm_id": "201", "icd_version": "9"}
+    rows = [
+        coded | {"icd_code": code, "seq_num": number} for code, number in (("4280", "20240105123456"), ("4281", "2"))
+    ]
+    people = [ROWS["patients"][0] | {"anchor_year": "20240105123456"}]
+    made = assemble("mimic-iv", build(patients=people, admissions=ROWS["admissions"][:2], diagnoses_icd=rows))
+    assert made.tables.diagnoses.sort("code").select("code", "priority").rows() == [("428.0", None), ("428.1", 2)]
+    assert made.tables.visits["age_days"].to_list() == [None, None]
+    assert not any(line.left.patients or line.left.visits or line.left.codes for line in made.ledger.lines)
+
+
 def test_an_empty_shard():
     rough = MIMIC_IV.build({name: frame.clear() for name, frame in raw().items()}, MIMIC_IV.options())
     assert all(getattr(rough, name).is_empty() for name in ("patients", "visits", "diagnoses", "medications"))
@@ -228,6 +240,6 @@ def test_files(tmp_path, folder, end):
     for name in (*(f"{folder}{name}.{end}" for name in needed), "ed/diagnosis.csv", "icu/labevents.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found, unused = find_files(MIMIC_IV, tmp_path)
+    found, unused, faults = find_files(MIMIC_IV, tmp_path)
     assert [file.table.name for file in found] == list(needed)
-    assert unused == ["ed/diagnosis.csv", "icu/labevents.csv"]
+    assert unused == ["ed/diagnosis.csv", "icu/labevents.csv"] and faults == []

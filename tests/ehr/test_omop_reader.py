@@ -18,6 +18,7 @@ CONCEPTS = """
 201826|44054006|SNOMED|Clinical Finding|Type 2 diabetes mellitus
 1503297|6809|RxNorm|Ingredient|metformin
 40164929|860975|RxNorm|Clinical Drug|metformin hydrochloride 500 MG Oral Tablet
+45422834|C10F.00|Read|Read|Type 2 diabetes mellitus
 45000001|00093-1048|NDC|11-digit NDC|Metformin 500mg
 3004410|4548-4|LOINC|Lab Test|Hemoglobin A1c/Hemoglobin.total in Blood
 8554|%|UCUM|Unit|percent
@@ -115,7 +116,7 @@ def test_a_patient_from_text_and_typed_columns_is_the_same(parquet):
     assert tables.medications.rows() == [("1", "10", datetime(2015, 3, 3), "RxNorm", "6809", "metformin")]
     assert tables.measurements.rows() == [("1", "10", datetime(2015, 3, 3, 6), "LOINC", "4548-4", 7.1, "%")]
     assert tables.procedures.rows() == [("1", "10", datetime(2015, 3, 4), "CPT4", "92928")]
-    assert rough.age_precision == "day" and assembled.ledger.kept.codes == 2
+    assert rough.age_precision == "day or year" and assembled.ledger.kept.codes == 2
 
 
 def test_source_concepts_keep_the_name_of_their_vocabulary():
@@ -134,9 +135,57 @@ def test_where_there_is_no_source_concept():
              "ICD10/E11": ("ICD10", "E11"), "SNOMED-CT|44054006": ("SNOMED", "44054006"),
              "E11.9": ("SNOMED", "44054006"), "I10|x": ("SNOMED", "44054006")}  # fmt: skip
     assert codes([{"condition_source_value": one} for one in texts]) == list(texts.values())
-    # ... and after the source concept.
+    # ... and after the source concept of an ICD.
     both = {"condition_source_concept_id": "45533021", "condition_source_value": "ICD10CM:E11.9"}
     assert codes([both]) == [("ICD10", "E11")]
+
+
+def test_a_source_concept_of_no_icd_comes_after_the_texts_and_the_standard_concept():
+    read = {"condition_source_concept_id": "45422834"}
+    told = {"condition_source_value": "ICD10:E11"}
+    unmapped = {"condition_concept_id": "0", "condition_source_value": "local7"}
+    assert codes([read, read | told, read | unmapped]) == [
+        ("SNOMED", "44054006"), ("ICD10", "E11"), ("Read", "C10F.00"),
+    ]  # fmt: skip
+    german = codes([read | {"condition_source_value": "E11.90"}], options=OmopOptions("ICD10GM"))
+    assert german == [("ICD10GM", "E11.90")]
+
+
+FREE_TEXTS = (
+    "Diabetes Typ 2", "Diabetes", "E11.9 since 1998", "E11.9,Mueller", "Müller1951", "x1" * 10 + "2", "DM2?",
+    "ICD10: E11 of Mrs Mueller", "ICD10CM:E11.9 Mueller", "SNOMED:44054006 |Diabetes|", "SNOMED:diabetes, 73 years",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("system", ["", "ICD10GM", "ICD9CM", "LOCAL"])
+def test_free_text_is_never_a_code(system):
+    unmapped = {"condition_concept_id": "0", "condition_source_concept_id": "0"}
+    rows = [CONDITION | unmapped | {"condition_source_value": one} for one in (*FREE_TEXTS, "DM-2.b")]
+    events = {
+        name: [{"person_id": "1", f"{kind}_source_value": one, f"{start}_date": "2015-03-03"}
+               for one in (*FREE_TEXTS, "DM-2.b")]
+        for name, kind, start in (("drug_exposure", "drug", "drug_exposure_start"),
+                                  ("measurement", "measurement", "measurement"),
+                                  ("procedure_occurrence", "procedure", "procedure"))
+    }  # fmt: skip
+    made = assemble("omop", build(OmopOptions(system), condition_occurrence=rows, **events))
+    tables = made.tables
+    assert tables.diagnoses.select("code_system", "code").rows() == [(
+        "LOCAL" if system == "LOCAL" else "SOURCE", "DM-2.b")]  # fmt: skip
+    for table in (tables.medications, tables.measurements, tables.procedures):
+        assert table.select("code_system", "code").rows() == [("SOURCE", "DM-2.b")]
+    missing = [{line.rule: line.left.codes for line in one.lines}["missing_code"] for one in (made.ledger, made.events)]
+    assert missing == [len(FREE_TEXTS), 3 * len(FREE_TEXTS)]
+
+
+def test_a_concept_id_too_large_for_the_type_of_the_table_of_concepts_is_unmapped():
+    raw = {name: table(name, rows) for name, rows in {
+        "person": [PERSON], "visit_occurrence": [STAY],
+        "condition_occurrence": [CONDITION | {"condition_source_concept_id": "20240105123456"}, CONDITION],
+    }.items()}  # fmt: skip
+    raw["concept"] = CONCEPT.with_columns(pl.col("concept_id").cast(pl.Int32))
+    rough = OMOP.build(raw, OmopOptions())
+    assert rough.diagnoses.select("code_system", "code").rows() == [("SNOMED", "44054006")] * 2
 
 
 def test_the_option_says_the_system_of_texts_that_look_like_codes():
@@ -167,7 +216,7 @@ def visit(number, start, end, patient="1"):
 
 def linked(dates, visits, options=None, patient="1"):
     rows = [CONDITION | {"visit_occurrence_id": None, "condition_start_date": one, "person_id": patient,
-                         "condition_source_value": f"row {n}", "condition_concept_id": "0"}
+                         "condition_source_value": f"row{n}", "condition_concept_id": "0"}
             for n, one in enumerate(dates)]  # fmt: skip
     rough = build(options, visit_occurrence=visits, condition_occurrence=rows)
     assert rough.diagnoses.height == len(dates)
@@ -260,7 +309,7 @@ def test_priority_and_presence_on_admission(status, kind, priority, on_admission
 def test_birth(told, birth, year):
     rough = build(person=[PERSON | told])
     assert rough.patients.select("birth_date", "birth_year").row(0) == (birth, year)
-    assert rough.age_precision == ("year" if year else "day")
+    assert rough.age_precision == "day or year"  # of the source: no shard may say another
 
 
 def test_sex_race_and_death():
@@ -281,8 +330,26 @@ def test_sex_race_and_death():
     assert build(person=rows, concept=None).patients["race"].to_list() == ["W", "Other", None, None]
 
 
+def test_every_row_of_death_is_a_death_or_counted():
+    days = {
+        "1": ("2020-02-02", "no day", None), "7": ("2020-01-01", "2020-01-02"), "8": (None,),
+        None: ("2020-01-01", None, "x"),
+    }  # fmt: skip
+    deaths = [{"person_id": person, "death_date": one} for person, of in days.items() for one in of]
+    deaths.append({"person_id": "1", "death_date": "no day", "death_datetime": "2020-01-05 01:02:03"})
+    made = assemble("omop", build(death=deaths))
+    assert made.tables.patients["death_date"].to_list() == [date(2020, 1, 5)]
+    left = {line.rule: (line.left.patients, line.left.visits, line.left.codes) for line in made.ledger.lines}
+    # 7 and 8 are no persons; a row without a person has no other fault.
+    assert {rule: counts for rule, counts in left.items() if any(counts)} == {
+        "unreadable_death": (2, 0, 0), "null_patient_id": (3, 0, 0), "unlisted_patient": (2, 0, 0),
+    }  # fmt: skip
+    assert (made.ledger.came.patients, made.ledger.kept.patients) == (8, 1)
+    assert "unreadable_death" in {line.rule for line in assemble("omop", build()).ledger.lines}
+
+
 def test_kinds_of_visits_and_where_they_end():
-    kinds = {"9201": "inpatient", "262": "inpatient", "9203": "emergency", "9202": "outpatient", "32693": "other",
+    kinds = {"581379": "inpatient", "262": "inpatient", "9203": "emergency", "9202": "outpatient", "32693": "other",
              "581476": "other", "0": None, None: None}  # fmt: skip
     ends = {"8536": "home", "4216643": "expired", "8546": "hospice", "8717": "facility", "4021968": "other",
             "0": None, None: None, "123": None}  # fmt: skip
@@ -312,10 +379,10 @@ def test_drugs_have_an_ingredient_only_where_they_are_one():
     rough = build(drug_exposure=rows)
     assert rough.medications.select("code_system", "code", "ingredient").rows() == [
         ("RxNorm", "6809", "metformin"), ("RxNorm", "860975", None), ("NDC", "00093-1048", None),
-        ("SOURCE", "Glucophage", None),
+        (None, None, None),
     ]  # fmt: skip
     assert rough.medications["visit_id"].null_count() == 4 and rough.measurements is None
-    assert assemble("omop", rough).tables.medications.height == 4
+    assert assemble("omop", rough).tables.medications.height == 3
 
 
 def test_values_and_units_of_measurements():

@@ -1,8 +1,10 @@
 import dataclasses
 import json
+import signal
 import subprocess
 import sys
 from datetime import date, datetime
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -10,9 +12,21 @@ import pytest
 from made_ehr import made_tables
 from polars.testing import assert_frame_equal
 
+from medbert_jax.ehr import replacing
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
-from medbert_jax.ehr.tables import read_shard, read_source, read_tables, text_hash, write_tables
+from medbert_jax.ehr.tables import (
+    new_folder,
+    read_shard,
+    read_source,
+    read_tables,
+    seal,
+    text_hash,
+    write_shard,
+    write_tables,
+)
+
+TESTS = Path(__file__).parents[1]
 
 
 def same(one, two):
@@ -125,8 +139,9 @@ def test_writing_again_replaces_the_earlier_tables(tables, tmp_path):
     assert not list(tmp_path.glob("*/*-of-00004.parquet")) and not list(tmp_path.glob("**/*.partial"))
 
 
-def test_killed_while_writing_is_no_set_of_tables(tables, tmp_path, monkeypatch):
-    write_tables(tables, tmp_path, shards=2)
+def test_failing_while_writing_leaves_the_earlier_tables(tables, tmp_path, monkeypatch):
+    earlier, out = made_tables(patients=30), tmp_path / "ehr"
+    write_tables(earlier, out, shards=2)
     write, calls = pl.DataFrame.write_parquet, []
 
     def dies(self, *args, **kwargs):
@@ -137,12 +152,100 @@ def test_killed_while_writing_is_no_set_of_tables(tables, tmp_path, monkeypatch)
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", dies)
     with pytest.raises(OSError, match="disk full"):
-        write_tables(tables, tmp_path, shards=2)
+        write_tables(tables, out, shards=2)
     monkeypatch.undo()
-    with pytest.raises(FileNotFoundError, match="foreign or unfinished; write the tables again"):
-        read_tables(tmp_path)
-    write_tables(tables, tmp_path, shards=2)
-    same(read_tables(tmp_path), tables)
+    same(read_tables(out), earlier)
+    assert [path.name for path in tmp_path.iterdir()] == ["ehr"]
+    write_tables(tables, out, shards=2)
+    same(read_tables(out), tables)
+
+
+def end_in(moment, out):
+    """Put EHR tables of 9 patients in the place of `out`, and be killed at that moment."""
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(TESTS)!r})
+from made_ehr import made_tables
+from medbert_jax.ehr import replacing, tables
+die = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+{moment}
+tables.write_tables(made_tables(patients=9), {str(out)!r})
+"""
+    killed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=TESTS.parent)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+
+
+@pytest.mark.parametrize(
+    ("moment", "patients"),
+    [
+        ("tables.seal = die", 30),
+        ("replacing._place = die", 30),
+        # The two renames, where the system cannot exchange folders: in between there is no folder.
+        ("replacing._exchanged = lambda *args: False; rename = os.rename\n"
+         "os.rename = lambda one, other: rename(one, other) if other.name == 'earlier' else die()", None),
+        ("replacing._clear = die", 9),
+    ],
+    ids=["shards written", "sealed", "half replaced", "replaced"],
+)  # fmt: skip
+def test_killed_at_any_moment_there_is_one_set_of_tables(tables, tmp_path, moment, patients):
+    out = tmp_path / "ehr"
+    write_tables(made_tables(patients=30), out, shards=3)
+    (out / "notes").mkdir()
+    for note in ("notes/of-mine.txt", "visits/README"):
+        (out / note).write_text("mine")
+    end_in(moment, out)
+    assert (tmp_path / ".ehr.new").is_dir()
+    if patients:
+        assert read_tables(out).patients.height == patients
+    with pytest.raises(ValueError, match="must be at least 1"):
+        write_tables(tables, out, shards=0)
+    # The next writer removes what was left behind, even where it fails itself, and brings back what was there.
+    with pytest.raises(ZeroDivisionError), new_folder(out):
+        raise ZeroDivisionError
+    assert [path.name for path in tmp_path.iterdir()] == ["ehr"]
+    assert read_tables(out).patients.height == (patients or 30)
+    write_tables(tables, out, shards=2)
+    same(read_tables(out), tables)
+    assert [(out / note).read_text() for note in ("notes/of-mine.txt", "visits/README")] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_files_of_others_stay_and_those_of_the_earlier_set_go(tables, tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(replacing, "_exchanged", lambda *folders: False)
+    out = tmp_path / "ehr"
+    write_tables(tables, out)
+    (out / "ledger.json").write_text("{}")
+    (out / "mine.txt").write_text("mine")
+    out.chmod(0o750)
+    link = tmp_path / "link"
+    link.symlink_to(out)
+    write_tables(dataclasses.replace(tables, measurements=None), link)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "diagnoses", "medications", "mine.txt", "patients", "source.json", "visits"
+    ]  # fmt: skip
+    assert link.is_symlink() and out.stat().st_mode & 0o777 == 0o750
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ehr", "link"]
+
+
+def test_one_writer_at_a_time(tables, tmp_path):
+    out = tmp_path / "ehr"
+    with new_folder(out) as new:
+        record = write_shard(tables, new, 0, 1)
+        with pytest.raises(BlockingIOError, match=r"one writer at a time: got .*ehr, which another run is"):
+            write_tables(tables, out)
+        seal(new, tables.source, [record])
+        assert not out.exists()
+    same(read_tables(out), tables)
+
+
+def test_a_file_or_a_mount_point_is_no_place_for_tables(tables, tmp_path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(OSError, match=r"must have a folder.*: got .*file, a file; name another"):
+        write_tables(tables, tmp_path / "file")
+    with pytest.raises(OSError, match="got /, a mount point; name a folder in it"):
+        write_tables(tables, "/")
+    assert (tmp_path / "file").read_bytes() == b"mine"
 
 
 def test_missing_empty_and_foreign_folders(tmp_path):

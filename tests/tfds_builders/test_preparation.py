@@ -21,10 +21,10 @@ from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import SPLITS_FILE, read_tables, write_tables
+from medbert_jax.ehr.workers import Workers
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 from tfds_builders.work_folder import WorkFolder, write_columns
-from tfds_builders.workers import Workers
 
 CHECKOUT = Path(__file__).parents[2]
 SHARDS = 3

@@ -1,17 +1,23 @@
-"""A function of one shard, run for many: by processes on one machine."""
+"""A function of one shard (or file), run for many: by processes on one machine."""
 
+import contextlib
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Workers:
     """Processes that each have one shard in memory at a time; to be used in `with`.
 
-    `workers` 0 is one per core; a single one is this process.
+    `workers` 0 is one per core that this process may use; a single one is this process. The cores are divided among
+    the workers for polars too, unless POLARS_MAX_THREADS is set.
     """
 
     def __init__(self, workers: int = 0):
@@ -26,7 +32,7 @@ class Workers:
         if self._pool:
             self._pool.shutdown(cancel_futures=True)
 
-    def __call__(self, function: Callable[[int], int], shards: Sequence[int]) -> Iterator[int]:
+    def __call__(self, function: Callable[[Item], Result], shards: Sequence[Item]) -> Iterator[Result]:
         """Yield what `function`, which must be picklable, returns for each shard, as they are done.
 
         Raises ChildProcessError where a worker died without an error, as those do that the system kills for memory.
@@ -35,22 +41,37 @@ class Workers:
             yield from map(function, shards)
             return
         if not self._pool:
-            context, threads = multiprocessing.get_context("spawn"), max(self._cores // self._workers, 1)
-            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start, initargs=(threads,))
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._workers, context, initializer=_start)
         try:
-            for done in as_completed([self._pool.submit(function, shard) for shard in shards]):
+            # Submitting starts the processes. Polars reads its variable once, when it is imported, which a script does
+            # that imports it at its top and is imported again by every process: the variable must be there by then.
+            with _environment("POLARS_MAX_THREADS", str(max(1, self._cores // self._workers))):
+                futures = [self._pool.submit(function, shard) for shard in shards]
+            for done in as_completed(futures):
                 yield done.result()
         except BrokenProcessPool:
             raise ChildProcessError(
                 f"each of {self._workers} workers must have the memory for one shard: got one that died, which is what"
-                " the system does to a process that takes too much; give the same command again with fewer workers, it"
-                " goes on where it stopped, or write the EHR tables with more shards"
+                " the system does to a process that takes too much; give the same command again with fewer workers, or"
+                " write the EHR tables with more shards"
             ) from None
 
 
-def _start(threads: int) -> None:
-    # Before polars is imported, which reads it once: this module must not import it.
-    os.environ.setdefault("POLARS_MAX_THREADS", str(threads))
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """A variable for the processes that are started meanwhile; one that the user has set stays."""
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _start() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
