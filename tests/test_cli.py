@@ -124,7 +124,7 @@ def another_table(path):
     [
         ("diabetic_data.parquet", another_table, "diag_1, diag_2, diag_3 is missing; export it with this"),
         ("diabetic_data.parquet", lambda path: path.write_bytes(b""), "[unreadable_file] is truncated, damaged or no"),
-        ("diabetic_data.csv", lambda path: path.write_bytes(b""), "[unreadable_file] has no header line that can be read; copy"),
+        ("diabetic_data.csv", lambda path: path.write_bytes(b""), "[unreadable_file] has no header line that can be"),
         ("diabetic_data.parquet", lambda path: path.write_text("a,b\n1,2\n" * 9), "[unreadable_file] is truncated"),
         ("diabetic_data.csv", lambda path: path.write_text("a,b\n1,2\n"), "[missing_column] column encounter_id"),
         ("notes.txt", lambda path: path.write_text("a,b\n1,2\n"), "[missing_file] is not in source; put it there"),

@@ -148,7 +148,7 @@ def nothing(path):
     ("name", "write", "fault"),
     [
         ("notes.md", nothing, "diabetic_data.csv or .parquet: [missing_file] is not in source; put it there"),
-        ("diabetic_data.csv", nothing, "diabetic_data.csv: [unreadable_file] has no header line that can be read; copy or export"),
+        ("diabetic_data.csv", nothing, "diabetic_data.csv: [unreadable_file] has no header line that can be read"),
         ("diabetic_data.parquet", nothing, "diabetic_data.parquet: [unreadable_file] is truncated, damaged or no"),
         ("diabetic_data.parquet", published().clear().write_parquet, "[empty_table] has no rows; export its rows"),
         ("diabetic_data.csv", published().drop("diag_2", "insulin").write_csv,
