@@ -325,6 +325,35 @@ def test_neither_the_order_of_rows_nor_the_shards_matter(made, code_order):
         same(serialize(replace(made, **frames), vocabulary, config)[0], whole.take(shards == shard))
 
 
+def test_sequences_written_back_as_tables_give_the_same_sequences(made):
+    """Idempotent: what serialization keeps and orders once, it keeps and orders so again."""
+    once, codes, _ = order_histories(made, SerializationConfig())
+    owner = np.repeat(once.patient_id.astype(str), once.lengths)
+    visit = [f"{patient}-{number}" for patient, number in zip(owner, once.visit_ids, strict=True)]
+    kept = pl.DataFrame({"patient_id": owner, "visit_id": visit, "order": once.visit_ids})
+    system, code = zip(*(codes[place].split("/") for place in once.code_ids), strict=True)
+    diagnoses = kept.with_columns(
+        code_system=pl.Series(system), code=pl.Series(code), priority=pl.Series(once.serialization_ids) + 1
+    )
+    first = made.visits.filter(pl.col("visit_id").is_in(made.diagnoses["visit_id"].unique()))
+    place = pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("patient_id", order_by="order")
+    visits = first.with_columns(order=place).with_columns(visit_id=pl.format("{}-{}", "patient_id", "order"))
+    frames = {"visits": visits, "diagnoses": diagnoses}
+    written = {
+        name: frame.select(
+            (pl.col(column) if column in frame.columns else pl.lit(None)).cast(dtype).alias(column)
+            for column, dtype in SCHEMAS[name].items()
+        )
+        for name, frame in frames.items()
+    }
+    again, codes_again, _ = order_histories(
+        replace(made, medications=None, measurements=None, **written), SerializationConfig()
+    )
+    assert codes_again[again.code_ids].tolist() == codes[once.code_ids].tolist()
+    for column in ("patient_id", "code_offsets", "visit_ids", "serialization_ids"):
+        np.testing.assert_array_equal(getattr(again, column), getattr(once, column))
+
+
 def test_random_order_is_another_order_and_always_the_same(made):
     by_priority, _, _ = order_histories(made, EVERYBODY)
     at_random, _, _ = order_histories(made, replace(EVERYBODY, code_order="random"))
