@@ -81,36 +81,53 @@ def prepare(
     mine, recipe = _shards_of(shard, shards), json.loads(json.dumps(config.recipe()))
     version = str(builder_class.VERSION)
     directory = Path(data_dir) / builder_class.name / config.name / version
-    if directory.exists():
-        _refuse_another(directory, recipe)
-        config.announce(f"the dataset is there already: {directory}")
-        return directory
-    hashed = json.dumps([_WORK_VERSION, version, recipe], sort_keys=True)
-    work = WorkFolder(directory.with_name(f"{version}.work-{hashlib.sha256(hashed.encode()).hexdigest()[:12]}"))
-    job = config.job(work)
-    with _each_shard(workers, beam, config.ehr_directory) as each:
-        _do(functools.partial(serialize_shard, job), SERIALIZED, mine, work, each, config.announce)
-        there = sum(work.note(SERIALIZED, number, verify=()) is not None for number in range(shards))
-        if there < shards:  # never without `shard`
-            config.announce(f"{there} of {shards} shards are serialized; give the command again when all are")
+    # Tasks need not wait for one another: their files appear whole, and a shard done twice has the same bytes.
+    with _one_at_a_time(directory.parent, config.announce) if shard is None else contextlib.nullcontext():
+        if directory.exists():
+            _refuse_another(directory, recipe)
+            config.announce(f"the dataset is there already: {directory}")
+            return directory
+        hashed = json.dumps([_WORK_VERSION, version, recipe], sort_keys=True)
+        work = WorkFolder(directory.with_name(f"{version}.work-{hashlib.sha256(hashed.encode()).hexdigest()[:12]}"))
+        job = config.job(work)
+        with _each_shard(workers, beam, config.ehr_directory) as each:
+            _do(functools.partial(serialize_shard, job), SERIALIZED, mine, work, each, config.announce)
+            there = sum(work.note(SERIALIZED, number, verify=()) is not None for number in range(shards))
+            if there < shards:  # never without `shard`
+                config.announce(f"{there} of {shards} shards are serialized; give the command again when all are")
+                return None
+            found = gather(work, shards)
+            if shard is None:
+                _check(config, found, work, directory)
+            vocabulary = config.vocabulary
+            if vocabulary is None:
+                counts = code_counts(work, shards)
+                vocabulary = with_titles(fit_vocabulary(counts, minimum_patients=config.minimum_patients))
+            step = written(vocabulary, found.races)
+            _do(functools.partial(write_shard, job, vocabulary, found.races), step, mine, work, each, config.announce)
+        if shard is not None:
             return None
-        found = gather(work, shards)
-        if shard is None:
-            _check(config, found, work, directory)
-        vocabulary = config.vocabulary
-        if vocabulary is None:
-            counts = code_counts(work, shards)
-            vocabulary = with_titles(fit_vocabulary(counts, minimum_patients=config.minimum_patients))
-        step = written(vocabulary, found.races)
-        _do(functools.partial(write_shard, job, vocabulary, found.races), step, mine, work, each, config.announce)
-    if shard is not None:
-        return None
-    with _removed_where_refused(work):
-        made = _merge(config, recipe, work, found, vocabulary, builder_class)
-    _build(builder_class, config, data_dir, made)
-    for done in [work.path, *directory.parent.glob(f"{version}.incomplete*")]:
-        shutil.rmtree(done, ignore_errors=True)
-    return directory
+        with _removed_where_refused(work):
+            made = _merge(config, recipe, work, found, vocabulary, builder_class)
+        _build(builder_class, config, data_dir, made)
+        for done in [work.path, *directory.parent.glob(f"{version}.incomplete*")]:
+            shutil.rmtree(done, ignore_errors=True)
+        return directory
+
+
+@contextlib.contextmanager
+def _one_at_a_time(dataset: Path, announce: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process makes the dataset of that name; the system lets go of a killed one's lock."""
+    import fcntl  # not on Windows
+
+    dataset.parent.mkdir(parents=True, exist_ok=True)
+    with open(dataset.with_name(f".{dataset.name}.lock"), "w") as lock:  # it stays: removing it would let two in
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            announce(f"another process is making {dataset}: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _shards_of(shard: str | None, shards: int) -> list[int]:

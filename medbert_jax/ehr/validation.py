@@ -8,11 +8,8 @@ read by the names of its files, without checksums.
 import functools
 import hashlib
 import json
-import multiprocessing
 import re
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -24,6 +21,7 @@ from medbert_jax.ehr.rule_frames import KEYS, count_faults
 from medbert_jax.ehr.rules import FILE_RULES, ROW_RULES, SEVERITIES
 from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ehr.tables import SPLITS_FILE, read_source
+from medbert_jax.ehr.workers import Workers
 
 _SHARD = re.compile(r"shard-\d{5}-of-(\d{5})\.parquet")
 _NAMED = 3  # files named per line
@@ -146,11 +144,12 @@ def validate(directory, *, workers: int = 1, today: date | None = None) -> Repor
 
     Args:
         directory: folder of EHR tables, in whatever state.
-        workers: processes, each with one shard in memory.
+        workers: processes, each with one shard in memory; 0: one per core.
         today: after which times count as future; the day of the run if not given.
 
     Raises:
         FileNotFoundError: no such folder. All other faults are in the report.
+        ChildProcessError: a worker died, mostly for want of memory.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -159,18 +158,9 @@ def validate(directory, *, workers: int = 1, today: date | None = None) -> Repor
             "make it with `medbert ingest`"
         )
     found, work = _look_over(directory, today or date.today())
-    workers = min(workers, len(work))
-    if workers > 1:
-        try:
-            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-                parts = list(pool.map(_check_shard, work))
-        except BrokenProcessPool:
-            raise OSError(
-                f"every worker must live to the end: got one of {workers} that was killed, mostly for want of memory; "
-                "use fewer workers, or ingest into more shards"
-            ) from None
-    else:
-        parts = map(_check_shard, work)
+    with Workers(workers) as each:  # in whatever order they end; added up in that of the shards
+        parts = dict(each(_check_shard, work))
+    parts = [parts[shard] for shard in range(len(work))]
     found = functools.reduce(_Found.__add__, parts, found)
     for table in REQUIRED_TABLES:
         if work and found.read[table] == len(work) and not found.of[table]:
@@ -282,8 +272,8 @@ def _check_splits(directory: Path, sha: str, found: _Found) -> None:
     return None
 
 
-def _check_shard(work: _Work) -> _Found:
-    """What is wrong in one shard. Pure: the same on any machine, in any process."""
+def _check_shard(work: _Work) -> tuple[int, _Found]:
+    """The shard's number and what is wrong in it. Pure: the same on any machine, in any process."""
     found, tables, absent = _Found(), {}, set(work.absent)
     for table, (path, sha) in work.files.items():
         frame = _read(work.directory, path, sha, table, SCHEMAS[table], found)
@@ -296,7 +286,7 @@ def _check_shard(work: _Work) -> _Found:
         found.count(rule, table, work.files[table][0], rows)
     not_run += [(rule.id, table) for rule in ROW_RULES for table in rule.tables if table in absent]
     found.not_run.update(not_run)
-    return found
+    return work.shard, found
 
 
 def _read(directory: Path, path: str, sha: str | None, table: str, schema: dict, found: _Found) -> pl.DataFrame | None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def cohort(prepare_hf, tmp_path_factory):
 
 def work_of(data):
     """The work folder of the dataset in the making, which does not show under its final name."""
-    (folder,) = data.glob("*/*")
+    (folder,) = data.glob("*/[!.]*")  # beside it the lock stays
     (work,) = folder.iterdir()
     assert work.name.startswith("1.0.0.work-")
     return work
@@ -116,6 +117,18 @@ def test_the_last_command_does_what_the_tasks_did_not(prepare, expected, tmp_pat
     said = []
     assert digests(prepare(data_dir=tmp_path, announce=said.append)) == expected
     assert said[0] == "serialized before: 1 of 3 shards" and said[2].startswith("serialized shard 2/2:")
+
+
+def test_two_at_once_make_one_dataset(prepare, expected, tmp_path):
+    """The second waits for the first and finds its dataset."""
+    said = {1: [], 2: []}
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(prepare, data_dir=tmp_path, announce=said[number].append) for number in said]
+        made = [run.result(timeout=60) for run in runs]
+    assert made[0] == made[1] and digests(made[0]) == expected
+    first, second = sorted(said.values(), key=len, reverse=True)
+    assert second[-1] == f"the dataset is there already: {made[0]}" and len(first) == 2 * SHARDS
+    assert second[:-1] in ([], [f"another process is making {made[0].parent}: waiting for it"])
 
 
 def test_cohorts_go_the_same_way(prepare_hf, cohort, tmp_path):

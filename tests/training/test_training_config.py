@@ -1,0 +1,25 @@
+"""Whether a checkpoint and a dataset go together."""
+
+import json
+
+import pytest
+
+from medbert_jax.training.config import check_split
+
+SPLIT = {"key": "medbert_jax/split", "ratios": [0.7, 0.1, 0.2], "counts": {"train": 7, "validation": 1, "test": 2}}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"split": SPLIT}))
+    return tmp_path
+
+
+def test_another_database_of_the_same_split_may_go_on_from_a_checkpoint(checkpoint):
+    check_split(checkpoint, {**SPLIT, "counts": {"train": 70, "validation": 11, "test": 19}})
+
+
+@pytest.mark.parametrize("change", [{"key": "another"}, {"ratios": [0.8, 0.1, 0.1]}, {"patients": "0f3a"}])
+def test_another_split_is_refused(checkpoint, change):
+    with pytest.raises(ValueError, match="must keep its split"):
+        check_split(checkpoint, {**SPLIT, **change})
