@@ -4,6 +4,7 @@ A reader maps its columns and leaves nulls; what is wrong with a row is found an
 has the same rule id, whatever the source.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -78,6 +79,8 @@ class Assembled:
     ledger: Ledger
     events: Ledger
     """The same rules on medications, measurements and procedures, whose rows count as codes here."""
+    unreadable: Counter[str]
+    """Cells that say what cannot be, and are unknown now, by column; their rows stay."""
 
 
 def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) -> Assembled:
@@ -95,6 +98,10 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
         name: _typed(table, SCHEMAS[name]) for name in EVENT_TABLES if (table := getattr(rough, name)) is not None
     }
     rows_in = {name: table.height for name, table in codes.items()}
+    # 1 is the principal diagnosis: there is no place before it.
+    no_place = (pl.col("priority") < 1).fill_null(False)
+    unreadable = Counter(priority=int(codes["diagnoses"].select(no_place.sum()).item()))
+    codes["diagnoses"] = codes["diagnoses"].with_columns(priority=pl.when(~no_place).then("priority"))
     left = {rule: {"patients": 0, "visits": 0, **dict.fromkeys(codes, 0)} for rule in _RULES}
 
     def count(rule: str, table: str, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
@@ -135,7 +142,7 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
     visits = visits.with_columns(_rule_of_visit(rough.has_dates))
 
     for name, table in codes.items():
-        codes[name] = _codes(name, table, visits.select(*keys, "rule"), left)
+        codes[name] = _codes(name, table, visits.select(*keys, "rule"), left, unreadable)
     for number, rule in enumerate(_VISIT_RULES):
         left[rule]["visits"] = int((visits["rule"] == number).sum())
     visits = visits.filter(pl.col("rule") == -1)
@@ -155,7 +162,7 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
     of_events = _ledger(f"read {format}: medications, measurements, procedures", came, (), left, events)
     of_events.check(patients=0, visits=0, codes=sum(codes[name].height for name in events))
     splits = patients.select("patient_id", "split").drop_nulls("split")
-    return Assembled(tables, splits, ledger, of_events)
+    return Assembled(tables, splits, ledger, of_events, +unreadable)
 
 
 def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -219,7 +226,13 @@ def _stays(has_dates: bool, outpatient_los_zero: bool) -> list[pl.Expr]:
     return exprs
 
 
-def _codes(name: str, table: pl.DataFrame, visits: pl.DataFrame, left: dict[str, dict[str, int]]) -> pl.DataFrame:
+def _codes(
+    name: str,
+    table: pl.DataFrame,
+    visits: pl.DataFrame,
+    left: dict[str, dict[str, int]],
+    unreadable: Counter[str],
+) -> pl.DataFrame:
     """The rows of a table of codes that stay, codes in normal form; the others counted under their first rule."""
     system = pl.col("code_system").str.strip_chars().str.replace_all(r"[\s/]+", "_").replace("", None)
     written = pl.col("code").str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
@@ -233,6 +246,9 @@ def _codes(name: str, table: pl.DataFrame, visits: pl.DataFrame, left: dict[str,
     if name == "diagnoses":
         unlinked = of_no_visit
     else:  # an event may stand without a visit: its time says where it belongs
+        unreadable[f"visit_id of {name}"] += int(
+            table.select((of_no_visit & pl.col("visit_id").is_not_null()).sum()).item()
+        )
         table = table.with_columns(visit_id=pl.when(~of_no_visit).then("visit_id"), rule=pl.col("rule").fill_null(-1))
         unlinked = pl.lit(False)
     reasons = {rule: pl.col("rule") == number for number, rule in enumerate(_VISIT_RULES)} | {

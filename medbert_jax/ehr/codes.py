@@ -14,6 +14,8 @@ _SHAPES = {
     "ICD9CM": re.compile(r"(\d{3}|V\d{2}|E\d{3})(\.\d{1,2})?"),
     "ICD10CM": re.compile(r"[A-Z]\d[0-9A-Z](\.[0-9A-Z]{1,4})?"),
 }
+EITHER = "ICD-9-CM or ICD-10-CM"
+"""In place of a code system where nothing decides between the two."""
 _COUNTRY_SHAPE = re.compile(r"[A-Z]\d\d(\.[0-9A-Z]{1,8})?(\+\d{1,2})?")
 # As written, lost zeros aside: ICD-9 has V01–V91, E000–E030 and E800–E999; ICD-10-CM has no category E90 or above.
 _ICD9_LETTERS = (
@@ -91,23 +93,21 @@ def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
 
 
 def guess_icd_version(codes: pl.Expr, days: pl.Expr | None = None) -> pl.Expr:
-    """ICD9CM or ICD10CM, for codes as written whose version the source does not say; null where it stays open.
+    """ICD9CM, ICD10CM or EITHER, for codes of a US site as written; null for text that is a code of neither.
 
     The shape decides where only one version has such a code: "428.0", "E849.0" and "V1" are ICD-9-CM, "E11.9",
     "I50" and "V27.01XA" ICD-10-CM. Codes of both, "V27.0" or without the dot "E849" (place of the accident, or
-    cystic fibrosis), are decided by their day if given: ICD-10-CM from 2015-10-01, its first day in the US. Give the
-    day of discharge or service, and only from a real calendar: shifted dates say nothing. Text that is a code of
-    neither is null too.
+    cystic fibrosis), are decided by their day if given: ICD-10-CM from 2015-10-01, its first day in the US, and EITHER
+    without a day, or with one after 2100, in a calendar that is shifted. Give the day of discharge or service.
     """
     text = codes.cast(pl.String).str.to_uppercase().str.replace_all(r"\s+", "").str.strip_suffix(".")
     nine = normalise_icd9(codes).is_not_null() & text.str.contains(rf"^\d|{_ICD9_LETTERS}")
     ten = normalise_icd10(codes).is_not_null() & ~text.str.starts_with("E9")
-    version = pl.when(nine & ~ten).then(pl.lit("ICD9CM")).when(ten & ~nine).then(pl.lit("ICD10CM"))
-    if days is None:
-        return version.otherwise(None)
-    first = pl.date(2015, 10, 1)
-    version = version.when(nine & ten & (days.cast(pl.Date) < first)).then(pl.lit("ICD9CM"))
-    return version.when(nine & ten & (days.cast(pl.Date) >= first)).then(pl.lit("ICD10CM")).otherwise(None)
+    day = pl.lit(None, pl.Date) if days is None else days.cast(pl.Date)
+    is_nine = ~ten | (day < pl.date(2015, 10, 1)).fill_null(False)
+    is_ten = ~nine | day.is_between(pl.date(2015, 10, 1), pl.date(2099, 12, 31)).fill_null(False)
+    version = pl.when(nine & is_nine).then(pl.lit("ICD9CM")).when(ten & is_ten).then(pl.lit("ICD10CM"))
+    return version.when(nine & ten).then(pl.lit(EITHER)).otherwise(None)
 
 
 def prefix_expression(codes: pl.Expr, prefixes: Iterable[str]) -> pl.Expr:

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +21,13 @@ import polars as pl
 
 from medbert_jax.ehr.assembly import assemble
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.raw import RawTable, Reader, text, whole
+from medbert_jax.ehr.raw import RawTable, Reader, counting_unreadable, text, whole
 from medbert_jax.ehr.raw_files import Fault, FileFault, RawFile, SourceError, find_files, read_chunks, size_in_memory
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, shard_numbers, write_shard
 from medbert_jax.ehr.workers import Workers
 
-FORMATS = ("omop", "meds", "mimic-iv", "med-bert-tsv", "desynpuf", "diabetes130")
+FORMATS = ("omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "desynpuf", "diabetes130")
 SHARD_BYTES = 100 * 2**20
 """Raw columns of one shard in memory, about; building it takes several times as much, within 1 GB."""
 SMALL_SOURCE = 64 * 2**20
@@ -69,6 +70,7 @@ class _Built:
     splits: pl.DataFrame
     ledger: Ledger
     events: Ledger
+    unreadable: Counter[str]
 
 
 def get_reader(format: str) -> Reader:
@@ -82,6 +84,8 @@ def get_reader(format: str) -> Reader:
             from medbert_jax.ehr.mimic_iv import MIMIC_IV as reader
         case "med-bert-tsv":
             from medbert_jax.ehr.med_bert_tsv import MED_BERT_TSV as reader
+        case "med-bert-pickles":
+            from medbert_jax.ehr.med_bert_pickles import MED_BERT_PICKLES as reader
         case "desynpuf":
             from medbert_jax.ehr.desynpuf import DESYNPUF as reader
         case "diabetes130":
@@ -105,8 +109,9 @@ def ingest(
     """Read a source into EHR tables; returns the ledger of patients, visits and diagnosis codes.
 
     Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json;
-    the ledger of every shard stands in them under "by_shard". An earlier set of tables there is replaced when the new
-    one is whole: a source that is refused and a run that is killed leave it as it was.
+    the ledger of every shard stands in them under "by_shard". Cells of which nothing could be made (a date that is
+    none) are unknown; ledger.json counts them by column under "unreadable_cells". An earlier set of tables there is
+    replaced when the new one is whole: a source that is refused and a run that is killed leave it as it was.
 
     Args:
         source: folder (or the one file) of the source.
@@ -137,15 +142,15 @@ def ingest(
         job = _Job(format, options or reader.options(), common, files, shards, spill, new)
         chunks = _scatter_all(reader, job, faults, each, announce)
         built, started = {}, time.monotonic()
-        for shard, one in each(functools.partial(_build, job, chunks), range(shards)):
-            if isinstance(one, str):
-                refused = SourceError(format, [])
-                refused.args = (one,)
-                raise refused
-            built[shard] = one
-            patients = sum(part.record.rows["patients"] for part in built.values())
-            announce(_progress("built shard", len(built), shards, patients, "patients", started))
-        return _seal(new, [built[shard] for shard in range(shards)])
+        try:
+            for shard, one in each(functools.partial(_build, job, chunks), range(shards)):
+                built[shard] = one
+                patients = sum(part.record.rows["patients"] for part in built.values())
+                announce(_progress("built shard", len(built), shards, patients, "patients", started))
+        except SourceError as refusal:
+            refusal.__cause__ = None  # the worker's traceback, of no use to who made the files
+            raise
+        return _seal(new, [built[shard] for shard in range(shards)], announce)
 
 
 def _scatter_all(
@@ -177,8 +182,12 @@ def _scatter_all(
     return chunks
 
 
-def _seal(new: Path, built: list[_Built]) -> Ledger:
+def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Ledger:
     """Write what is said of all shards together; returns their ledger."""
+    unreadable = sum((one.unreadable for one in built), Counter())
+    if unreadable:
+        said = ", ".join(f"{column} {count:,}" for column, count in sorted(unreadable.items()))
+        announce(f"unknown now, because nothing could be made of what is written there: {said}")
     ledger = functools.reduce(Ledger.merge, (one.ledger for one in built))
     events = functools.reduce(Ledger.merge, (one.events for one in built))
     for name, whole_one, parts in (
@@ -186,6 +195,8 @@ def _seal(new: Path, built: list[_Built]) -> Ledger:
         ("events_ledger", events, [one.events for one in built]),
     ):
         record = {**whole_one.to_dict(), "by_shard": [part.to_dict() for part in parts]}
+        if name == "ledger":
+            record["unreadable_cells"] = dict(sorted(unreadable.items()))
         (new / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     # A shard without patients has nothing to say of the source.
     telling = [one for one in built if one.record.rows["patients"]] or built
@@ -206,7 +217,7 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
     keys = {table.key for table in get_reader(job.format).tables if table.key} - {file.table.key}
     named: dict[str, pl.DataFrame] = {}
     try:
-        for place, chunk in enumerate(read_chunks(file)):
+        for place, chunk in enumerate(read_chunks(file, job.files)):
             name = f"{number:05d}-{place:05d}"
             for key in keys:
                 columns = [name for name in chunk.columns if name == key or name.endswith(f"_{key}")]
@@ -227,7 +238,7 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
             names.append(name)
             rows += chunk.height
     except FileFault as found:
-        return number, [], rows, [found.fault]
+        return number, [], rows, found.faults
     for key, ids in named.items():
         ids.write_ipc(job.spill / f"{number:05d}.{key}.named")
     return number, names, rows, []
@@ -264,28 +275,45 @@ def _reduce(spill: Path, key: str, name: str) -> None:
     os.replace(spill / f"{name}.kept", spill / f"{name}.arrow")  # not written over: the chunk may be a memory map
 
 
-def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _Built | str]:
-    """One shard: its rows of every table → EHR tables, written and checked.
-
-    Returns its number, and the message where the source is refused: a SourceError cannot be sent between processes.
-    """
+def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _Built]:
+    """One shard and its number: its rows of every table → EHR tables, written and checked."""
     reader = get_reader(job.format)
+    raw = {table.name: _gather(job, table, chunks[table.name], shard)
+           for table in reader.tables if chunks[table.name]}  # fmt: skip
+    schemas = {name: frame.schema for name, frame in raw.items()}
+    assembled = None
     try:
-        raw = {table.name: _gather(job, table, chunks[table.name], shard)
-               for table in reader.tables if chunks[table.name]}  # fmt: skip
-        names = ", ".join(raw)
-        try:
+        with counting_unreadable() as unreadable:
             rough = reader.build(raw, job.options)
-            del raw
-            assembled = assemble(job.format, rough, outpatient_los_zero=job.common.outpatient_los_zero)
-        except _LIBRARY:
-            # Parquet may hold anything; the library's own words may quote what stands in a cell.
-            what = "a column holds another type than the format has"
-            raise SourceError(job.format, [(names, "wrong_type", what)]) from None
-    except SourceError as refusal:
-        return shard, str(refusal)
+        del raw
+        assembled = assemble(job.format, rough, outpatient_los_zero=job.common.outpatient_los_zero)
+    except _LIBRARY:
+        pass
+    if assembled is None:
+        # Parquet may hold anything. Out here, since the library's own words may quote what stands in a cell, and a
+        # worker's error takes along what was being handled.
+        raise SourceError(job.format, _wrong_types(schemas))
     record = write_shard(assembled.tables, job.new, shard, job.shards)
-    return shard, _Built(record, assembled.tables.source, assembled.splits, assembled.ledger, assembled.events)
+    return shard, _Built(
+        record,
+        assembled.tables.source,
+        assembled.splits,
+        assembled.ledger,
+        assembled.events,
+        unreadable + assembled.unreadable,
+    )
+
+
+def _wrong_types(schemas: dict[str, pl.Schema]) -> list[Fault]:
+    """The columns that hold what no reader can take; all tables, where none of them is to blame by its type alone."""
+    strange = (pl.Time, pl.Duration, pl.Object)
+    found = [
+        (table, "wrong_type", f"column {column} holds {dtype}")
+        for table, schema in schemas.items()
+        for column, dtype in schema.items()
+        if dtype.is_nested() or dtype in strange
+    ]
+    return found or [(", ".join(schemas), "wrong_type", "a column holds another type than the format has")]
 
 
 def _gather(job: _Job, table: RawTable, names: list[str], shard: int) -> pl.DataFrame:

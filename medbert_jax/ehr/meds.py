@@ -4,12 +4,13 @@ What a code means and what a visit is are not part of the standard; both are opt
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import polars as pl
 
 from medbert_jax.ehr.assembly import Left, Rough
+from medbert_jax.ehr.med_bert_tsv import US_ICD, tell_version
 from medbert_jax.ehr.mimic_iv import disposition
 from medbert_jax.ehr.raw import RawTable, Reader, moment, number, text, whole
 
@@ -32,6 +33,7 @@ _OUTSIDE = {
     "type and discharge.",
     "none": "Codes outside such visits belong to no visit.",
 }
+_VERSIONLESS = (r"^(?:DIAGNOSIS/+)?ICD/+(?P<code>[^/]+)$", "diagnoses", "ICD")
 _PEOPLE = (
     (r"^MEDS_BIRTH(?:/|$)", "birth", ""),
     (r"^MEDS_DEATH(?:/|$)", "death", ""),
@@ -51,6 +53,11 @@ class MedsOptions:
     """What becomes of a diagnosis outside all visits: one visit per calendar day, or no visit (it leaves, counted)."""
     birth_year_only: bool = False
     """Whether MEDS_BIRTH is right to the year only (made from MIMIC-IV it is on 1 January)."""
+    us_icd: bool = False
+    """Whether ICD codes that do not say their version (ICD/250.00, DIAGNOSIS//ICD//25000, or of system ICD by
+    `patterns`) are those of a US site: read as ICD-9-CM or ICD-10-CM, by their shape and, where both have such a code
+    (V27.0), by the day of discharge or of the code, which must then be of a real calendar. Else no pattern knows
+    them."""
     admissions: tuple[tuple[str, str], ...] = (
         (r"(?i)^VISIT/+(?:IP|ERIP|INPATIENT|9201|262)\b", "inpatient"),
         (r"(?i)^VISIT/+(?:ER|ED|EMERGENCY|9203)\b", "emergency"),
@@ -125,6 +132,8 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
         named=pl.coalesce(text(data[column]) for column in _VISIT_COLUMNS),
         origin=pl.coalesce(text(data["table"]), text(data["omop_table"])),
     )
+    if options.us_icd:
+        options = replace(options, patterns=(*options.patterns, _VERSIONLESS))
     rows = data.join(_meanings(data["code"], options), on="code", how="left")
     # A row without a code is a diagnosis without one: it is counted there.
     rows = rows.with_columns(role=pl.when(pl.col("code").is_null()).then(pl.lit("diagnoses")).otherwise("role"))
@@ -141,6 +150,13 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
         unit=pl.coalesce("unit", "unit_in_code").replace("UNK", None),
     )  # fmt: skip
     of = {name: codes.filter(pl.col("role") == name) for name in _TABLES}
+    left = [Left("unknown_pattern", "Rows whose code no pattern of the options knows",
+                 codes=rows.filter(pl.col("role").is_null()).height)]  # fmt: skip
+    if options.us_icd:
+        ends = visits.group_by("patient_id", "visit_id").agg(pl.col("discharge_time").max())
+        dated = of["diagnoses"].join(ends, on=["patient_id", "visit_id"], how="left")
+        of["diagnoses"], undecided = tell_version(dated, pl.coalesce("discharge_time", "time"))
+        left.append(undecided)
     is_day = (pl.col("visit_id").str.starts_with("day/")).fill_null(False)
     days = of["diagnoses"].filter(is_day).group_by("patient_id", "visit_id")
     days = days.agg(admit_time=pl.col("time").min().dt.truncate("1d"))
@@ -155,13 +171,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
         has_dates=True,
         age_precision="year" if options.birth_year_only else "day",
         assumptions=_assumptions(options),
-        left=(
-            Left(
-                "unknown_pattern",
-                "Rows whose code no pattern of the options knows",
-                codes=rows.filter(pl.col("role").is_null()).height,
-            ),
-        ),
+        left=tuple(left),
         other_ids=raw["subject_splits"]["subject_id"] if "subject_splits" in raw else pl.Series(dtype=pl.String),
     )
 
@@ -179,6 +189,7 @@ def _assumptions(options: MedsOptions) -> tuple[str, ...]:
         "Splits train, tuning, held_out of subject_splits are train, validation, test; a patient in two splits, or in "
         "one of another name, has none.",
         "Priority is the column seq_num; present on admission and captured at billing are unknown.",
+        *[US_ICD] * options.us_icd,
         "SNOMED codes are diagnoses unless the column table or omop_table names drugs, measurements or procedures.",
         "Not read: text_value, metadata/codes.parquet.",
     )

@@ -10,6 +10,7 @@ from typing import Literal
 import polars as pl
 
 from medbert_jax.ehr.assembly import Left, Rough
+from medbert_jax.ehr.codes import EITHER, guess_icd_version
 from medbert_jax.ehr.icd import ICD10_SYSTEMS
 from medbert_jax.ehr.raw import RawTable, Reader, day, moment, number, text, whole
 
@@ -25,6 +26,18 @@ class OmopOptions:
     system SOURCE."""
     unlinked: Literal["by_date", "drop"] = "by_date"
     """Conditions without visit_occurrence_id: given to the patient's visit of that day, or left out (and counted)."""
+    us_icd: bool = False
+    """Whether condition_source_value of rows without an ICD source concept is an ICD code of a US site whose version
+    nobody says: read as ICD-9-CM or ICD-10-CM, before the standard concept, by its shape and, where both have such a
+    code (V27.0), by the visit's end or condition_start_date, which must then be of a real calendar. Not together with
+    source_value_system."""
+
+    def __post_init__(self):
+        if self.us_icd and self.source_value_system:
+            raise ValueError(
+                "condition_source_value is of one system, or of a US version that its shape and day tell: got "
+                f"source_value_system {self.source_value_system} and us_icd; leave one of them"
+            )
 
 
 _VISIT_TYPES = {
@@ -103,6 +116,12 @@ _LINK = {
     "condition_start_date: the shortest, then the earliest, then the one with the lowest id; else of none.",
     "drop": "A condition without visit_occurrence_id (or with 0) is of no visit and left out.",
 }
+_US_ICD = (
+    "condition_source_value without an ICD source concept is an ICD code of a US site: its shape tells ICD-9-CM from "
+    "ICD-10-CM. Where both have such a code (V27.0), it is ICD-10-CM from 2015-10-01 on, by the end of its visit, else "
+    "by condition_start_date; without a day before 2100 it stays undecided: the row has the code of its standard "
+    "concept, or the source value under the system SOURCE."
+)
 _NO_CONCEPTS = "There is no table concept: code systems are known only where condition_source_value tells them."
 _PERIODS = "observation_period is not used: that a patient has no codes outside these periods is no sign of health."
 
@@ -114,6 +133,7 @@ def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
     said = [_LINK[options.unlinked]]
     if options.source_value_system:
         said.append(f"condition_source_value is read as {options.source_value_system} where it has a code's shape.")
+    said += [_US_ICD] * options.us_icd
     said += [_NO_CONCEPTS] * ("concept" not in raw) + [_PERIODS] * ("observation_period" in raw)
     patients, deaths = _patients(raw["person"], concepts), _deaths(raw.get("death"))
     undated = deaths.filter(pl.col("death_date").is_null()).join(patients, on="patient_id", how="semi")
@@ -225,18 +245,23 @@ def _visits(table: pl.DataFrame) -> pl.DataFrame:
 def _diagnoses(table: pl.DataFrame, visits: pl.DataFrame, concepts: pl.DataFrame, options: OmopOptions) -> pl.DataFrame:
     status = whole(table["condition_status_concept_id"])
     position = whole(table["condition_type_concept_id"]).replace_strict(_POSITIONS, default=None, return_dtype=pl.Int32)
+    link = pl.DataFrame({"patient_id": text(table["person_id"]), "visit_id": _link(table["visit_occurrence_id"])})
+    starts, days = table["condition_start_date"], None
+    if options.us_icd:
+        starts = moment(starts)
+        ends = visits.group_by(link.columns).agg(pl.col("discharge_time").max())
+        days = link.join(ends, on=link.columns, how="left", maintain_order="left")["discharge_time"]
+        days = days.zip_with(days.is_not_null(), starts)
     rows = pl.DataFrame(
         {
-            "patient_id": text(table["person_id"]),
-            "visit_id": _link(table["visit_occurrence_id"]),
-            **_code(table, "condition", concepts, options.source_value_system),
+            **link.to_dict(),
+            **_code(table, "condition", concepts, options.source_value_system, days),
             "status": status,
             "position": position,
         }
     )
     if options.unlinked == "by_date" and rows["visit_id"].has_nulls():
-        dates = table.filter(rows["visit_id"].is_null())["condition_start_date"]
-        rows = _by_date(rows, day(dates), visits)
+        rows = _by_date(rows, day(starts.filter(rows["visit_id"].is_null())), visits)
     return rows.select(
         "patient_id", "visit_id", "code_system", "code",
         pl.when(pl.col("status").is_in(_ON_ADMISSION)).then(True).alias("present_on_admission"),
@@ -296,8 +321,13 @@ def _events(table: pl.DataFrame | None, kind: str, start: str, concepts: pl.Data
     return pl.DataFrame(columns)
 
 
-def _code(table: pl.DataFrame, kind: str, concepts: pl.DataFrame, value_system: str = "") -> dict[str, pl.Series]:
-    """code_system and code of each row; null where there is neither a concept nor a text that looks like a code."""
+def _code(
+    table: pl.DataFrame, kind: str, concepts: pl.DataFrame, value_system: str = "", days: pl.Series | None = None
+) -> dict[str, pl.Series]:
+    """code_system and code of each row; null where there is neither a concept nor a text that looks like a code.
+
+    With `days` (of discharge or service), values are ICD codes of a US site whose version is told by shape and day.
+    """
     pairs = {
         name: _look_up(table[f"{kind}_{column}"], concepts, "system", "code")
         for name, column in (("source", "source_concept_id"), ("standard", "concept_id"))
@@ -321,6 +351,10 @@ def _code(table: pl.DataFrame, kind: str, concepts: pl.DataFrame, value_system: 
         value.str.extract(_NAMED_SYSTEM, 1).str.to_uppercase().str.replace_all("-", "").replace("SNOMEDCT", "SNOMED")
     )
     of_option = pl.lit(value_system or None, pl.String)
+    if days is not None:
+        frame = frame.with_columns(days.alias("day"))
+        of_option = guess_icd_version(value, pl.col("day"))
+        of_option = pl.when(of_option != EITHER).then(of_option)
     told = [
         (named, value.str.extract(_NAMED_SYSTEM, 2)),
         (pl.when(of_system).then(of_option), value),

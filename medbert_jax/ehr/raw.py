@@ -1,12 +1,17 @@
 """What a reader is: the raw tables of a source, and one function from a shard's raw rows to rough EHR tables."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
 
 from medbert_jax.ehr.assembly import Rough
+
+_UNREADABLE: ContextVar[dict[tuple[str, int, int], int] | None] = ContextVar("unreadable", default=None)
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,9 @@ class RawTable:
     """Whether the columns are `required`, in this order, whatever the header calls them."""
     key: str = ""
     """Of a lookup: the column of its ids; only rows that a column KEY or …_KEY of another table names are kept."""
+    frames: Callable[[Any, Any], Iterator[pl.DataFrame]] | None = None
+    """Of files that are neither text nor Parquet: one of them and all files of the source (`raw_files.RawFile`) → its
+    rows, in chunks. Raises FileFault."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,28 @@ class Reader:
     """Frozen dataclass with defaults."""
 
 
+@contextmanager
+def counting_unreadable() -> Iterator[Counter[str]]:
+    """Count by column, while the block runs, the cells that hold something of which a conversion below makes null."""
+    found, counts = {}, Counter()
+    token = _UNREADABLE.set(found)
+    try:
+        yield counts
+    finally:
+        _UNREADABLE.reset(token)
+        for (column, *_), cells in found.items():
+            counts[column] += cells
+
+
+def _counted(written: pl.Series, read: pl.Series) -> pl.Series:
+    found = _UNREADABLE.get()
+    if found is not None and read.null_count() > written.null_count():
+        said = written.is_not_nan() & written.is_not_null() if written.dtype.is_float() else text(written).is_not_null()
+        if lost := int((read.is_null() & said.fill_null(False)).sum()):
+            found[written.name, len(written), lost] = lost  # a reader may convert a column twice, to day and to time
+    return read
+
+
 def text(values: pl.Series) -> pl.Series:
     """As text without blanks around it; null where nothing is left."""
     if values.dtype == pl.Binary:
@@ -60,6 +90,10 @@ def text(values: pl.Series) -> pl.Series:
 
 def number(values: pl.Series) -> pl.Series:
     """As Float64; null where it is no finite number."""
+    return _counted(values, _number(values))
+
+
+def _number(values: pl.Series) -> pl.Series:
     read = (
         values.cast(pl.Float64, strict=False)
         if values.dtype.is_numeric()
@@ -71,9 +105,9 @@ def number(values: pl.Series) -> pl.Series:
 def whole(values: pl.Series) -> pl.Series:
     """As Int64; null where it is no whole number ("3.0" is one)."""
     if values.dtype.is_integer():
-        return values.cast(pl.Int64, strict=False)
-    read = number(values)
-    return read.set(read != read.round(), None).cast(pl.Int64, strict=False)
+        return _counted(values, values.cast(pl.Int64, strict=False))
+    read = _number(values)
+    return _counted(values, read.set(read != read.round(), None).cast(pl.Int64, strict=False))
 
 
 def moment(values: pl.Series) -> pl.Series:
@@ -94,13 +128,10 @@ def moment(values: pl.Series) -> pl.Series:
     written = written.zip_with(~dates_only.fill_null(False), text(values)).str.strip_chars()
     frame = written.alias("t").to_frame()
     forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
-    return (
-        frame.select(
-            pl.coalesce(pl.col("t").str.strptime(pl.Datetime("us"), form, strict=False, exact=True) for form in forms)
-        )
-        .to_series()
-        .alias(values.name)
+    read = frame.select(
+        pl.coalesce(pl.col("t").str.strptime(pl.Datetime("us"), form, strict=False, exact=True) for form in forms)
     )
+    return _counted(values, read.to_series().alias(values.name))
 
 
 def day(values: pl.Series) -> pl.Series:
@@ -117,4 +148,4 @@ def flag(values: pl.Series) -> pl.Series:
         **dict.fromkeys(("y", "yes", "true", "t", "1"), True),
         **dict.fromkeys(("n", "no", "false", "f", "0"), False),
     }
-    return letters.replace_strict(known, default=None, return_dtype=pl.Boolean)
+    return _counted(values, letters.replace_strict(known, default=None, return_dtype=pl.Boolean))

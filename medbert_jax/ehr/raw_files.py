@@ -9,7 +9,7 @@ import gzip
 import io
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{8}")
 # 12.0, 1.23457E+11, 1e+16, 1.2E11; never 1E11 without sign or dot, which an id in hexadecimal may be.
 _FLOAT = r"^\s*-?(\d+\.0+|\d\.\d+[eE][+-]?\d+|\d[eE][+-]\d+)\s*$"
+_AGAIN = "make it again with the released scripts, or read their raw table with --format med-bert-tsv"
 _CURES = {
     "missing_file": "put it there, or name the folder that holds it",
     "two_files": "leave one of them",
@@ -39,26 +40,38 @@ _CURES = {
     "float_id": "export ids as whole numbers or text: as floats, long ones lose digits",
     "empty_table": "export its rows",
     "wrong_type": "export it with the types that the format's documentation names",
-}
+    **dict.fromkeys(
+        ("types_form", "record_form", "empty_record", "unequal_lists", "visit_numbers", "not_whole", "day_range",
+         "label_value", "shared_lists"), _AGAIN,
+    ),
+    "executable_pickle": f"never unpickle this file unless you trust who made it; {_AGAIN}",
+    "unknown_number": "put the .types of the same run of the released scripts beside it",
+    "repeated_patient": "remove what a second run of the released scripts appended",
+}  # fmt: skip
 
 
 class SourceError(ValueError):
     """A source whose files cannot be read as they are; every fault is in the message."""
 
     def __init__(self, format: str, faults: "list[Fault]"):
+        super().__init__(format, faults)  # the arguments alone, so that it can be sent between processes
+
+    def __str__(self) -> str:
+        format, faults = self.args
         lines = [f"{file}: [{rule}] {what}; {_CURES[rule]}" for file, rule, what in sorted(set(faults))]
-        super().__init__(
+        return (
             f"a source of format {format} must have its files as published: got {len(lines)} fault(s):\n  - "
             + "\n  - ".join(lines)
         )
 
 
 class FileFault(Exception):
-    """One fault of one file."""
+    """A fault of one file, and those that were found with it."""
 
-    def __init__(self, file: str, rule: str, what: str):
-        super().__init__(file, rule, what)
+    def __init__(self, file: str, rule: str, what: str, *more: "Fault"):
+        super().__init__(file, rule, what, *more)
         self.fault = (file, rule, what)
+        self.faults = [self.fault, *more]
 
 
 @dataclass(frozen=True)
@@ -118,16 +131,22 @@ def size_in_memory(file: RawFile) -> int:
     size = file.path.stat().st_size
     if file.name.lower().endswith(".gz"):
         return 8 * size
+    if file.table.frames:
+        return 10 * size
     return size if not file.name.lower().endswith(".parquet") else 6 * size
 
 
-def read_chunks(file: RawFile) -> Iterator[pl.DataFrame]:
+def read_chunks(file: RawFile, files: Sequence[RawFile] = ()) -> Iterator[pl.DataFrame]:
     """The table's columns (lower-case names), `patient` as text without blanks around; at least one chunk, maybe empty.
 
-    Text files give text, blanks around it dropped, "" as null. Absent optional columns are null. Raises FileFault.
+    Text files give text, blanks around it dropped, "" as null. Absent optional columns are null. `files` are all those
+    of the source. Raises FileFault.
     """
     table = file.table
-    chunks = _parquet_chunks(file) if file.name.lower().endswith(".parquet") else _text_chunks(file)
+    if table.frames:
+        chunks = table.frames(file, files)
+    else:
+        chunks = _parquet_chunks(file) if file.name.lower().endswith(".parquet") else _text_chunks(file)
     for chunk in chunks:
         if table.by_position:
             if chunk.width < len(table.required):

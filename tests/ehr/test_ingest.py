@@ -20,7 +20,7 @@ from medbert_jax.ehr.ingest import ingest
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.omop import OMOP
 from medbert_jax.ehr.raw_files import SourceError
-from medbert_jax.ehr.tables import read_source
+from medbert_jax.ehr.tables import read_source, read_tables
 from medbert_jax.ehr.validation import validate
 from medbert_jax.ehr.workers import Workers
 
@@ -109,7 +109,7 @@ def test_a_column_of_a_type_that_no_reader_expects(tmp_path, workers):
             typed(f"PERSON/{part}", "YEAR_OF_BIRTH", lists)(content)
 
     source, _ = write_source("omop-parquet", tmp_path / "source", None, change)
-    with pytest.raises(SourceError, match=r"person, visit_occurrence, .*: \[wrong_type\] a column holds another type"):
+    with pytest.raises(SourceError, match=r"- person: \[wrong_type\] column year_of_birth holds List"):
         read(source, tmp_path / "ehr", workers=workers)
 
 
@@ -327,3 +327,26 @@ def test_the_ledger_of_every_shard_is_kept(source, tables, tmp_path):
 
 def test_what_was_just_written_has_no_file_that_is_not_of_it(tables):
     assert [line for line in validate(tables).lines if line.unit != "rows"] == []
+
+
+def test_cells_of_which_nothing_can_be_made_are_counted(tmp_path):
+    """A discharge that is no time and a place before the first are unknown, and said to be so."""
+
+    def change(raw):
+        admissions, diagnoses = raw["admissions"], raw["diagnoses_icd"]
+        late = pl.col("hadm_id") == admissions["hadm_id"][0]
+        raw["admissions"] = admissions.with_columns(
+            dischtime=pl.when(late).then(pl.lit("05/07/2180 17:15")).otherwise(pl.col("dischtime").cast(pl.String))
+        )
+        first = pl.int_range(pl.len()) < 2
+        raw["diagnoses_icd"] = diagnoses.with_columns(seq_num=pl.when(first).then(0).otherwise("seq_num"))
+
+    source, _ = write_source("mimic-iv", tmp_path / "source", change)
+    said = []
+    ingest(source, tmp_path / "ehr", format="mimic-iv", shards=2, workers=1, announce=said.append)
+    assert json.loads((tmp_path / "ehr" / "ledger.json").read_text())["unreadable_cells"] == {
+        "dischtime": 1,
+        "priority": 2,
+    }
+    assert "unknown now, because nothing could be made of what is written there: dischtime 1, priority 2" in said
+    assert read_tables(tmp_path / "ehr").visits["discharge_time"].null_count() == 1

@@ -3,6 +3,7 @@ import pytest
 
 from medbert_jax.ehr.ingest import ingest
 from medbert_jax.ehr.ledger import Counts
+from medbert_jax.ehr.med_bert_tsv import MedBertOptions
 from medbert_jax.ehr.tables import read_tables
 
 HEADER = "patient_id\tvadate\tvddate\tdiag\tpoa\tdiagnosis_priority\tthird_party_ind"
@@ -115,3 +116,35 @@ def test_files_that_are_not_the_format_are_refused(tmp_path, content, rule):
     with pytest.raises(ValueError, match=rf"data_file.tsv: \[{rule}\]") as caught:
         ingest(tmp_path, tmp_path / "ehr", format="med-bert-tsv", workers=1, announce=lambda line: None)
     assert "2014-03" not in str(caught.value)
+
+
+UNSAID = """\
+1	2015-09-28	2015-09-30	V27.0	1	1	0
+1	2015-09-28	2015-10-01	V27.0	1	1	0
+1	2015-10-02		E849	1	1	0
+1	2150-10-02	2150-10-03	V27.0	1	1	0
+1	2016-01-01	2016-01-02	428.0	1	1	0
+1	2014-01-01	2014-01-02	I50.9	1	1	0
+1	2014-01-01	2014-01-02	ICD_E11.9	1	2	0
+1	2014-01-01	2014-01-02	strange	1	3	0
+1	2014-01-01	2014-01-02	ICD10GM_V27	1	4	0
+"""
+
+
+def test_codes_of_a_us_site_that_do_not_say_their_version(tmp_path):
+    tables, ledger = read(tmp_path, UNSAID, options=MedBertOptions(us_icd=True))
+    found = tables.diagnoses.join(tables.visits, on="visit_id").sort("admit_time", "discharge_time", "priority")
+    assert found.select("code_system", "code").rows() == [
+        ("ICD10CM", "I50.9"), ("ICD10CM", "E11.9"), ("ICD10GM", "V27"),
+        ("ICD9CM", "V27.0"), ("ICD10CM", "V27.0"),  # by the day of discharge
+        ("ICD10CM", "E84.9"), ("ICD9CM", "428.0"),
+    ]  # fmt: skip
+    assert left(ledger) == {"undecided_version": Counts(codes=1), "unreadable_code": Counts(codes=1)}
+    assert any("2015-10-01" in line for line in tables.source.assumptions)
+
+
+def test_a_version_is_not_guessed_unless_the_site_is_said_to_be_of_the_us(tmp_path):
+    tables, ledger = read(tmp_path, UNSAID)
+    assert set(tables.diagnoses.select("code_system", "code").rows()) == {("ICD", "E11.9"), ("ICD10GM", "V27")}
+    assert left(ledger) == {"unreadable_code": Counts(codes=7)}
+    assert not any("2015-10-01" in line for line in tables.source.assumptions)

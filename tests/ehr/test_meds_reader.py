@@ -333,3 +333,43 @@ def test_files(tmp_path):
         ("subject_splits", "metadata/subject_splits.parquet"),
     ]
     assert unused == ["metadata/codes.parquet"] and faults == []
+
+
+UNSAID = [
+    ("1", datetime(2015, 9, 29), "HOSPITAL_ADMISSION//ER"),
+    ("1", datetime(2015, 9, 30), "ICD/V27.0"),  # in a stay that ends in October
+    ("1", datetime(2015, 10, 2), "HOSPITAL_DISCHARGE//HOME"),
+    ("1", datetime(2015, 9, 2), "ICD//V27.1"),
+    ("1", datetime(2150, 9, 2), "DIAGNOSIS//ICD//V27.2"),
+    ("1", None, "ICD/V27.3"),
+    ("1", datetime(2150, 9, 2), "DIAGNOSIS//ICD//25000"),
+    ("1", datetime(2014, 9, 2), "ICD/E11.9"),
+    ("1", datetime(2014, 9, 2), "ICD/strange"),
+    ("1", datetime(2014, 9, 2), "ICD10GM/V27"),
+    ("1", datetime(2014, 9, 2), "DIAGNOSIS//ICD//8//E119"),
+]
+
+
+def test_codes_of_a_us_site_that_do_not_say_their_version():
+    rough = build(*UNSAID, us_icd=True)
+    assert dict(rough.diagnoses.select("code", "code_system").rows()) == {
+        "V27.0": "ICD10CM", "V27.1": "ICD9CM", "25000": "ICD9CM", "E11.9": "ICD10CM", "strange": None, "V27": "ICD10GM",
+    }  # fmt: skip
+    # Undecided: a shifted calendar, no day. ICD-8 is known to no pattern, nor are discharge and admission codes rows.
+    assert {line.rule: line.codes for line in rough.left} == {"unknown_pattern": 1, "undecided_version": 2}
+    assert any("2015-10-01" in line for line in rough.assumptions)
+    ledger = assemble("meds", rough).ledger
+    assert {line.rule: line.left.codes for line in ledger.lines}["unreadable_code"] == 1
+
+
+def test_a_version_is_not_guessed_unless_the_site_is_said_to_be_of_the_us():
+    rough = build(*UNSAID)
+    assert rough.diagnoses.select("code_system", "code").rows() == [("ICD10GM", "V27")]
+    assert {line.rule: line.codes for line in rough.left} == {"unknown_pattern": 8}
+
+
+def test_patterns_of_a_site_may_leave_the_version_open():
+    patterns = (("^DX:(?P<code>.+)$", "diagnoses", "ICD"),)
+    rows = [("1", at(1), "DX:E11"), ("1", at(1), "DX:V27")]
+    assert build(*rows, patterns=patterns).diagnoses["code_system"].to_list() == ["ICD", "ICD"]
+    assert build(*rows, patterns=patterns, us_icd=True).diagnoses["code_system"].to_list() == ["ICD10CM"]

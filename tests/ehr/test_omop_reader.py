@@ -425,3 +425,40 @@ def test_what_is_assumed_is_said():
     assert any("no sign of health" in line for line in periods)
     assert any("ICD10GM" in line for line in periods) and any("left out" in line for line in periods)
     assert all(line.endswith(".") and "\n" not in line for line in periods)
+
+
+UNMAPPED = {"condition_source_concept_id": "0", "condition_concept_id": "0"}
+UNSAID = [
+    UNMAPPED | {"condition_source_value": "V27.0"},  # in a stay that ends in October 2015
+    UNMAPPED | {"condition_source_value": "V27.0", "visit_occurrence_id": None, "condition_start_date": "2015-09-30"},
+    UNMAPPED | {"condition_source_value": "V27.0", "visit_occurrence_id": None, "condition_start_date": "2150-01-01"},
+    UNMAPPED | {"condition_source_value": "428.0"},
+    CONDITION | {"condition_source_value": "I50.9"},  # a standard concept alone
+    CONDITION | {"condition_source_value": "V27.1", "visit_occurrence_id": None, "condition_start_date": None},
+    CONDITION | {"condition_source_value": "E11", "condition_source_concept_id": "45533021"},  # of WHO's ICD-10
+    UNMAPPED | {"condition_source_value": "ICD10GM:V27"},
+    UNMAPPED | {"condition_source_value": "DM2"},
+    UNMAPPED | {"condition_source_value": "Herr Meier"},
+]
+
+
+def test_source_values_of_a_us_site_that_do_not_say_their_version():
+    stay = STAY | {"visit_start_date": "2015-09-28", "visit_end_date": "2015-10-01"}
+    assert codes(UNSAID, visit_occurrence=[stay], options=OmopOptions(us_icd=True)) == [
+        ("ICD10CM", "V27.0"), ("ICD9CM", "428.0"), ("ICD10CM", "I50.9"), ("ICD10", "E11"), ("ICD10GM", "V27"),
+        ("SOURCE", "DM2"), (None, None),
+        ("ICD9CM", "V27.0"), ("SOURCE", "V27.0"), ("SNOMED", "44054006"),  # the last two stay undecided
+    ]  # fmt: skip
+    assert any("2015-10-01" in line for line in build(options=OmopOptions(us_icd=True)).assumptions)
+
+
+def test_a_version_is_not_guessed_unless_the_site_is_said_to_be_of_the_us():
+    assert codes(UNSAID[:5]) == [
+        ("SOURCE", "V27.0"), ("SOURCE", "428.0"), ("SNOMED", "44054006"), ("SOURCE", "V27.0"), ("SOURCE", "V27.0"),
+    ]  # fmt: skip
+    assert not any("2015-10-01" in line for line in build().assumptions)
+
+
+def test_one_system_and_an_open_version_exclude_each_other():
+    with pytest.raises(ValueError, match="got source_value_system ICD10GM and us_icd; leave one"):
+        OmopOptions(source_value_system="ICD10GM", us_icd=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
-REMAKE = "make it again with the released scripts, or read the raw TSV with `medbert ingest --format med-bert-tsv`"
+from medbert_jax.ehr.raw_files import FileFault
 
 # Instructions of protocols 0 to 5.
 _PROTO, _FRAME, _STOP, _MARK = 0x80, 0x95, 0x2E, 0x28
@@ -43,18 +43,14 @@ class _Refused(Exception):
     """An instruction that does something else than build plain values."""
 
 
-def plain_values(path: Path) -> Iterator:
+def plain_values(path: Path, name: str) -> Iterator:
     """The values of the pickles that follow each other in the file: lists, dicts, int, float, bool and str.
 
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: an empty, truncated or damaged file, or one that asks for more, which is named and not done.
+    Raises FileFault, for a file called `name`: an empty, truncated or damaged file [unreadable_file], or one that asks
+    for more, which is named and not done [executable_pickle].
     """
-    rule = f"{path.name} must hold pickled lists, dicts, numbers and text, and nothing else"
-    if not path.is_file():
-        raise FileNotFoundError(f"{rule}: got no such file; name the file that the released script wrote")
     if not path.stat().st_size:
-        raise ValueError(f"{rule}: got an empty file; {REMAKE}")
+        raise FileFault(name, "unreadable_file", "is empty")
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         at, number = 0, 0
         while at < len(data):
@@ -62,14 +58,13 @@ def plain_values(path: Path) -> Iterator:
             try:
                 value, at = _value(data, at)
             except _Refused as refused:
-                raise ValueError(
-                    f"{rule}: got {refused} in pickle {number}, which was not executed; do not load this file with "
-                    f"pickle unless you trust who made it; {REMAKE}"
-                ) from None
+                what = f"holds {refused} in pickle {number}, which was not executed"
+                raise FileFault(name, "executable_pickle", what) from None
             except _Ended:
-                raise ValueError(f"{rule}: got a file that ends within pickle {number}; copy it again") from None
+                raise FileFault(name, "unreadable_file", f"ends within pickle {number}") from None
             except _DAMAGE:
-                raise ValueError(f"{rule}: got bytes that are no such pickle (pickle {number}); {REMAKE}") from None
+                what = f"has bytes that are no pickle of lists, dicts, numbers and text (pickle {number})"
+                raise FileFault(name, "unreadable_file", what) from None
             yield value
 
 
