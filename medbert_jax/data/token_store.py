@@ -1,11 +1,12 @@
 """The token store: a dataset's splits as memory-mapped columns, decoded once from its TFDS files and kept beside.
 
 DATASET/token_store/SPLIT/ holds one .npy file per column of `PatientSequences` and store.json, with the hash of
-the dataset and a checksum of every column. A folder appears whole, by a rename, or not at all, so two processes
+the dataset and a checksum of every file. A folder appears whole, by a rename, or not at all, so two processes
 may make it at once. Reading needs nothing but numpy; TFDS is not imported even for decoding.
 """
 
 import contextlib
+import io
 import json
 import os
 import secrets
@@ -20,7 +21,8 @@ import numpy as np
 from medbert_jax.data.example_records import OUTCOMES, decode_records
 from medbert_jax.data.sequences import PatientSequences
 
-_VERSION = 1
+_VERSION = 2
+_HEADER_BYTES = 128  # of an .npy file of one dimension
 _RECORDS_AT_ONCE = 10_000  # fastest: the arrays stay in the cache
 
 
@@ -48,11 +50,12 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
     """Return the patients of a split ("train", "validation" or "test") as memory maps, in the dataset's order.
 
     Decodes the split from the dataset's ArrayRecord files where the store is absent, or made from another
-    dataset hash; verifies the checksum of every column otherwise.
+    dataset hash; verifies the checksum of every file otherwise.
 
     Raises:
         FileNotFoundError: no dataset, or a file of it that must be decoded is missing.
-        ValueError: an unknown split, a file that is damaged, or a column whose checksum differs.
+        ValueError: an unknown split, a file that is damaged, one whose checksum differs, or patients that are not as
+            many as metadata.json says.
     """
     directory, metadata = Path(dataset_directory), read_metadata(dataset_directory)
     if split not in metadata["split"]["counts"]:
@@ -63,37 +66,50 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
             " the dataset with a split that has some"
         )
     store = directory / "token_store" / split
-    record = _fresh_record(store, metadata["dataset_hash"])
-    if record is None:
+    checksums = _fresh_checksums(store, metadata)
+    if checksums is None:
         _build(directory, metadata, split, store)
-        record = _fresh_record(store, metadata["dataset_hash"])
-    columns = {name: _mapped(store / f"{name}.npy", crc) for name, crc in record["columns"].items()}
+        checksums = _fresh_checksums(store, metadata)
+    columns = {name: _mapped(store / f"{name}.npy", checksum) for name, checksum in checksums.items()}
     if damaged := sorted(name for name, column in columns.items() if column is None):
         raise ValueError(
             f"columns of the token store must have the checksums of store.json: got others for {damaged};"
             f" delete {store} and it is decoded again"
         )
+    if (patients := len(columns["patient_id"])) != (expected := metadata["split"]["counts"][split]):
+        raise ValueError(
+            f"the token store of split {split} must hold {expected} patients, as metadata.json says: got {patients};"
+            f" put the dataset's own metadata.json back, or delete {store} and it is decoded again"
+        )
     outcomes = {name: columns.pop(f"outcome_{name}") for name in OUTCOMES[metadata["kind"]]}
     return PatientSequences(**columns, outcomes=outcomes)
 
 
-def _fresh_record(store: Path, dataset_hash: str) -> dict | None:
-    """Return what store.json says, or None where the store must be made (again)."""
+def _fresh_checksums(store: Path, metadata: dict) -> dict[str, int] | None:
+    """Return column → checksum, as store.json says, or None where the store must be made (again)."""
     try:
         record = json.loads((store / "store.json").read_text())
     except (FileNotFoundError, ValueError):
         return None
-    said = isinstance(record, dict) and (record.get("version"), record.get("dataset_hash"), "columns" in record)
-    return record if said == (_VERSION, dataset_hash, True) else None
+    checksums = record.get("columns") if isinstance(record, dict) else None
+    names = {field.name for field in fields(PatientSequences)} - {"outcomes"}
+    names |= {f"outcome_{name}" for name in OUTCOMES[metadata["kind"]]}
+    if not isinstance(checksums, dict) or set(checksums) != names:
+        return None
+    said = record.get("version"), record.get("dataset_hash")
+    return checksums if said == (_VERSION, metadata["dataset_hash"]) else None
 
 
 def _mapped(path: Path, checksum: int) -> np.ndarray | None:
-    """Return the column as a memory map, or None where it is not what was written."""
+    """Return the column as a memory map, or None where the file is not what was written, header included."""
     try:
-        column = np.load(path, mmap_mode="r")
-    except (OSError, ValueError):
+        content = np.memmap(path, np.uint8, "r")
+    except (OSError, ValueError):  # gone, or empty
         return None
-    return column if zlib.crc32(np.ascontiguousarray(column).view(np.uint8)) == checksum else None
+    # The header was written last, when the length was known. It is not read before it is known to be whole: numpy
+    # takes other types and lengths from a damaged one.
+    values, header = content[_HEADER_BYTES:], content[:_HEADER_BYTES]
+    return np.load(path, mmap_mode="r") if zlib.crc32(header, zlib.crc32(values)) == checksum else None
 
 
 def _build(directory: Path, metadata: dict, split: str, store: Path) -> None:
@@ -110,17 +126,29 @@ def _build(directory: Path, metadata: dict, split: str, store: Path) -> None:
             )
         record = {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": columns}
         (temporary / "store.json").write_text(json.dumps(record, indent=1))
+        for path in (*temporary.iterdir(), temporary):  # on disk, so that a crash leaves no half of it under its name
+            _wait_for_disk(path)
         if store.exists():  # stale: out of the way first, since a rename does not replace a full folder
             stale = temporary.with_name(f"{temporary.name}.stale")
-            if _fresh_record(store, metadata["dataset_hash"]) is None:
+            if _fresh_checksums(store, metadata) is None:
                 store.rename(stale)
                 shutil.rmtree(stale, ignore_errors=True)
         temporary.rename(store)
+        _wait_for_disk(store.parent)
     except OSError:
-        if _fresh_record(store, metadata["dataset_hash"]) is None:
+        if _fresh_checksums(store, metadata) is None:
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _wait_for_disk(path: Path) -> None:
+    """Return when a file, or the names in a folder, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
@@ -199,11 +227,15 @@ class _ColumnFile:
         self._length += len(values)
 
     def finish(self) -> int:
-        """Write the header with the final length; return the checksum of the values."""
+        """Write the header with the final length; return the checksum of the values and then the header."""
         self._file.seek(0)
-        self._write_header()
-        return self._checksum
+        header = self._write_header()
+        self._file.flush()
+        return zlib.crc32(header, self._checksum)
 
-    def _write_header(self) -> None:
-        header = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)}
-        np.lib.format.write_array_header_1_0(self._file, header)
+    def _write_header(self) -> bytes:
+        header = io.BytesIO()
+        described = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(header, described)
+        self._file.write(header.getvalue())
+        return header.getvalue()

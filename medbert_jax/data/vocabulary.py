@@ -108,12 +108,18 @@ class Vocabulary:
     @classmethod
     def read(cls, path) -> "Vocabulary":
         """Return the table written by `write`. Raises ValueError when the file is not such a table."""
-        header, *lines = Path(path).read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        try:
+            header, *lines = Path(path).read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+        except UnicodeDecodeError:
+            raise ValueError(
+                f"{Path(path).name} must be a vocabulary table in UTF-8: got {path}, which is not text;"
+                " take vocabulary.tsv from the dataset or checkpoint directory"
+            ) from None
         rows = [line.split("\t") for line in lines]
         faults = []
         if header != _HEADER:
             faults.append("another header line")
-        if broken := sum(len(row) != 3 or not row[1].isdecimal() for row in rows):
+        if broken := sum(len(row) != 3 or not row[1].isdecimal() or len(row[1]) > 18 for row in rows):
             faults.append(f"{broken} of {len(rows)} lines that are not code, count, title")
         if tuple(row[0] for row in rows[:FIRST_CODE]) != RESERVED:
             faults.append(f"other names than <PAD>, <MASK>, … in its first {FIRST_CODE} rows")
@@ -135,7 +141,7 @@ def fit_vocabulary(counts: Iterable[tuple[np.ndarray, np.ndarray]], *, minimum_p
 
     Each item is one shard's (codes, patients who have them), as `serialization.count_patients` gives them for
     the patients to fit on; no patient may be in two shards. Titles are left empty. Raises ValueError for a
-    minimum below 1.
+    minimum below 1, and where no code is left.
     """
     if minimum_patients < 1:
         raise ValueError(f"minimum_patients must be at least 1: got {minimum_patients}; 1 keeps every code")
@@ -143,6 +149,12 @@ def fit_vocabulary(counts: Iterable[tuple[np.ndarray, np.ndarray]], *, minimum_p
     for codes, patients in counts:
         total.update(dict(zip(codes.tolist(), patients.tolist(), strict=True)))
     rows = [(code, count) for code, count in total.items() if count >= minimum_patients]
+    if not rows:
+        raise ValueError(
+            f"a vocabulary must hold codes: got none that at least {minimum_patients:,} of the patients to fit on have,"
+            f" the most frequent one has {max(total.values(), default=0):,}; lower minimum_patients, or give more"
+            " training patients"
+        )
     rows.sort(key=lambda row: (-row[1], row[0]))
     return Vocabulary(
         tuple(code for code, _ in rows),
@@ -164,16 +176,19 @@ def with_titles(vocabulary: Vocabulary) -> Vocabulary:
     return replace(vocabulary, titles=tuple(title or found[code] for code, title in filled))
 
 
-def check_unknown(shares: Mapping[str, float], limit: float = 0.2) -> str:
-    """Return split → share of codes that a reused vocabulary does not know as one line, "train 3.1%, test 4.0%".
+def check_unknown(shares: Mapping[str, float], limit: float = 0.2, *, fitted: bool = False) -> str:
+    """Return split → share of codes that the vocabulary does not know as one line, "train 3.1%, test 4.0%".
 
-    Raises ValueError when a share is above the limit: the model would read mostly UNK.
+    Raises ValueError when a share is above the limit, for the model would read mostly UNK; what to do depends on
+    whether the vocabulary was `fitted` on these patients or is used again.
     """
     shown = ", ".join(f"{split} {share:.1%}" for split, share in shares.items())
     if any(not share <= limit for share in shares.values()):
-        raise ValueError(
-            f"at most {limit:.0%} of the codes may be unknown to a vocabulary that is used again: got {shown};"
-            " pretrain on this source, let unknown codes back off to their categories (back_off), or raise"
-            " unknown_code_limit"
-        )
+        which, cure = "that is used again", "pretrain on this source, let unknown codes back off to their categories"
+        cure += " (back_off), or raise unknown_code_limit"
+        if fitted:
+            which, cure = "fitted on the same source", "lower minimum_patients, give more training patients, or raise"
+            cure += " unknown_code_limit"
+        rule = f"at most {limit:.0%} of the codes may be unknown to a vocabulary {which}"
+        raise ValueError(f"{rule}: got {shown}; {cure}")
     return shown

@@ -9,9 +9,14 @@ SMALLEST = 11
 def hidden_cells(parts: Sequence[int], groups: Sequence[int]) -> tuple[set[int], set[int]]:
     """Parts of one total, taken off it one after the other: which parts and which remainders to hide.
 
-    Every part of 1 to 10 is hidden, together with a bigger one (of its own group where it can, then the nearest) and
-    all remainders between the two. What stays visible tells the sum of the hidden parts only, and leaves each small
-    one everything from 1 to 10. Where no part is big enough for that, all cells are hidden.
+    Every part of 1 to 10 is hidden, together with a bigger one (of its own group where it can, then the nearest), more
+    where that is too little, and all remainders between them. Where all parts are too little, all cells are hidden.
+
+    Whoever sees the other cells, which parts are small, and knows this function, finds every combination of 1 to 10
+    in the small parts possible. For parts are put together by place alone, and published is only the sum of a set, once
+    it is more than 10 for each small part and 11 for each bigger one: whatever the small ones are, the bigger one that
+    came last makes up for it and stays bigger. That an earlier, smaller set was not enough tells no small part either:
+    with 11 for each bigger part it never is.
 
     Args:
         parts: counts whose sum is the total.
@@ -21,15 +26,27 @@ def hidden_cells(parts: Sequence[int], groups: Sequence[int]) -> tuple[set[int],
         Numbers of the hidden parts, and of the hidden remainders (n: what is there once n parts are off; 0: the total).
     """
     small = [part for part, count in enumerate(parts) if 0 < count < SMALLEST]
-    spread = SMALLEST - 2  # between 1 and 10: by so much may a hidden partner be smaller than it is
-    room = {part: count - SMALLEST for part, count in enumerate(parts)}
-    hidden, remainders = set(small), set()
+    free = {part for part, count in enumerate(parts) if count >= SMALLEST}
+
+    def nearest(part: int) -> int | None:
+        return min(free, key=lambda other: (groups[other] != groups[part], abs(other - part), other), default=None)
+
+    served: dict[int | None, set[int]] = {}  # small parts by the bigger one that they hide behind
     for part in small:
-        partners = [other for other in room if room[other] >= spread]
-        if not partners:
-            return {part for part, count in enumerate(parts) if count}, set(range(len(parts) + 1))
-        partner = min(partners, key=lambda other: (groups[other] != groups[part], abs(other - part), other))
-        room[partner] -= spread
-        hidden.add(partner)
-        remainders |= set(range(min(part, partner) + 1, max(part, partner) + 1))
+        served.setdefault(nearest(part), set()).add(part)
+    hidden, remainders = set(), set()
+    for part in small:
+        if part in hidden:
+            continue
+        together: set[int] = set()
+        while sum(parts[one] for one in together) <= sum(
+            SMALLEST if parts[one] >= SMALLEST else SMALLEST - 1 for one in together
+        ):
+            partner = nearest(part)
+            if partner is None:
+                return {part for part, count in enumerate(parts) if count}, set(range(len(parts) + 1))
+            free.remove(partner)
+            together |= {partner} | served.get(partner, set())
+        hidden |= together
+        remainders |= set(range(min(together) + 1, max(together) + 1))
     return hidden, remainders

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from medbert_jax.ehr.ledger import LEVELS, Attrition, Cell, Counts, Ledger
+from medbert_jax.ehr.ledger import LEVELS, Attrition, Branches, Cell, Ledger
 
 SIZE, LEADING, PADDING, GAP, MARGIN = 13, 18, 10, 24, 20  # px
-KEPT_WIDTH, LEFT_WIDTH, BRANCH_WIDTH = 300, 400, 180
+KEPT_WIDTH, LEFT_WIDTH, BRANCH_WIDTH = 300, 400, 175
 LEFT_AT = MARGIN + KEPT_WIDTH + 40
 GREY = "#767676"  # as far from white as from black: lines stand on light pages and on dark ones
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -50,7 +50,7 @@ class _Box:
         return "\n".join([f'<rect {frame} rx="3" fill="#fbfbfa" stroke="{GREY}"/>', *texts])
 
 
-def flow_chart(ledgers: Sequence[Ledger], *, branches: Mapping[str, Counts] | None = None, share: bool = False) -> str:
+def flow_chart(ledgers: Sequence[Ledger], *, branches: Branches | None = None, share: bool = False) -> str:
     """An SVG document: what is kept downwards, who left to the right, the groups of those who stay at the bottom.
 
     A box of what is kept ends every step, and follows every rule that took patients where more is to come; rules that
@@ -58,14 +58,14 @@ def flow_chart(ledgers: Sequence[Ledger], *, branches: Mapping[str, Counts] | No
 
     Args:
         ledgers: steps in order, each taking what the one before kept.
-        branches: groups of what the last step kept, by name: cases and controls, or the splits.
+        branches: groups of what the last step kept, by name: the splits, or in each of them cases and controls.
         share: hide counts of 1 to 10, and those that would give them away (`Attrition.cells`).
 
     Raises:
         ValueError: steps or branches that do not add up.
     """
-    branches = branches or {}
-    cells = Attrition(ledgers, branches).cells(share=share)
+    attrition = Attrition(ledgers, branches or {})
+    cells, groups = attrition.cells(share=share), attrition.groups()
     counted = [level for level in LEVELS if any(getattr(step.came, level) for step in ledgers)] or ["patients"]
 
     def box(
@@ -107,18 +107,26 @@ def flow_chart(ledgers: Sequence[Ledger], *, branches: Mapping[str, Counts] | No
 
     strokes = [_arrow(one.centre, one.bottom, one.centre, two.y) for one, two in pairwise(main)]
     strokes += [_arrow(main[0].centre, (out.y + out.bottom) / 2, out.x, (out.y + out.bottom) / 2) for out in side]
-    ends, end = [], main[-1]
-    width = max(LEFT_AT + LEFT_WIDTH if side else end.x + KEPT_WIDTH, len(branches) * (BRANCH_WIDTH + GAP))
-    if branches:
-        pitch = (width - MARGIN + GAP) / len(branches)
-        for place, name in enumerate(branches):
-            counts = {level: cells[level][2][place] for level in counted}
-            ends.append(box(MARGIN + place * pitch, end.bottom + 2 * GAP, pitch - GAP, name, "", counts))
-        bus = end.bottom + GAP
-        centres = [end.centre, *(branch.centre for branch in ends)]
-        strokes.append(f'<path d="M{end.centre:g} {end.bottom:g}V{bus:g}M{min(centres):g} {bus:g}H{max(centres):g}"/>')
-        strokes += [_arrow(branch.centre, bus, branch.centre, branch.y) for branch in ends]
-    bottom = max(item.bottom for item in (end, *ends))
+    smallest = groups[-1][1].stop if groups else 0  # branches that fall into no others: they share the width
+    width = max(LEFT_AT + LEFT_WIDTH if side else main[-1].x + KEPT_WIDTH, smallest * (BRANCH_WIDTH + GAP))
+    pitch = (width - MARGIN + GAP) / max(smallest, 1)
+    ends: dict[tuple[str, ...], _Box] = {(): main[-1]}
+    for depth in (0, 1):
+        forks = [names for names in ends if len(names) == depth]
+        y = max(ends[names].bottom for names in forks) + 2 * GAP if forks else 0
+        for number, (names, inside) in enumerate(groups):
+            if len(names) == depth + 1:
+                counts = {level: cells[level][2][number] for level in counted}
+                x = MARGIN + inside.start * pitch
+                ends[names] = box(x, y, len(inside) * pitch - GAP, names[-1], "", counts)
+        for fork in forks:
+            if below := [ends[names] for names in ends if len(names) == depth + 1 and names[:-1] == fork]:
+                start, bus = ends[fork], y - GAP
+                centres = [start.centre, *(branch.centre for branch in below)]
+                fork_line = f"M{start.centre:g} {start.bottom:g}V{bus:g}M{min(centres):g} {bus:g}H{max(centres):g}"
+                strokes.append(f'<path d="{fork_line}"/>')
+                strokes += [_arrow(branch.centre, bus, branch.centre, branch.y) for branch in below]
+    bottom = max(item.bottom for item in (*side, *ends.values()))
     notes = []
     if share:
         text = "<11: from 1 to 10. Hidden: would give such a count away."
@@ -138,7 +146,7 @@ def flow_chart(ledgers: Sequence[Ledger], *, branches: Mapping[str, Counts] | No
             f'<g fill="none" stroke="{GREY}" stroke-width="1.5">',
             *strokes,
             "</g>",
-            *(item.svg() for item in (*main, *side, *ends)),
+            *(item.svg() for item in (*main, *side, *list(ends.values())[1:])),
             *notes,
             "</svg>\n",
         ]

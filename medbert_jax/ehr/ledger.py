@@ -163,6 +163,10 @@ class Ledger:
         return [f"{sign if count else ''}{count:,}" for count in (counts.patients, counts.visits, counts.codes)]
 
 
+Branches = Mapping[str, Counts | Mapping[str, Counts]]
+"""Groups by name; one that falls into further groups has these in place of its counts."""
+
+
 @dataclass(frozen=True)
 class Attrition:
     """Steps in a row, each taking what the one before kept, and the groups that the last one's fall into.
@@ -172,7 +176,7 @@ class Attrition:
     """
 
     steps: Sequence[Ledger]
-    branches: Mapping[str, Counts] = field(default_factory=dict)
+    branches: Branches = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -181,7 +185,7 @@ class Attrition:
             (f'"{one.title}" keeps and "{two.title}" takes', asdict(one.kept), asdict(two.came))
             for one, two in zip(self.steps, self.steps[1:], strict=False)
         ]
-        together = asdict(sum(self.branches.values(), Counts()))
+        together = asdict(sum(self._ends(), Counts()))
         kept = {level: count for level, count in asdict(self.steps[-1].kept).items() if together[level]}
         handed.append((f'"{self.steps[-1].title}" keeps and {", ".join(self.branches)} are', kept, together))
         if off := [
@@ -195,38 +199,66 @@ class Attrition:
                 "give the ledgers of one run, in order"
             )
 
+    def groups(self) -> list[tuple[tuple[str, ...], range]]:
+        """Every branch: its name after that of the branch that it is of, and which of the smallest branches are its."""
+        found, start = [], 0
+        for name, inside in self.branches.items():
+            below = [] if isinstance(inside, Counts) else list(inside)
+            found.append(((name,), range(start, start + max(len(below), 1))))
+            found += [((name, other), range(place, place + 1)) for place, other in enumerate(below, start)]
+            start = found[-1][1].stop
+        return found
+
+    def _ends(self) -> list[Counts]:
+        nested = ([one] if isinstance(one, Counts) else [*one.values()] or [Counts()] for one in self.branches.values())
+        return [counts for several in nested for counts in several]
+
     def cells(self, *, share: bool = False) -> dict[str, tuple[list[Cell], list[Cell], list[Cell]]]:
         """Counts as they are to be read, by level: what left at each line, what remains, the branches.
 
         Lines go on through the steps; remainder n is what is there after n of them, remainder 0 what came in. Branches
-        that do not count a level read "". With `share`, counts of 1 to 10 read "<11", and those that would give them
-        away "hidden"; the files of one run are safe together when all are made with the same steps and branches.
+        are those of `groups`; they read "" where none counts a level. With `share`, counts of 1 to 10 read "<11", and
+        those that would give them away "hidden" (`hidden_cells`); the files of one run are safe together when all are
+        made with the same steps and branches.
         """
         lines = [(number, line.left) for number, step in enumerate(self.steps) for line in step.lines]
-        cells = {}
+        branches, cells = self.groups(), {}
         for level in LEVELS:
             left = [getattr(counts, level) for _, counts in lines]
-            ends = [getattr(counts, level) for counts in self.branches.values()]
+            ends = [getattr(counts, level) for counts in self._ends()]
             came, kept = getattr(self.steps[0].came, level), getattr(self.steps[-1].kept, level)
             remainders = [came - sum(left[:number]) for number in range(len(left) + 1)]
             parts, covered = [*left, *(ends if any(ends) else [kept])], set()
             if share:
-                groups = [number for number, _ in lines]
-                marked, covered = hidden_cells(parts, groups + [-1] * (len(parts) - len(left)))
+                near = [number for number, _ in lines] + [-1] * (len(parts) - len(left))
+                for place, (_, inside) in enumerate(branches if any(ends) else []):
+                    if len(inside) > 1:
+                        near[len(left) + inside.start : len(left) + inside.stop] = [-2 - place] * len(inside)
+                marked, covered = hidden_cells(parts, near)
                 parts = [
                     "<11" if 0 < count < SMALLEST else "hidden" if part in marked else count
                     for part, count in enumerate(parts)
                 ]
             remain = ["hidden" if number in covered else count for number, count in enumerate(remainders)]
-            if not any(ends):
+            shown = [""] * len(branches)
+            if any(ends):
+                for place, (_, inside) in enumerate(branches):
+                    of = range(len(left) + inside.start, len(left) + inside.stop)
+                    # The sum follows from the remainders at its two ends, or from its parts.
+                    secret = covered & {of.start, of.stop} and any(isinstance(parts[part], str) for part in of)
+                    shown[place] = "hidden" if secret else sum(ends[inside.start : inside.stop])
+                    if len(of) == 1:
+                        shown[place] = parts[of.start]
+            else:
                 remain[-1] = parts[-1]
-            cells[level] = parts[: len(left)], remain, parts[len(left) :] if any(ends) else [""] * len(ends)
+            cells[level] = parts[: len(left)], remain, shown
         return cells
 
     def to_csv(self, *, share: bool = False) -> str:
         """One row per rule and per branch: step, rule, text, tag, then what came, left and is kept at each level.
 
-        A branch has its name as text and only what is kept. For `share` see `cells`.
+        A branch has its name as text and only what is kept, "train: cases" where it is of another. For `share` see
+        `cells`.
         """
         cells, out, moves = self.cells(share=share).values(), io.StringIO(), ("came", "left", "kept")
         writer = csv.writer(out, lineterminator="\n")
@@ -234,7 +266,7 @@ class Attrition:
         for number, (title, line) in enumerate((step.title, line) for step in self.steps for line in step.lines):
             counts = (cell for left, remain, _ in cells for cell in (remain[number], left[number], remain[number + 1]))
             writer.writerow([title, line.rule, line.text, line.tag, *counts])
-        for number, name in enumerate(self.branches):
+        for number, (names, _) in enumerate(self.groups()):
             counts = (cell for _, _, ends in cells for cell in ("", "", ends[number]))
-            writer.writerow([self.steps[-1].title, "branch", name, "", *counts])
+            writer.writerow([self.steps[-1].title, "branch", ": ".join(names), "", *counts])
         return out.getvalue()

@@ -368,5 +368,5 @@ def test_an_empty_shard_gives_no_patients():
     assert (len(sequences), len(codes), ledger.kept.patients) == (0, 0, 0)
     names, patients = count_patients(sequences, codes)
     assert (len(names), len(patients)) == (0, 0)
-    vocabulary = fit_vocabulary([(names, patients)])
+    vocabulary = fit_vocabulary([(names, patients), (np.array(["ICD9CM/428.0"]), np.array([1]))])  # of another shard
     assert len(serialize(nothing, vocabulary, replace(EVERYBODY, code_order="random"))[0]) == 0

@@ -86,21 +86,55 @@ def test_a_store_of_another_dataset_hash_is_made_again(dataset):
 
 def test_a_flipped_bit_is_seen(dataset):
     open_token_store(dataset, "train")
-    path = dataset / "token_store" / "train" / "visit_ids.npy"
-    content = bytearray(path.read_bytes())
-    content[-2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"checksums of store\.json: got others for \['visit_ids'\]; delete"):
-        open_token_store(dataset, "train")
+    store = dataset / "token_store" / "train"
+    # In the header too, where one bit makes <i4 a >i4 or a 57 a 56, and others what numpy cannot parse.
+    for name in ("visit_ids", "patient_id"):
+        path = store / f"{name}.npy"
+        content = path.read_bytes()
+        for place in (*range(128), *range(128, len(content), 211), len(content) - 1):
+            for bit in {0, 2, place % 8} if 20 <= place < 64 else {place % 8}:
+                flipped = bytearray(content)
+                flipped[place] ^= 1 << bit
+                path.write_bytes(flipped)
+                with pytest.raises(ValueError, match=rf"checksums of store\.json: got others for \['{name}'\]; delete"):
+                    open_token_store(dataset, "train")
+        path.write_bytes(content)
+    open_token_store(dataset, "train")
 
 
-def test_a_column_that_is_cut_or_gone_is_seen(dataset):
+def test_a_column_that_is_cut_or_gone_is_seen(dataset, sequences):
     open_token_store(dataset, "train")
     store = dataset / "token_store" / "train"
+    path = store / "code_ids.npy"
+    content = path.read_bytes()
+    for length in (0, 1, 5, 9, 10, 100, 127, 128, 129, len(content) - 5, len(content) - 1):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=rf"got others for \['code_ids'\]; delete {store} and it is decoded again"):
+            open_token_store(dataset, "train")
     (store / "race.npy").unlink()
-    (store / "code_ids.npy").write_bytes((store / "code_ids.npy").read_bytes()[:-5])
     with pytest.raises(ValueError, match=r"got others for \['code_ids', 'race'\]"):
         open_token_store(dataset, "train")
+    shutil.rmtree(store)  # what the message says
+    assert_same(open_token_store(dataset, "train"), sequences)
+
+
+def test_a_store_that_metadata_counts_otherwise_is_seen(dataset):
+    open_token_store(dataset, "train")
+    metadata = json.loads((dataset / "metadata.json").read_text())
+    metadata["split"]["counts"]["train"] = 58
+    (dataset / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(ValueError, match=r"must hold 58 patients, as metadata\.json says: got 57; put"):
+        open_token_store(dataset, "train")
+
+
+def test_all_is_on_disk_before_it_has_its_name(dataset, monkeypatch):
+    store, waited = dataset / "token_store" / "train", []
+    wait = token_store._wait_for_disk
+    monkeypatch.setattr(token_store, "_wait_for_disk", lambda path: (waited.append((path, store.exists())), wait(path)))
+    open_token_store(dataset, "train")
+    before = [path.name for path, named in waited if not named]
+    assert set(before[:-1]) == {path.name for path in store.iterdir()} and before[-1].startswith(".train.")
+    assert waited[-1] == (store.parent, True)
 
 
 def test_an_interrupted_decoding_leaves_nothing(dataset, sequences, monkeypatch):
@@ -115,10 +149,17 @@ def test_an_interrupted_decoding_leaves_nothing(dataset, sequences, monkeypatch)
     assert_same(open_token_store(dataset, "train"), sequences)
 
 
-def test_a_damaged_store_json_is_made_again(dataset, sequences):
+def test_a_damaged_store_json_is_made_again_or_told(dataset, sequences):
     open_token_store(dataset, "train")
-    (dataset / "token_store" / "train" / "store.json").write_text('{"version": 1')
-    assert_same(open_token_store(dataset, "train"), sequences)
+    path = dataset / "token_store" / "train" / "store.json"
+    content = path.read_bytes()
+    for damaged in (content[:14], b"", b"[]", b'{"version": 2}', content.replace(b"age_days", b"age_dayz"), b"\xff"):
+        path.write_bytes(damaged)
+        assert_same(open_token_store(dataset, "train"), sequences)
+        assert path.read_bytes() == content
+    path.write_bytes(content.replace(b'"sex": ', b'"sex": 1'))
+    with pytest.raises(ValueError, match=r"got others for \['sex'\]"):
+        open_token_store(dataset, "train")
 
 
 def test_a_split_without_patients_is_refused(dataset):

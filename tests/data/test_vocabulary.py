@@ -136,3 +136,21 @@ def test_vocabulary_and_sequences_import_nothing_heavy():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", bytes(range(256)) * 3, "code\tpatients\ttitle\né".encode("latin-1")]
+)
+def test_a_file_that_is_no_text_is_named_with_its_cure(tmp_path, content):
+    path = tmp_path / "vocabulary.tsv"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"in UTF-8: got {path}, which is not text; take vocabulary\.tsv from the"):
+        Vocabulary.read(path)
+
+
+def test_a_count_that_no_column_holds_is_told(tmp_path):
+    path = tmp_path / "vocabulary.tsv"
+    Vocabulary(("ICD10CM/E11.9",), np.array([3]), ("",)).write(path)
+    path.write_text(path.read_text().replace("\t3\t", f"\t{'3' * 30}\t"))
+    with pytest.raises(ValueError, match=r"got 1 of 17 lines that are not code, count, title"):
+        Vocabulary.read(path)

@@ -1,3 +1,4 @@
+import re
 import xml.etree.ElementTree as ElementTree
 
 import pytest
@@ -65,11 +66,39 @@ def test_figure_1_of_the_paper():
     ]
 
 
-@pytest.mark.parametrize("groups", [0, 2, 3, 9])
+def test_splits_fall_into_cases_and_controls():
+    branches = {
+        "train": {"cases": Counts(70), "controls": Counts(490)},
+        "validation": {"cases": Counts(9), "controls": Counts(71)},
+        "test": {"cases": Counts(18), "controls": Counts(142)},
+    }
+    svg = flow_chart(steps(), branches=branches)
+    drawn = {(lines[0], lines[-1]): box for *box, lines in boxes(svg)}
+    kept = drawn["Kept", "2,000 visits · 8,000 codes"]
+    for name, whole, cases, controls in (("train", 560, 70, 490), ("validation", 80, 9, 71), ("test", 160, 18, 142)):
+        left, top, right, _ = drawn[name, f"{whole} patients"]
+        below = [drawn["cases", f"{cases} patients"], drawn["controls", f"{controls} patients"]]
+        assert kept[3] < top and all(drawn[name, f"{whole} patients"][3] < box[1] for box in below)
+        assert left == below[0][0] and below[0][2] < below[1][0] and below[1][2] == pytest.approx(right, abs=0.01)
+    paths = [path.get("d") for path in ElementTree.fromstring(svg).iter(f"{SVG}path")]
+    points = [(float(x), float(y)) for path in paths for x, y in re.findall(r"L([\d.]+) ([\d.]+)L", path)]
+    for left, top, right, _ in (box for (name, _), box in drawn.items() if name in ("train", "cases", "controls")):
+        assert any((x, y) == pytest.approx(((left + right) / 2, top), abs=0.01) for x, y in points)  # an arrow's point
+    shared = [lines for *_, lines in boxes(flow_chart(steps(), branches=branches, share=True))]
+    assert ["cases", "<11 patients"] in shared and ["controls", "patients hidden"] in shared
+    assert ["validation", "80 patients"] in shared and ["train", "560 patients"] in shared
+
+
+@pytest.mark.parametrize("groups", [0, 2, 3, 9, "nested"])
 @pytest.mark.parametrize("share", [False, True])
 def test_nothing_overlaps_and_every_text_fits(groups, share):
-    branches = {f"Group {n} with a name that is long": Counts(800 // groups) for n in range(groups)}
-    branches |= {"rest": Counts(800 % groups)} if groups and 800 % groups else {}
+    if groups == "nested":
+        branches = {"train": {"cases": Counts(12), "controls": Counts(300)}, "a" * 90: Counts(400),
+                    "test": {f"Group {n} with a name that is long": Counts(29) for n in range(3)},
+                    "empty": {"cases": Counts(1), "controls": Counts()}}  # fmt: skip
+    else:
+        branches = {f"Group {n} with a name that is long": Counts(800 // groups) for n in range(groups)}
+        branches |= {"rest": Counts(800 % groups)} if groups and 800 % groups else {}
     svg = flow_chart(steps(), branches=branches, share=share)
     root, drawn = ElementTree.fromstring(svg), boxes(svg)
     width, height = float(root.get("width")), float(root.get("height"))

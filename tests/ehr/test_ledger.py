@@ -1,9 +1,9 @@
 import csv
 import io
-import itertools
 import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
 
-import numpy as np
 import pytest
 
 from medbert_jax.ehr.disclosure import hidden_cells
@@ -167,45 +167,92 @@ def test_shared_csv_hides_small_counts_and_what_gives_them_away():
     assert few.to_csv(share=True).splitlines()[1].endswith(",ours,hidden,<11,<11,25,12,13,0,0,0")
 
 
-def published(parts: list[int], hidden: set[int], remainders: set[int]) -> list[int]:
-    shown = [count for part, count in enumerate(parts) if part not in hidden]
-    return shown + [sum(parts[n:]) for n in range(len(parts) + 1) if n not in remainders]
+def published(parts: tuple[int, ...], groups: tuple[int, ...]) -> tuple:
+    """All that a reader of shared figures sees of parts and remainders."""
+    hidden, remainders = hidden_cells(parts, groups)
+    shown = ["<11" if 0 < count < 11 else "hidden" if part in hidden else count for part, count in enumerate(parts)]
+    return *shown, *("hidden" if n in remainders else sum(parts[n:]) for n in range(len(parts)))
 
 
-def settlements(parts: list[int], other: list[int], partners: list[int]):
-    """Every way in which hidden partners make up for other small counts and stay at 11 or more."""
-    changed = [part for part, count in enumerate(parts) if other[part] != count]
-    for chosen in itertools.product(partners, repeat=len(changed)):
-        settled = list(other)
-        for part, partner in zip(changed, chosen, strict=True):
-            settled[partner] += parts[part] - other[part]
-        if all(settled[partner] >= 11 for partner in partners):
-            yield settled
+def possible(tables: Iterable[tuple[int, ...]], publish: Callable[[tuple[int, ...]], tuple]) -> list[tuple[int, int]]:
+    """Of every set of figures that is published: how many small counts, and how many values these may have together."""
+    found = defaultdict(set)
+    for parts in tables:
+        found[publish(parts)].add(tuple(count for count in parts if 0 < count < 11))
+    return [(len(min(values)), len(values)) for values in found.values()]
 
 
-def test_hidden_counts_can_be_anything_from_1_to_10():
-    random = np.random.default_rng(5)
-    checked = 0
-    for _ in range(300):
-        sizes = random.choice([0, 3, 12, 25, 400], size=random.integers(1, 8))
-        parts = [int(random.integers(0, size + 1)) for size in sizes]
-        hidden, remainders = hidden_cells(parts, [int(part // 3) for part in range(len(parts))])
-        small = [part for part, count in enumerate(parts) if 0 < count < 11]
-        assert set(small) <= hidden and all(parts[part] for part in hidden)
-        seen = published(parts, hidden, remainders)
-        partners = [part for part in hidden if parts[part] >= 11]
-        if 0 in remainders or not small:
-            assert not small or len(remainders) == len(parts) + 1  # nothing is left to compute from
-            continue
-        # Whatever the small ones are, hidden partners of at least 11 make the same figures.
-        for others in itertools.product((1, 10), repeat=min(len(small), 5)):
-            other = list(parts)
-            for part, count in zip(small, others, strict=False):
-                other[part] = count
-            assert any(
-                published(settled, hidden, remainders) == seen for settled in settlements(parts, other, partners)
-            )
-            checked += 1
-    assert checked > 200
-    parts = [500, 4, 300]  # a planted fault: the small one alone hidden
-    assert published([500, 9, 300], {1}, {1, 2}) != published(parts, {1}, {1, 2})
+def tables_of(parts: int, least: int, total: int) -> Iterator[tuple[int, ...]]:
+    if not parts:
+        yield ()
+        return
+    for first in range(least, total - least * (parts - 1) + 1):
+        for others in tables_of(parts - 1, least, total - first):
+            yield first, *others
+
+
+# The total of all tables ends where every way to hide has been taken: three small parts behind one of more than 11 are
+# shown from 42, one behind three from 44. Zeros are shown, so that four parts with some are three.
+@pytest.mark.parametrize(
+    ("groups", "least"),
+    [((0, -1), 0), ((0, 0, -1), 0), ((0, -1, -1), 0), ((0, 1, -1), 0), ((0, 1, 1, -1), 1)],
+)
+def test_who_knows_the_rule_cannot_rule_out_any_small_counts(groups, least):
+    # Of all tables that publish the same figures, the small ones together take every combination of 1 to 10.
+    seen = possible(tables_of(len(groups), least, 44), lambda parts: published(parts, groups))
+    assert all(values == 10**small for small, values in seen)
+    assert {small for small, _ in seen} == set(range(len(groups) + 1))
+
+
+def test_who_reads_a_shared_csv_cannot_rule_out_any_small_counts():
+    def csv_of(parts):
+        ledger = Ledger.start("step", patients=sum(parts))
+        for rule, count in zip("ab", parts, strict=False):
+            ledger.leave(rule, f"rule {rule}", patients=count)
+        branches = {"cases": Counts(parts[2]), "controls": Counts(parts[3])} if len(parts) == 4 else {}
+        return Attrition((ledger,), branches).to_csv(share=True)
+
+    assert all(values == 10**small for small, values in possible(tables_of(3, 0, 33), csv_of))
+    three = ((0, *parts) for parts in tables_of(3, 1, 33))
+    assert all(values == 10**small for small, values in possible(three, csv_of))
+
+
+def test_branches_of_branches_add_up_and_tell_no_small_counts():
+    def ends(parts, share=True):
+        ledger = Ledger.start("step", patients=sum(parts))
+        branches = {"train": {"cases": Counts(parts[0]), "controls": Counts(parts[1])}, "test": Counts(parts[2])}
+        return rows(Attrition((ledger,), branches).to_csv(share=share))
+
+    table = ends((30, 70, 50), share=False)
+    assert [row["text"] for row in table] == ["train", "train: cases", "train: controls", "test"]
+    assert [row["patients_kept"] for row in table] == ["100", "30", "70", "50"]
+    assert [row["patients_kept"] for row in ends((3, 70, 50))] == ["73", "<11", "hidden", "50"]
+    assert [row["patients_kept"] for row in ends((3, 12, 50))] == ["hidden", "<11", "hidden", "hidden"]
+    assert [row["patients_kept"] for row in ends((30, 70, 5))] == ["hidden", "30", "hidden", "<11"]
+    assert [row["patients_kept"] for row in ends((3, 0, 50))] == ["hidden", "<11", "0", "hidden"]
+    seen = possible(tables_of(3, 0, 33), lambda parts: tuple(row["patients_kept"] for row in ends(parts)))
+    assert all(values == 10**small for small, values in seen)
+
+
+def test_hiding_a_big_enough_partner_alone_is_seen_to_tell():
+    # What was done once: 1 of 21 hidden behind 20, since 20 stays above 10 with whatever may be hidden there. But with
+    # 2 of 21 all was hidden, so that a total of 21 said 1.
+    def once(parts):
+        small = [0 < count < 11 for count in parts]
+        if sum(small) == 1 and max(parts) >= 20:
+            return *small, sum(parts)
+        return *small, "all hidden" if any(small) else parts
+
+    assert (1, 1) in possible(tables_of(2, 0, 46), once)
+
+
+def test_hides_no_more_than_it_needs():
+    groups = (0, 0, 0, 1, 1, -1)
+    assert hidden_cells((30, 0, 500, 90, 12, 9_000), groups) == (set(), set())
+    # Behind one of its own step; two behind the same one; a partner that is too small takes the next to it.
+    assert hidden_cells((30, 4, 500, 90, 12, 9_000), groups) == ({0, 1}, {1})
+    assert hidden_cells((30, 4, 3, 90, 12, 9_000), groups) == ({0, 1, 2}, {1, 2})
+    assert hidden_cells((30, 0, 500, 5, 12, 9_000), groups) == ({3, 4, 2}, {3, 4})
+    # Two sets far from each other leave what is between them.
+    assert hidden_cells((30, 4, 500, 90, 5, 9_000), groups) == ({0, 1, 3, 4}, {1, 4})
+    assert hidden_cells((12, 4, 5, 0), (0, 0, 0, -1)) == ({0, 1, 2}, {0, 1, 2, 3, 4})
