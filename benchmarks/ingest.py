@@ -1,11 +1,14 @@
 """From raw files to a store that can be trained on: patients per second of every step, and peak memory per process.
 
     python benchmarks/ingest.py --work FOLDER
+    python benchmarks/ingest.py --work FOLDER --tasks 2 --sizes 200000 --out benchmarks/results/ingest_shards.json
 
 Made OMOP tables (Parquet, rows in random order): per patient 5 visits and 15 condition rows on average, 5,000 codes,
 some wrong rows. Three sizes, so that one sees whether time is linear in them. Two million patients need 20 GB of disk.
+With `--tasks N` only how `medbert prepare --shard i/N` scales: N tasks at once, one process each, against one alone.
 """
 
+import importlib.metadata
 import json
 import multiprocessing
 import os
@@ -31,12 +34,16 @@ from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepar
 CODES = 5_000
 PART_ROWS = 5_000_000
 RATE = re.compile(r"([\d,]+)/s")
+PACKAGES = ("polars", "pyarrow", "array_record", "tensorflow-datasets")
+"""What does the work here, beside what `machine` names."""
+EHR_SHARDS = 8  # of tables whose shards tasks divide
 
 
 def main(
     work: Path,
     sizes: tuple[int, ...] = (125_000, 500_000, 2_000_000),
     out: Path = Path(__file__).parent / "results" / "ingest.json",
+    tasks: int = 0,
 ) -> None:
     """Measure and write the JSON.
 
@@ -44,15 +51,18 @@ def main(
         work: folder on a disk with room; what is made there is deleted again.
         sizes: patients.
         out: where the figures go.
+        tasks: measure so many tasks of `--shard` at once, and nothing else.
     """
     record = {"machine": machine(), "source": "made OMOP tables, Parquet, rows in random order", "sizes": {}}
+    record["machine"]["versions"] |= {name: importlib.metadata.version(name) for name in PACKAGES}
     for patients in sizes:
         folder = work / f"{patients}"
         try:
             # Each in a process of its own: a child's peak counts from its parent's size, so the parent must be small.
             rows = alone(write_raw, folder / "raw", patients)
             os.sync()
-            record["sizes"][f"{patients:,} patients"] = {"condition_rows": rows} | alone(measure, folder, patients)
+            steps = measure_tasks(folder, tasks) if tasks else alone(measure, folder, patients)
+            record["sizes"][f"{patients:,} patients"] = {"condition_rows": rows} | steps
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -109,6 +119,80 @@ def measure(folder: Path, patients: int) -> dict:
         "peak_bytes_of_a_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "peak_bytes_of_the_main_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def measure_tasks(folder: Path, tasks: int) -> dict:
+    """Tables → sequences → ArrayRecord by one task, then by `tasks` at once, one process each; the raw files are there.
+
+    The merge, which writes metadata once, is timed apart; both datasets must be the same, byte for byte.
+    """
+    alone(ingest_shards, folder)
+    seconds, cpu_seconds, patients_per_s, bytes_of, peaks, load = {}, {}, {}, [], {}, {}
+    for count in (1, tasks):
+        data, name = folder / f"data-{count}", f"{count} task{'s at once' if count > 1 else ' alone'}"
+        context, load[name] = multiprocessing.get_context("spawn"), os.getloadavg()[0]
+        with context.Manager() as shared, ProcessPoolExecutor(count, mp_context=context) as pool:
+            together = shared.Barrier(count, timeout=600)
+            parts = [(folder / "ehr", data, f"{number}/{count}", together) for number in range(count)]
+            told = list(pool.map(run_task, *zip(*parts, strict=True)))
+        assert not list(data.rglob("metadata.json"))
+        dataset, seconds[f"merge of {name}"] = alone(merge, folder / "ehr", data)
+        ledger = Ledger.from_dict(json.loads((dataset / "ledger.json").read_text()))
+        for step in ("tables → sequences", "sequences → ArrayRecord"):
+            took = max(one[step][1][0] for one in told) - min(one[step][0][0] for one in told)
+            seconds[f"{step}, {name}"] = took
+            cpu_seconds[f"{step}, {name}"] = sum(one[step][1][1] - one[step][0][1] for one in told)
+            patients_per_s[f"{step}, {name}"] = ledger.kept.patients / took
+        peaks[name] = max(one["peak"] for one in told)
+        paths = sorted(path for path in dataset.rglob("*") if path.is_file())
+        bytes_of.append({path.relative_to(dataset).as_posix(): path.read_bytes() for path in paths})
+    one, several = (patients_per_s[f"sequences → ArrayRecord, {name}"] for name in peaks)
+    return {
+        "raw_bytes": sum(path.stat().st_size for path in (folder / "raw").rglob("*.parquet")),
+        "patients_kept": ledger.kept.patients,
+        "ehr_shards": EHR_SHARDS,
+        "load_average": load,  # of one minute, just before each: what else the machine was doing
+        "seconds": seconds,
+        "cpu_seconds_of_all_tasks": cpu_seconds,  # do not depend on what else the machine was doing
+        "patients_per_s": patients_per_s,
+        "speed_up_of_sequences_to_ArrayRecord": several / one,
+        "same_bytes": bytes_of[0] == bytes_of[1],
+        "peak_bytes_of_a_task": peaks,
+    }
+
+
+def ingest_shards(folder: Path) -> None:
+    """EHR tables in shards that tasks can divide."""
+    ingest(folder / "raw", folder / "ehr", format="omop", shards=EHR_SHARDS, announce=lambda line: None)
+
+
+def run_task(ehr: Path, data: Path, shard: str, together) -> dict:
+    """One task of a job array, given again until all shards are serialized and its own are written.
+
+    Returns the clocks at the start and the end of both steps, and the peak memory. All tasks begin a step together.
+    """
+    at, clocks = {}, lambda: (time.time(), time.process_time())
+
+    def announce(line: str) -> None:
+        if line.startswith("codes unknown"):  # the last line before the step of writing
+            together.wait()
+            at["sequences → ArrayRecord"] = [clocks(), clocks()]
+        for start, step in (("serialized shard", "tables → sequences"), ("written shard", "sequences → ArrayRecord")):
+            if line.startswith(start):
+                at[step][1] = clocks()
+
+    together.wait()
+    at["tables → sequences"] = [clocks(), clocks()]
+    while "sequences → ArrayRecord" not in at:
+        prepare_pretraining(ehr, "made", data_dir=data, workers=1, shard=shard, announce=announce)
+    return at | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+
+
+def merge(ehr: Path, data: Path) -> tuple[Path, float]:
+    """The command without `--shard`, given once after all tasks: the dataset, and seconds."""
+    began = time.perf_counter()
+    dataset = prepare_pretraining(ehr, "made", data_dir=data, workers=1, announce=lambda line: None)
+    return dataset, time.perf_counter() - began
 
 
 def write_raw(folder: Path, patients: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from medbert_jax.ehr.codes import normal_form
+from medbert_jax.ehr.codes import SOURCE, normal_codes, system_name
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 
@@ -30,6 +30,7 @@ _RULES = {
     "after_death": "Visits that begin after the day of death",
     "unlinked_code": "Codes of no visit of their patient",
     "missing_code": "Rows without a code",
+    "unnamed_system": "Source values of no named code system (--options.source-value-system)",
     "unreadable_code": "Text that is no code of its system",
     "duplicate_code": "Identical rows of one code in one visit",
 }
@@ -54,6 +55,7 @@ class Rough:
     `patients` may have "birth_year" (only the year is known) and "split" (the source's own); `visits` has "order" only
     where the source has no dates; codes are as published. `other_ids` are the patient ids, row by row, of further
     tables that only add to `patients`: those without an id, and those not listed there, are counted like all others.
+    `told` are counts for the user that no ledger has, in the order in which they are said.
     """
 
     patients: pl.DataFrame
@@ -67,6 +69,7 @@ class Rough:
     assumptions: tuple[str, ...] = ()
     left: tuple[Left, ...] = field(default=())
     other_ids: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
+    told: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class Assembled:
     """The same rules on medications, measurements and procedures, whose rows count as codes here."""
     unreadable: Counter[str]
     """Cells that say what cannot be, and are unknown now, by column; their rows stay."""
+    told: Counter[str]
+    """Of `Rough`."""
 
 
 def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) -> Assembled:
@@ -162,7 +167,7 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
     of_events = _ledger(f"read {format}: medications, measurements, procedures", came, (), left, events)
     of_events.check(patients=0, visits=0, codes=sum(codes[name].height for name in events))
     splits = patients.select("patient_id", "split").drop_nulls("split")
-    return Assembled(tables, splits, ledger, of_events, +unreadable)
+    return Assembled(tables, splits, ledger, of_events, +unreadable, rough.told)
 
 
 def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -239,8 +244,11 @@ def _codes(
     table = table.with_columns(code_system=system, code=written)
     # Few distinct codes, many rows: the normal form is found once per code.
     pairs = table.select("code_system", "code").unique()
-    pairs = pairs.with_columns(normal=normal_form(pl.col("code_system"), pl.col("code")))
-    table = table.join(pairs, on=["code_system", "code"], how="left", nulls_equal=True)
+    spelt = pairs.rename({"code_system": "spelt"})
+    named = spelt.with_columns(code_system=pl.coalesce(system_name(pl.col("spelt")), "spelt"))
+    normal = normal_codes(named.select("code_system", "code").unique())
+    pairs = named.join(normal, on=["code_system", "code"], how="left", nulls_equal=True)
+    table = table.rename({"code_system": "spelt"}).join(pairs, on=["spelt", "code"], how="left", nulls_equal=True)
     table = table.join(visits, on=["patient_id", "visit_id"], how="left")
     of_no_visit = pl.col("rule").is_null()
     if name == "diagnoses":
@@ -254,6 +262,7 @@ def _codes(
     reasons = {rule: pl.col("rule") == number for number, rule in enumerate(_VISIT_RULES)} | {
         "unlinked_code": unlinked,
         "missing_code": pl.col("code").is_null(),
+        "unnamed_system": pl.col("code_system") == SOURCE,
         "unreadable_code": pl.col("normal").is_null() | pl.col("code_system").is_null(),
     }
     reason = pl.lit(None, pl.String)
@@ -262,7 +271,8 @@ def _codes(
     table = table.with_columns(reason=reason)
     for rule, rows in table["reason"].drop_nulls().value_counts().iter_rows():
         left[rule][name] += rows
-    table = table.filter(pl.col("reason").is_null()).with_columns(code="normal").drop("normal", "rule", "reason")
+    table = table.filter(pl.col("reason").is_null()).with_columns(code="normal")
+    table = table.drop("normal", "spelt", "rule", "reason")
     kept = table.unique(maintain_order=False)
     left["duplicate_code"][name] += table.height - kept.height
     return kept

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from medbert_jax.ehr.icd import ICD10_SYSTEMS
+from medbert_jax.ehr.icd import ICD10_SYSTEMS, titles
 
 _SHAPES = {
     "ICD9CM": re.compile(r"(\d{3}|V\d{2}|E\d{3})(\.\d{1,2})?"),
@@ -16,6 +16,19 @@ _SHAPES = {
 }
 EITHER = "ICD-9-CM or ICD-10-CM"
 """In place of a code system where nothing decides between the two."""
+SOURCE = "SOURCE"
+"""In place of a code system: a source's own text, of which nobody says what it is a code of."""
+CODE_SYSTEMS = (
+    "ICD9CM", "ICD9Proc", "ICD9ProcCN", "ICD10PCS", "ICDO3", "SNOMED", "RxNorm", "RxNorm_Extension", "NDC",
+    "ATC", "LOINC", "CPT4", "HCPCS", "CVX", "Read", "CTV3", "OXMIS", "ICPC", "ICPC2", "OPCS4", "OPS", "CCAM", "OPCS",
+    "MedDRA", "MeSH", "Nebraska_Lexicon", "Cancer_Modifier", "HemOnc", "OMOP_Extension", "OMOP_Genomic", "dm+d", "AMT",
+    "GGR", "DPD", "BDPM", "JMDC", "GPI", "Multum", "VANDF", "NDFRT", "SPL", "UCUM", "EDI", "KDC", "MDC", "DRG",
+    "MIMIC_ITEM", "name", "LOCAL",
+)  # fmt: skip
+"""Names of code systems in EHR tables, beside the ICD-10 of WHO and of countries (`icd.ICD10_SYSTEMS`)."""
+_SPELLINGS = {re.sub(r"[\s_.-]", "", name).upper(): name for name in CODE_SYSTEMS} | {
+    "ICD9": "ICD9CM", "ICD9PCS": "ICD9Proc", "SNOMEDCT": "SNOMED", "CPT": "CPT4", "READV2": "Read",
+}  # fmt: skip
 _COUNTRY_SHAPE = re.compile(r"[A-Z]\d\d(\.[0-9A-Z]{1,8})?(\+\d{1,2})?")
 # As written, lost zeros aside: ICD-9 has V01–V91, E000–E030 and E800–E999; ICD-10-CM has no category E90 or above.
 _ICD9_LETTERS = (
@@ -75,9 +88,9 @@ def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
     """Codes in the normal form of their system; null where the text is no code of it or the system is null.
 
     ICD9CM and ICD10CM are checked; ICD10, CIM10, KCD7 and ICD10 with a country's two letters (ICD10GM,
-    ICD10CN, …) take the looser form of `normalise_country_icd10`. In all other systems (SNOMED, RxNorm, ICD10PCS,
-    …) the text stays, without blanks at its ends. Costs tens of patterns a row: on large tables apply it to
-    the distinct pairs and join.
+    ICD10CN, …) take the looser form of `normalise_country_icd10`. ICD9Proc gets its dot after two digits. In all
+    other systems (SNOMED, RxNorm, ICD10PCS, …) the text stays, without blanks at its ends. Costs tens of patterns a
+    row: on large tables apply it to the distinct pairs and join.
     """
     text = code.cast(pl.String).str.strip_chars().str.replace_all(r"\s+", " ")
     return (
@@ -87,9 +100,33 @@ def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
         .then(normalise_icd10(code))
         .when(code_system.str.contains(f"^{ICD10_SYSTEMS}$"))
         .then(normalise_country_icd10(code))
+        .when((code_system == "ICD9Proc") & text.str.contains(r"^\d{3,4}$"))
+        .then(text.str.replace(r"^(\d\d)(\d+)$", "${1}.${2}"))
         .when(code_system.is_not_null() & (text != ""))
         .then(text)
     )
+
+
+def normal_codes(pairs: pl.DataFrame) -> pl.DataFrame:
+    """Distinct code_system and code, with `normal`: their `normal_form`, null too for ICD-9-CM codes made of numbers.
+
+    Where a program read 496 as the number 496.0, there is no such code, and 496 may have been 496 or no code at all: a
+    ".0" that ICD-9-CM does not know stays unread where it knows what stands before it.
+    """
+    pairs = pairs.with_columns(normal=normal_form(pl.col("code_system"), pl.col("code")))
+    of_nine = (pl.col("code_system") == "ICD9CM") & pl.col("normal").str.ends_with(".0")
+    zeros = pairs.filter(of_nine)["normal"].unique().to_list()
+    known = (titles([f"ICD9CM/{code.removesuffix(end)}" for code in zeros]) for end in ("", ".0"))
+    made = [code for code, title, above in zip(zeros, *known, strict=True) if above and not title]
+    return pairs.with_columns(normal=pl.when(~(of_nine & pl.col("normal").is_in(made))).then("normal"))
+
+
+def system_name(written: pl.Expr) -> pl.Expr:
+    """The name in EHR tables of a code system in any spelling ("icd-10-cm" → ICD10CM); null where it is not known."""
+    squeezed = written.str.to_uppercase().str.replace_all(r"[\s_.-]+", "")
+    of_country = squeezed.str.contains(f"^{ICD10_SYSTEMS}$")
+    known = squeezed.replace_strict(_SPELLINGS, default=None, return_dtype=pl.String)
+    return pl.when(of_country).then(squeezed).otherwise(known)
 
 
 def guess_icd_version(codes: pl.Expr, days: pl.Expr | None = None) -> pl.Expr:

@@ -8,7 +8,7 @@ whose links over time the publisher broke, good for scale and for lengths of sta
 import polars as pl
 
 from medbert_jax.ehr.assembly import Left, Rough
-from medbert_jax.ehr.raw import NoOptions, RawTable, Reader, day, text, whole
+from medbert_jax.ehr.raw import NoOptions, RawTable, Reader, day, named, text, whole
 from medbert_jax.ehr.raw_files import SourceError
 
 ASSUMPTIONS = (
@@ -100,8 +100,8 @@ def _patients(beneficiaries: pl.DataFrame) -> pl.DataFrame:
         {
             "patient_id": beneficiaries["desynpuf_id"],
             "birth_date": day(beneficiaries["bene_birth_dt"]),
-            "sex": _named(beneficiaries["bene_sex_ident_cd"], _SEXES),
-            "race": _named(beneficiaries["bene_race_cd"], _RACES),
+            "sex": named(beneficiaries["bene_sex_ident_cd"], _SEXES),
+            "race": named(beneficiaries["bene_race_cd"], _RACES, unknown=("0",)),
             "death_date": day(beneficiaries["bene_death_dt"]),
         }
     )
@@ -113,10 +113,6 @@ def _patients(beneficiaries: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([known, rows.filter(pl.col("patient_id").is_null())])
 
 
-def _named(codes: pl.Series, names: dict[str, str]) -> pl.Series:
-    return text(codes).replace_strict(names, default=None, return_dtype=pl.String)
-
-
 DESYNPUF = Reader(
     format="desynpuf",
     tables=(
@@ -124,6 +120,7 @@ DESYNPUF = Reader(
             "beneficiary",
             patient="desynpuf_id",
             required=("desynpuf_id", "bene_birth_dt", "bene_death_dt", "bene_sex_ident_cd", "bene_race_cd"),
+            times=("bene_birth_dt", "bene_death_dt"),
             files=("*beneficiary*.csv", "*beneficiary*.csv.gz", "*beneficiary*.parquet"),
         ),
         RawTable(
@@ -131,6 +128,8 @@ DESYNPUF = Reader(
             patient="desynpuf_id",
             required=("desynpuf_id", "clm_id", "segment", "clm_admsn_dt", "nch_bene_dschrg_dt", _DIAGNOSES[0]),
             optional=_DIAGNOSES[1:],
+            times=("clm_admsn_dt", "nch_bene_dschrg_dt"),
+            codes=_DIAGNOSES,
             needed=False,
             files=("*inpatient*.csv", "*inpatient*.csv.gz"),
         ),
@@ -138,6 +137,8 @@ DESYNPUF = Reader(
             "inpatient",
             patient="subject_id",
             required=("subject_id", "claim_id", "segment", "admit", "discharge", "icd9_dx"),
+            times=("admit", "discharge"),
+            codes=("icd9_dx",),
             needed=False,
             files=("*inpatient*.parquet",),
         ),

@@ -157,6 +157,7 @@ DIABETES130 = Reader(
             "diabetic_data",
             patient="patient_nbr",
             required=tuple(column.lower() for column in _COLUMNS),
+            codes=_DIAGNOSES,
         ),
     ),
     build=build,

@@ -22,8 +22,18 @@ import polars as pl
 from medbert_jax.ehr.assembly import assemble
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.raw import RawTable, Reader, counting_unreadable, text, whole
-from medbert_jax.ehr.raw_files import Fault, FileFault, RawFile, SourceError, find_files, read_chunks, size_in_memory
+from medbert_jax.ehr.raw_files import (
+    Fault,
+    FileFault,
+    RawFile,
+    SourceError,
+    find_files,
+    masked,
+    read_chunks,
+    size_in_memory,
+)
 from medbert_jax.ehr.schema import EhrSource
+from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, shard_numbers, write_shard
 from medbert_jax.ehr.workers import Workers
 
@@ -71,6 +81,7 @@ class _Built:
     ledger: Ledger
     events: Ledger
     unreadable: Counter[str]
+    told: Counter[str]
 
 
 def get_reader(format: str) -> Reader:
@@ -110,7 +121,8 @@ def ingest(
 
     Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json;
     the ledger of every shard stands in them under "by_shard". Cells of which nothing could be made (a date that is
-    none) are unknown; ledger.json counts them by column under "unreadable_cells". An earlier set of tables there is
+    none) are unknown; ledger.json counts them by column under "unreadable_cells", and under "shared_visit_ids" visits
+    whose id another patient has too, in formats where none should. An earlier set of tables there is
     replaced when the new one is whole: a source that is refused and a run that is killed leave it as it was.
 
     Args:
@@ -132,7 +144,7 @@ def ingest(
     reader, common = get_reader(format), common or IngestOptions()
     files, unused, faults = find_files(reader, Path(source))
     if unused:
-        announce(f"not read: {', '.join(unused[:8])}{' …' * (len(unused) > 8)}")
+        announce(f"not read: {', '.join(map(masked, unused[:8]))}{' …' * (len(unused) > 8)}")
     size = sum(size_in_memory(file) for file in files if file.table.patient)
     shards = shards or max(1, -(-size // SHARD_BYTES))
     with new_folder(out) as new, Workers(workers or int(size < SMALL_SOURCE)) as each:
@@ -150,7 +162,10 @@ def ingest(
         except SourceError as refusal:
             refusal.__cause__ = None  # the worker's traceback, of no use to who made the files
             raise
-        return _seal(new, [built[shard] for shard in range(shards)], announce)
+        parts = [built[shard] for shard in range(shards)]
+        if reader.check:
+            reader.check(sum((one.told for one in parts), Counter()), job.options)
+        return _seal(new, parts, announce)
 
 
 def _scatter_all(
@@ -189,7 +204,13 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
         said = ", ".join(f"{column} {count:,}" for column, count in sorted(unreadable.items()))
         announce(f"unknown now, because nothing could be made of what is written there: {said}")
     ledger = functools.reduce(Ledger.merge, (one.ledger for one in built))
+    _refuse_empty(ledger, sum((Counter(one.record.rows) for one in built), Counter()), unreadable)
     events = functools.reduce(Ledger.merge, (one.events for one in built))
+    shared = None
+    if built[0].source.format in UNIQUE_VISITS:
+        files = [file for one in built for file in one.record.files if file.startswith("visits/")]
+        if shared := sum(count_shared_visits(new, files, once=True).values()):
+            announce(f"[shared_visit_id] {shared:,} visits have an id that another patient's visit has too: they stay")
     for name, whole_one, parts in (
         ("ledger", ledger, [one.ledger for one in built]),
         ("events_ledger", events, [one.events for one in built]),
@@ -197,6 +218,8 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
         record = {**whole_one.to_dict(), "by_shard": [part.to_dict() for part in parts]}
         if name == "ledger":
             record["unreadable_cells"] = dict(sorted(unreadable.items()))
+            if shared is not None:
+                record["shared_visit_ids"] = shared
         (new / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
     # A shard without patients has nothing to say of the source.
     telling = [one for one in built if one.record.rows["patients"]] or built
@@ -204,11 +227,33 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
     order = ("priority", "present_on_admission", "captured_at_billing")
     if not any(one.record.known[f"diagnoses.{column}"] for one in built for column in order):
         said += (_NO_ORDER,)
+    if told := sum((one.told for one in built), Counter()):
+        said += (f"Counted in the source: {', '.join(f'{what} {count:,}' for what, count in sorted(told.items()))}.",)
     splits = pl.concat([one.splits for one in built])
     precision = " or ".join(sorted({one.source.age_precision for one in telling}))
     described = replace(telling[0].source, assumptions=said, age_precision=precision)
     seal(new, described, [one.record for one in built], splits)
     return ledger
+
+
+def _refuse_empty(ledger: Ledger, rows: Counter[str], unreadable: Counter[str]) -> None:
+    """Raise ValueError, with all that is known of why, where a table that must have rows has none."""
+    lines = []
+    for table, level in (("patients", "patients"), ("visits", "visits"), ("diagnoses", "codes")):
+        if not rows[table]:
+            by_rule = [(line, getattr(line.left, level)) for line in ledger.lines]
+            left = ", ".join(f"{line.rule} {count:,} ({line.text})" for line, count in by_rule if count)
+            came = f"all {getattr(ledger.came, level):,} rows left: {left}" if left else "the source has no such rows"
+            lines.append(f"{table}: [empty_table] {came}")
+    if lines and unreadable:
+        cells = ", ".join(f"{column} {count:,}" for column, count in sorted(unreadable.items()))
+        lines.append(f"cells of which nothing could be made: {cells}")
+    if lines:
+        raise ValueError(
+            "EHR tables must have rows, and nothing was written: got none in some:\n  - "
+            + "\n  - ".join(lines)
+            + "\nmend these in the source, then ingest again"
+        )
 
 
 def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
@@ -301,6 +346,7 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
         assembled.ledger,
         assembled.events,
         unreadable + assembled.unreadable,
+        assembled.told,
     )
 
 

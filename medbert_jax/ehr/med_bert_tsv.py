@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from medbert_jax.ehr.assembly import Left, Rough
-from medbert_jax.ehr.codes import EITHER, guess_icd_version
+from medbert_jax.ehr.codes import EITHER, guess_icd_version, system_name
 from medbert_jax.ehr.raw import RawTable, Reader, day, flag, text, whole
 
 
@@ -36,7 +36,8 @@ US_ICD = (
 ASSUMPTIONS = (
     "The seven columns are taken by place, whatever the header calls them: patient, admission date, discharge date, "
     "code, present on admission, diagnosis priority, third-party indicator.",
-    "A visit is all rows of a patient with the same admission and discharge date; visit_rule discharge_date of the "
+    "A visit is all rows of a patient with the same admission and discharge date (as written, where that is no date); "
+    "visit_rule discharge_date of the "
     "serialization merges visits that end on one day, as the released code does.",
     CODE_ASSUMPTION,
     "Present on admission is true for 1, Y, YES, T, TRUE, false for 0, N, NO, F, FALSE, and unknown for anything else: "
@@ -45,12 +46,13 @@ ASSUMPTIONS = (
     "The third-party indicator says that a code was captured only at billing.",
     "Birth, sex, race, death, type of visit and way of discharge are unknown.",
 )
-_SYSTEMS = {"ICD9": "ICD9CM", "ICD10": "ICD10CM"}
 
 
 def split_code(code: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
     """Code system and code of texts such as "ICD10_C50"; the system is null where there is no underscore."""
-    system = code.str.extract(r"^\s*([^_\s]+)\s*_").str.to_uppercase().replace(_SYSTEMS)
+    word = code.str.extract(r"^\s*([^_\s]+)\s*_").str.to_uppercase()
+    # Of the original project's site: its ICD-10 is that of the US.
+    system = pl.coalesce(system_name(word).replace({"ICD10": "ICD10CM"}), word)
     return system, pl.when(system.is_null()).then(code).otherwise(code.str.replace(r"^[^_]*_", ""))
 
 
@@ -68,6 +70,12 @@ def tell_version(diagnoses: pl.DataFrame, day: pl.Expr | None = None) -> tuple[p
     return kept, Left("undecided_version", text, codes=told.height - kept.height)
 
 
+def _as_read(written: pl.Series) -> pl.Series:
+    """The day as text, or what is written where it is none."""
+    days = day(written).cast(pl.String)
+    return days.zip_with(days.is_not_null(), text(written))
+
+
 def build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
     """The rows of one shard as rough tables."""
     table = raw["data_file"]
@@ -78,13 +86,16 @@ def build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
             "patient_id": table["patient"],
             "admit_time": day(table["admit"]).cast(pl.Datetime("us")),
             "discharge_time": day(table["discharge"]).cast(pl.Datetime("us")),
+            "from": _as_read(table["admit"]),
+            "until": _as_read(table["discharge"]),
             "published": text(table["code"]),
             "present_on_admission": flag(poa.set(poa == "6", None)),  # the example published is full of it
             "captured_at_billing": flag(table["third_party"]),
             "priority": priority.set(priority.abs() >= 2**31, None),
         }
     ).with_columns(code_system=system, code=code)
-    stay = ["patient_id", "admit_time", "discharge_time"]
+    # Unlike texts that are no dates are not one date, though both are unknown.
+    stay = ["patient_id", "admit_time", "discharge_time", "from", "until"]
     visits = (
         rows.select(stay)
         .unique()
@@ -99,7 +110,7 @@ def build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
     columns = ("code_system", "code", "present_on_admission", "captured_at_billing", "priority")
     return Rough(
         patients=rows.select("patient_id").drop_nulls().unique(maintain_order=True),
-        visits=visits.drop("number"),
+        visits=visits.drop("number", "from", "until"),
         diagnoses=diagnoses.select("patient_id", "visit_id", *columns),
         has_dates=True,
         age_precision="unknown",

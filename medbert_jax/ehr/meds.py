@@ -4,15 +4,18 @@ What a code means and what a visit is are not part of the standard; both are opt
 """
 
 import re
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import polars as pl
 
 from medbert_jax.ehr.assembly import Left, Rough
+from medbert_jax.ehr.codes import system_name
 from medbert_jax.ehr.med_bert_tsv import US_ICD, tell_version
 from medbert_jax.ehr.mimic_iv import disposition
-from medbert_jax.ehr.raw import RawTable, Reader, moment, number, text, whole
+from medbert_jax.ehr.raw import RawTable, Reader, count_unknown, moment, number, text, whole
+from medbert_jax.ehr.raw_files import SourceError
 
 _TABLES = ("diagnoses", "medications", "measurements", "procedures")
 _VISIT_COLUMNS = ("visit_id", "hadm_id", "encounter_id")
@@ -33,7 +36,13 @@ _OUTSIDE = {
     "type and discharge.",
     "none": "Codes outside such visits belong to no visit.",
 }
-_VERSIONLESS = (r"^(?:DIAGNOSIS/+)?ICD/+(?P<code>[^/]+)$", "diagnoses", "ICD")
+_ORIGINS = {
+    "drug": "medications", "measurement": "measurements", "procedure": "procedures", "observation": "none",
+    "device": "none", "specimen": "none",
+}  # fmt: skip
+_VERSIONLESS = (r"(?i)^(?:DIAGNOSIS/+)?ICD/+(?P<code>[^/]+)$", "diagnoses", "ICD")
+_SEX = r"(?i)^(?:f|m|u|o|fem|mal|unk|oth|not |no |undiff|ambig|inter)"
+"""Beginnings of what a sex, or that it is not known, is called."""
 _PEOPLE = (
     (r"^MEDS_BIRTH(?:/|$)", "birth", ""),
     (r"^MEDS_DEATH(?:/|$)", "death", ""),
@@ -74,21 +83,21 @@ class MedsOptions:
     )
     """Codes with which a visit ends; the group `code` names where the patient went."""
     patterns: tuple[tuple[str, str, str], ...] = (
-        (r"^(?P<system>ICD9CM|ICD10(?:[A-Z]{2})?|CIM10|KCD\d*)/+(?P<code>.+)$", "diagnoses", ""),
-        (r"^DIAGNOSIS//ICD//9//(?P<code>.+)$", "diagnoses", "ICD9CM"),
-        (r"^DIAGNOSIS//ICD//10//(?P<code>.+)$", "diagnoses", "ICD10CM"),
-        (r"^SNOMED(?:CT)?/+(?P<code>.+)$", "diagnoses", "SNOMED"),
-        (r"^(?P<system>RxNorm(?: Extension)?|NDC|ATC)/+(?P<code>.+)$", "medications", ""),
-        (r"^MEDICATION//START//(?P<code>.+)$", "medications", "name"),
-        (r"^MEDICATION//(?P<code>.+)//Administered$", "medications", "name"),
-        (r"^MIMIC_IV_Drug/(?P<code>.+)$", "medications", "name"),
-        (r"^LOINC/+(?P<code>.+)$", "measurements", "LOINC"),
-        (r"^LAB//(?:RESULT//)?(?P<code>\d+)//(?P<unit>.+)$", "measurements", "MIMIC_ITEM"),
-        (r"^MIMIC_IV_(?:LAB)?ITEM/(?P<code>\d+)", "measurements", "MIMIC_ITEM"),
-        (r"^(?P<system>ICD10PCS|CPT4|HCPCS)/+(?P<code>.+)$", "procedures", ""),
-        (r"^ICD9(?:Proc|PCS)/+(?P<code>.+)$", "procedures", "ICD9PCS"),
-        (r"^PROCEDURE//ICD//9//(?P<code>.+)$", "procedures", "ICD9PCS"),
-        (r"^PROCEDURE//ICD//10//(?P<code>.+)$", "procedures", "ICD10PCS"),
+        (r"(?i)^(?P<system>ICD9(?:CM)?|ICD10(?:[A-Z]{2})?|CIM10|KCD\d*)/+(?P<code>.+)$", "diagnoses", ""),
+        (r"(?i)^DIAGNOSIS//ICD//9//(?P<code>.+)$", "diagnoses", "ICD9CM"),
+        (r"(?i)^DIAGNOSIS//ICD//10//(?P<code>.+)$", "diagnoses", "ICD10CM"),
+        (r"(?i)^SNOMED(?:CT)?/+(?P<code>.+)$", "diagnoses", "SNOMED"),
+        (r"(?i)^(?P<system>RxNorm(?: Extension)?|NDC|ATC)/+(?P<code>.+)$", "medications", ""),
+        (r"(?i)^MEDICATION//START//(?P<code>.+)$", "medications", "name"),
+        (r"(?i)^MEDICATION//(?P<code>.+)//Administered$", "medications", "name"),
+        (r"(?i)^MIMIC_IV_Drug/(?P<code>.+)$", "medications", "name"),
+        (r"(?i)^LOINC/+(?P<code>.+)$", "measurements", "LOINC"),
+        (r"(?i)^LAB//(?:RESULT//)?(?P<code>\d+)//(?P<unit>.+)$", "measurements", "MIMIC_ITEM"),
+        (r"(?i)^MIMIC_IV_(?:LAB)?ITEM/(?P<code>\d+)", "measurements", "MIMIC_ITEM"),
+        (r"(?i)^(?P<system>ICD10PCS|CPT4|HCPCS)/+(?P<code>.+)$", "procedures", ""),
+        (r"(?i)^ICD9(?:Proc|PCS)/+(?P<code>.+)$", "procedures", "ICD9Proc"),
+        (r"(?i)^PROCEDURE//ICD//9//(?P<code>.+)$", "procedures", "ICD9Proc"),
+        (r"(?i)^PROCEDURE//ICD//10//(?P<code>.+)$", "procedures", "ICD10PCS"),
     )
     """What codes mean, first match first: expression with a group `code` (and maybe `unit`, `system`), table, code
     system ("" where the group `system` gives it)."""
@@ -122,6 +131,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
     data = raw["data"]
     data = data.select(
         patient_id="subject_id",
+        untimed=data["time"].is_null(),
         time=moment(data["time"]),
         end=moment(data["end"]),
         code=text(data["code"]),
@@ -138,11 +148,12 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
     # A row without a code is a diagnosis without one: it is counted there.
     rows = rows.with_columns(role=pl.when(pl.col("code").is_null()).then(pl.lit("diagnoses")).otherwise("role"))
     # SNOMED has codes of all kinds; some datasets keep the name of the OMOP table.
-    of_origin = pl.col("origin").str.extract("^(drug|measurement|procedure)")
-    of_origin = of_origin.replace({"drug": "medications", "measurement": "measurements", "procedure": "procedures"})
+    of_origin = pl.col("origin").str.to_lowercase().str.extract(f"^({'|'.join(_ORIGINS)})").replace_strict(_ORIGINS)
     snomed = (pl.col("system") == "SNOMED") & of_origin.is_not_null()
     rows = rows.with_columns(role=pl.when(snomed).then(of_origin).otherwise("role"))
 
+    for role, mark in (("birth", "MEDS_BIRTH"), ("death", "MEDS_DEATH")):
+        count_unknown(f"time of {mark}", rows.filter((pl.col("role") == role) & pl.col("untimed")).height)
     visits = _visits(rows, options)
     codes = _linked(rows.filter(pl.col("role").is_in(_TABLES)), visits, options)
     codes = codes.select(
@@ -151,7 +162,9 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
     )  # fmt: skip
     of = {name: codes.filter(pl.col("role") == name) for name in _TABLES}
     left = [Left("unknown_pattern", "Rows whose code no pattern of the options knows",
-                 codes=rows.filter(pl.col("role").is_null()).height)]  # fmt: skip
+                 codes=rows.filter(pl.col("role").is_null()).height),
+            Left("other_table", "SNOMED codes of the tables observation, device_exposure or specimen: no diagnoses",
+                 codes=rows.filter(pl.col("role") == "none").height)]  # fmt: skip
     if options.us_icd:
         ends = visits.group_by("patient_id", "visit_id").agg(pl.col("discharge_time").max())
         dated = of["diagnoses"].join(ends, on=["patient_id", "visit_id"], how="left")
@@ -161,6 +174,9 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
     days = of["diagnoses"].filter(is_day).group_by("patient_id", "visit_id")
     days = days.agg(admit_time=pl.col("time").min().dt.truncate("1d"))
     event = ["patient_id", "visit_id", "time", "code_system", "code"]
+    came = visits.select("patient_id", "visit_id").unique()
+    by_stay = came.filter(pl.col("visit_id").str.starts_with("stay/")).height
+    told = {"by id": came.height - by_stay, "by stay": by_stay, "by day": days.height}
     return Rough(
         patients=_patients(rows, raw.get("subject_splits"), options),
         visits=pl.concat([visits, days], how="diagonal"),
@@ -172,6 +188,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
         age_precision="year" if options.birth_year_only else "day",
         assumptions=_assumptions(options),
         left=tuple(left),
+        told=Counter({f"visits {how}": count for how, count in told.items()}),
         other_ids=raw["subject_splits"]["subject_id"] if "subject_splits" in raw else pl.Series(dtype=pl.String),
     )
 
@@ -190,7 +207,8 @@ def _assumptions(options: MedsOptions) -> tuple[str, ...]:
         "one of another name, has none.",
         "Priority is the column seq_num; present on admission and captured at billing are unknown.",
         *[US_ICD] * options.us_icd,
-        "SNOMED codes are diagnoses unless the column table or omop_table names drugs, measurements or procedures.",
+        "SNOMED codes are diagnoses unless the column table or omop_table names drugs, measurements or procedures; "
+        "those of observations, devices and specimens leave under other_table.",
         "Not read: text_value, metadata/codes.parquet.",
     )
 
@@ -215,7 +233,9 @@ def _meanings(codes: pl.Series, options: MedsOptions) -> pl.DataFrame:
         )
         found.append(pl.when(code.str.contains(regex)).then(meaning))
     distinct = codes.drop_nulls().unique().to_frame("code")
-    return distinct.select("code", pl.coalesce(found).alias("meaning")).unnest("meaning")
+    meanings = distinct.select("code", pl.coalesce(found).alias("meaning")).unnest("meaning")
+    of_code = pl.when(pl.col("role").is_in(_TABLES)).then(system_name(pl.col("system")))
+    return meanings.with_columns(system=pl.coalesce(of_code, "system"))
 
 
 def _patients(rows: pl.DataFrame, splits: pl.DataFrame | None, options: MedsOptions) -> pl.DataFrame:
@@ -226,6 +246,8 @@ def _patients(rows: pl.DataFrame, splits: pl.DataFrame | None, options: MedsOpti
     def latest(value: pl.Expr) -> pl.Expr:
         return value.sort_by(pl.col("time"), value, nulls_last=False).drop_nulls().last()
 
+    odd = (pl.col("role") == "sex") & ~pl.col("value").str.contains(_SEX)
+    count_unknown("code of sex", int(rows.select(odd.fill_null(False).sum()).item()))
     letter = pl.col("value").str.slice(0, 1).str.to_lowercase()
     sex = letter.replace_strict({"f": "female", "m": "male"}, default=None, return_dtype=pl.String)
     told = rows.filter(pl.col("role").is_in(("birth", "death", "sex", "race")) | pl.col("race").is_not_null())
@@ -351,11 +373,27 @@ def _within(codes: pl.DataFrame, stays: pl.DataFrame, time: pl.Expr) -> pl.DataF
     return pl.concat([codes.filter(~open_), found])
 
 
+def _check(told: Counter[str], options: MedsOptions) -> None:
+    """Raise SourceError where visits are to be those of a column, and there is none, or nothing in it."""
+    if options.visits == "column" and not told["visits by id"]:
+        names = ", ".join(_VISIT_COLUMNS)
+        what = f"--options.visits column needs values in a column {names}, and there are none (try auto, events or day)"
+        raise SourceError("meds", [("data", "missing_column", what)])
+
+
 _COLUMNS = ("numeric_value", *_VISIT_COLUMNS, "end", "unit", "seq_num", "race", "table", "omop_table")
 MEDS = Reader(
     "meds",
     (
-        RawTable("data", "subject_id", ("subject_id", "time", "code"), _COLUMNS, files=("data/**/*.parquet",)),
+        RawTable(
+            "data",
+            "subject_id",
+            ("subject_id", "time", "code"),
+            _COLUMNS,
+            files=("data/**/*.parquet",),
+            times=("time", "end"),
+            codes=("code",),
+        ),
         RawTable(
             "subject_splits",
             "subject_id",
@@ -366,4 +404,5 @@ MEDS = Reader(
     ),
     _build,
     MedsOptions,
+    _check,
 )

@@ -3,7 +3,7 @@
 import polars as pl
 
 from medbert_jax.ehr.assembly import Rough
-from medbert_jax.ehr.raw import NoOptions, RawTable, Reader, day, flag, moment, number, text, whole
+from medbert_jax.ehr.raw import NoOptions, RawTable, Reader, day, flag, moment, named, number, text, whole
 
 ASSUMPTIONS = (
     "Every row of admissions is a visit: an inpatient stay, or other where admission_type is an ambulatory, direct or "
@@ -16,7 +16,7 @@ ASSUMPTIONS = (
     "Race is the known value of the latest admission that has one, as published.",
     "Priority is seq_num; present on admission and captured at billing are unknown: all diagnoses are coded for "
     "billing after discharge.",
-    "icd_version 9 and 10 are ICD9CM and ICD10CM for diagnoses, ICD9PCS and ICD10PCS for procedures.",
+    "icd_version 9 and 10 are ICD9CM and ICD10CM for diagnoses, ICD9Proc and ICD10PCS for procedures.",
     "A prescription's code is its NDC, or the drug's name where there is none (0); ingredient is the drug's name as "
     "written; time is starttime.",
     "A laboratory value's code is its LOINC code where d_labitems gives one, else its itemid (MIMIC_ITEM); values that "
@@ -34,18 +34,22 @@ def _table(name: str, required: tuple[str, ...], optional: tuple[str, ...] = (),
 
 
 TABLES = (
-    _table("patients", ("subject_id", "gender", "anchor_age", "anchor_year"), ("dod",)),
+    _table("patients", ("subject_id", "gender", "anchor_age", "anchor_year"), ("dod",), times=("dod",)),
     _table(
         "admissions",
         ("subject_id", "hadm_id", "admittime", "dischtime"),
         ("deathtime", "admission_type", "discharge_location", "race", "ethnicity", "hospital_expire_flag"),
+        times=("admittime", "dischtime", "deathtime"),
     ),
-    _table("diagnoses_icd", ("subject_id", "hadm_id", "icd_code", "icd_version"), ("seq_num",)),
-    _table("procedures_icd", ("subject_id", "hadm_id", "icd_code", "icd_version"), ("chartdate",), needed=False),
-    _table("prescriptions", ("subject_id", "hadm_id", "starttime", "drug"), ("ndc",), needed=False),
-    _table("labevents", ("subject_id", "hadm_id", "itemid", "charttime", "valuenum"), ("valueuom",), needed=False),
-    _table("d_labitems", ("itemid",), ("loinc_code",), needed=False, patient=""),
-)
+    _table("diagnoses_icd", ("subject_id", "hadm_id", "icd_code", "icd_version"), ("seq_num",), codes=("icd_code",)),
+    _table("procedures_icd", ("subject_id", "hadm_id", "icd_code", "icd_version"), ("chartdate",), needed=False,
+           times=("chartdate",), codes=("icd_code",)),
+    _table("prescriptions", ("subject_id", "hadm_id", "starttime", "drug"), ("ndc",), needed=False,
+           times=("starttime",), ids=("ndc",)),
+    _table("labevents", ("subject_id", "hadm_id", "itemid", "charttime", "valuenum"), ("valueuom",), needed=False,
+           times=("charttime",), ids=("itemid",)),
+    _table("d_labitems", ("itemid",), ("loinc_code",), needed=False, patient="", ids=("itemid",)),
+)  # fmt: skip
 
 
 def disposition(place: pl.Expr) -> pl.Expr:
@@ -96,11 +100,13 @@ def _build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
     age = whole(people["anchor_age"])
     patients = people.select(
         patient_id="subject_id",
-        sex=_sex(people["gender"]),
+        sex=named(people["gender"], {"F": "female", "M": "male"}),
         birth_year=pl.when(age < _CAPPED_AGE).then(whole(people["anchor_year"]) - age),
         dod=day(people["dod"]),
     ).join(of_stays, on="patient_id", how="left")
-    diagnoses = _icd(raw["diagnoses_icd"], "CM").with_columns(priority=whole(raw["diagnoses_icd"]["seq_num"]))
+    diagnoses = _icd(raw["diagnoses_icd"], "ICD9CM", "ICD10CM").with_columns(
+        priority=whole(raw["diagnoses_icd"]["seq_num"])
+    )
     return Rough(
         patients=patients.select("patient_id", "sex", "birth_year", "race", death_date=pl.coalesce("dod", "death")),
         visits=visits,
@@ -108,7 +114,7 @@ def _build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
         medications=_medications(raw["prescriptions"]) if "prescriptions" in raw else None,
         measurements=_measurements(raw["labevents"], raw.get("d_labitems")) if "labevents" in raw else None,
         procedures=(
-            _icd(table, "PCS").with_columns(time=moment(table["chartdate"]))
+            _icd(table, "ICD9Proc", "ICD10PCS").with_columns(time=moment(table["chartdate"]))
             if (table := raw.get("procedures_icd")) is not None
             else None
         ),
@@ -118,13 +124,8 @@ def _build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
     )
 
 
-def _sex(gender: pl.Series) -> pl.Series:
-    letters = text(gender).str.to_uppercase()
-    return letters.replace_strict({"F": "female", "M": "male"}, default=None, return_dtype=pl.String)
-
-
-def _icd(table: pl.DataFrame, kind: str) -> pl.DataFrame:
-    systems = {9: f"ICD9{kind}", 10: f"ICD10{kind}"}
+def _icd(table: pl.DataFrame, nine: str, ten: str) -> pl.DataFrame:
+    systems = {9: nine, 10: ten}
     return table.select(
         patient_id="subject_id",
         visit_id=text(table["hadm_id"]),

@@ -10,9 +10,9 @@ from typing import Literal
 import polars as pl
 
 from medbert_jax.ehr.assembly import Left, Rough
-from medbert_jax.ehr.codes import EITHER, guess_icd_version
+from medbert_jax.ehr.codes import CODE_SYSTEMS, EITHER, SOURCE, guess_icd_version, system_name
 from medbert_jax.ehr.icd import ICD10_SYSTEMS
-from medbert_jax.ehr.raw import RawTable, Reader, day, moment, number, text, whole
+from medbert_jax.ehr.raw import RawTable, Reader, count_unknown, day, moment, named, number, text, whole
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,10 @@ class OmopOptions:
     """How conditions are read where the tables leave a choice."""
 
     source_value_system: str = ""
-    """Code system of condition_source_value (ICD10CM, ICD10GM, KCD7, …), used for rows without an ICD source concept,
-    before the standard concept, where the text looks like a code. Empty: only texts that name their system
-    ("ICD10CM:E11.9") are used so; other texts that look like a code are taken where no concept is there, under the
-    system SOURCE."""
+    """Code system of condition_source_value (ICD10CM, ICD10GM, KCD7, …; LOCAL for codes of the site's own), used for
+    rows without an ICD source concept, before the standard concept, where the text looks like a code of it. Empty: only
+    texts that name their system ("ICD10CM:E11.9") are used; rows with other texts that look like a code, and without a
+    concept, leave under unnamed_system."""
     unlinked: Literal["by_date", "drop"] = "by_date"
     """Conditions without visit_occurrence_id: given to the patient's visit of that day, or left out (and counted)."""
     us_icd: bool = False
@@ -38,6 +38,15 @@ class OmopOptions:
                 "condition_source_value is of one system, or of a US version that its shape and day tell: got "
                 f"source_value_system {self.source_value_system} and us_icd; leave one of them"
             )
+        if self.source_value_system:
+            name = pl.select(system_name(pl.lit(self.source_value_system))).item()
+            if not name:
+                known = ", ".join(("ICD10", "ICD10CM", "ICD10GM (and other countries)", "CIM10", "KCD8", *CODE_SYSTEMS))
+                raise ValueError(
+                    f"source_value_system must be a code system that is known: got {self.source_value_system}; "
+                    f"use LOCAL for codes of the site's own, or one of {known}"
+                )
+            object.__setattr__(self, "source_value_system", name)
 
 
 _VISIT_TYPES = {
@@ -71,10 +80,15 @@ _POSITIONS = (
 _ICD = f"^(?:ICD9CM|{ICD10_SYSTEMS})$"
 _MARKED = "[A-Za-z0-9.+*!†–-]"  # with the marks that countries put behind their ICD-10
 _NAMED_SYSTEM = (
-    r"(?i)^(ICD-?9-?CM|ICD-?10(?:-?[A-Z]{2})?|CIM-?10|KCD-?\d|SNOMED(?:-?CT)?)\s*[:/|_]+\s*" + f"({_MARKED}{{1,20}})$"
+    r"(?i)^(ICD-?9(?:-?CM)?|ICD-?10(?:-?[A-Z]{2})?|CIM-?10|KCD-?\d|SNOMED(?:-?CT)?)(?:\s*[:/|_^]+\s*|\s+)"
+    + f"({_MARKED}{{1,20}})$"
 )
+_SNOMED = r"^\d{6,18}$"
 # A word of a code's signs and length with a digit in it. All other text may say anything about anyone: never a code.
 _CODE_SIGNS, _DIGIT = r"^[A-Za-z0-9.-]{1,20}$", r"\d"
+# Days, telephone numbers, numbers of persons: what looks like them is no code of a system whose codes have no shape.
+_NUMBERS = r"^\d+(?:[.-]\d+){2,}$|^\d{3}-\d{4}$|^(?:19|20)\d{6}$|^\d{9,}$"
+_NO_SEX = ("0", "8551", "8570", "8521", "44814649", "44814650", "44814653")  # unknown, ambiguous, other, no information
 _UNKNOWN = ("0", "none", "null", "unknown", "no matching concept")
 _LOOKED_UP = (
     "race_concept_id",
@@ -85,28 +99,34 @@ _LOOKED_UP = (
 
 ASSUMPTIONS = (
     "A visit is a row of visit_occurrence, from visit_start_datetime to visit_end_datetime, or the dates where these "
-    "are not given. Visit concepts 9201, 262, 8717, 32037, 581379 are inpatient, 9203, 8870, 581381 emergency, "
+    "are not given or of another day: the CDM requires the date, so it holds, from midnight, and the time is counted; "
+    "the times of drugs, measurements and procedures likewise.",
+    "Visit concepts 9201, 262, 8717, 32037, 581379 are inpatient, 9203, 8870, 581381 emergency, "
     "9202, 581477, 5083, 8756, 8940, 38004207 outpatient, 0 unknown, all others other; visit_detail is not read.",
     "Diagnoses are the rows of condition_occurrence alone. ICD codes that the mapping puts into other domains "
     "(observation, procedure, measurement: many Z codes) are not there.",
     "A diagnosis' code is that of condition_source_concept_id if it is of an ICD, else condition_source_value where it "
     "names its system or the option source_value_system does, else that of the standard concept, else that of the "
-    "other source concept, else condition_source_value under the system SOURCE. The system is the concept's "
+    "other source concept, else none: the row leaves, under unnamed_system where its source value looks like a code. "
+    "ICD9 in a source value is ICD-9-CM, ICD10 is that of WHO. The system is the concept's "
     "vocabulary_id; concept id 0 is unmapped. A source code that maps to several standard concepts is several rows "
     "there and one diagnosis here.",
     "Source values are taken only where they look like a code: up to 20 letters, digits, dots and dashes, at least one "
-    "digit and no blank. Other text is never a code; its row is without one.",
+    "digit and no blank, and of the shape that the system's codes have; those of systems without a shape never where "
+    "they look like a day, a telephone number or a number of nine digits. Other text is never a code; its row is "
+    "without one.",
     "Priority is 1 for a primary status (32901, 32902, 32903), else the position that the condition type says, "
     "else 2 for a secondary status (32907, 32908, 32909). Present on admission is true for admission diagnoses "
     "(32890, 32901, 32907, 4203942) and otherwise unknown; captured at billing is unknown.",
     "The birth date is birth_datetime, else year, month and day where all are given, else only the year is known. A "
+    "birth_datetime that contradicts a year, month or day beside it is not taken, and counted. A "
     "birth_datetime of 15 June without month and day is the CDM's stand-in for a known year and is read as that.",
     "Sex is 8507 male, 8532 female, others unknown. Race is the name of race_concept_id, else race_source_value. "
     "The death date is the earliest in death; rows there without a readable date say nothing, and are counted.",
     "Discharge dispositions are taken from discharged_to_concept_id (5.3: discharge_to_concept_id) where it is one of "
     "the usual places; 0 is unknown, although the CDM lets it stand for home too.",
     "Medications and measurements have the code of the standard concept (RxNorm, LOINC), procedures that of the source "
-    "concept; the other where this one says nothing, the source value under the system SOURCE where neither does. "
+    "concept; the other where this one says nothing; where neither does, source values that name their system alone. "
     "They are of the visit that the row names; without one their time stands alone.",
     "A medication's ingredient is known only where the drug concept itself is an RxNorm ingredient. A measurement's "
     "unit is unit_source_value, else the code of unit_concept_id.",
@@ -120,7 +140,7 @@ _US_ICD = (
     "condition_source_value without an ICD source concept is an ICD code of a US site: its shape tells ICD-9-CM from "
     "ICD-10-CM. Where both have such a code (V27.0), it is ICD-10-CM from 2015-10-01 on, by the end of its visit, else "
     "by condition_start_date; without a day before 2100 it stays undecided: the row has the code of its standard "
-    "concept, or the source value under the system SOURCE."
+    "concept, or leaves under unnamed_system."
 )
 _NO_CONCEPTS = "There is no table concept: code systems are known only where condition_source_value tells them."
 _PERIODS = "observation_period is not used: that a patient has no codes outside these periods is no sign of health."
@@ -195,23 +215,30 @@ def _patients(person: pl.DataFrame, concepts: pl.DataFrame) -> pl.DataFrame:
             "year": year,
             "month": month,
             "day": of_month,
-            "gender": whole(person["gender_concept_id"]),
+            "sex": named(person["gender_concept_id"], {"8507": "male", "8532": "female"}, _NO_SEX),
             "race": _look_up(person["race_concept_id"], concepts, "name")[0],
             "race_text": text(person["race_source_value"]),
         }
     )
     parts = (pl.col(part).cast(pl.String).str.zfill(width) for part, width in (("year", 4), ("month", 2), ("day", 2)))
     written = pl.concat_str(parts, separator="-").str.to_date("%Y-%m-%d", strict=False)
+    parted = pl.any_horizontal(
+        (getattr(pl.col("stated").dt, part)() != pl.col(part)).fill_null(False) for part in ("year", "month", "day")
+    )
+    against = patients.select(parted).to_series()
+    count_unknown("birth_datetime against year, month or day of birth", int(against.sum()))
+    patients = patients.with_columns(stated=patients["stated"].set(against, None), written=written)
+    whole_day = pl.all_horizontal(pl.col("year", "month", "day").is_not_null())
+    no_day = patients.select((whole_day & pl.col("written").is_null() & pl.col("stated").is_null()).sum()).item()
+    count_unknown("year, month and day of birth that are no day", int(no_day))
     stand_in = (pl.col("stated").dt.month() == 6) & (pl.col("stated").dt.day() == 15)
     stand_in &= pl.col("month").is_null() & pl.col("day").is_null()
     known = (pl.when(~pl.col(race).str.to_lowercase().is_in(_UNKNOWN)).then(race) for race in ("race", "race_text"))
     return patients.select(
         "patient_id",
-        pl.coalesce(pl.when(~stand_in).then("stated"), written).alias("birth_date"),
+        pl.coalesce(pl.when(~stand_in).then("stated"), "written").alias("birth_date"),
         pl.coalesce("year", pl.col("stated").dt.year()).alias("birth_year"),
-        pl.col("gender")
-        .replace_strict({8507: "male", 8532: "female"}, default=None, return_dtype=pl.String)
-        .alias("sex"),
+        "sex",
         pl.coalesce(known).alias("race"),
     ).with_columns(pl.when(pl.col("birth_date").is_null()).then("birth_year"))
 
@@ -326,6 +353,8 @@ def _code(
 ) -> dict[str, pl.Series]:
     """code_system and code of each row; null where there is neither a concept nor a text that looks like a code.
 
+    Texts that look like a code of nobody knows what are of the system SOURCE: they are counted, and leave.
+
     With `days` (of discharge or service), values are ICD codes of a US site whose version is told by shape and day.
     """
     pairs = {
@@ -347,16 +376,17 @@ def _code(
         of_system = coded & value.str.contains(r"(?i)^(?:E\d{3}|V?\d)[\d.]*$")
     elif value_system.startswith(("ICD", "CIM", "KCD")):
         of_system = value.str.contains(rf"^[A-Za-z]\d{_MARKED}{{0,18}}$")
-    named = (
-        value.str.extract(_NAMED_SYSTEM, 1).str.to_uppercase().str.replace_all("-", "").replace("SNOMEDCT", "SNOMED")
-    )
+    elif value_system:
+        of_system = value.str.contains(_SNOMED) if value_system == "SNOMED" else coded & ~value.str.contains(_NUMBERS)
+    its_word, its_code = system_name(value.str.extract(_NAMED_SYSTEM, 1)), value.str.extract(_NAMED_SYSTEM, 2)
+    its_word = pl.when((its_word != "SNOMED") | its_code.str.contains(_SNOMED)).then(its_word)
     of_option = pl.lit(value_system or None, pl.String)
     if days is not None:
         frame = frame.with_columns(days.alias("day"))
         of_option = guess_icd_version(value, pl.col("day"))
         of_option = pl.when(of_option != EITHER).then(of_option)
     told = [
-        (named, value.str.extract(_NAMED_SYSTEM, 2)),
+        (its_word, its_code),
         (pl.when(of_system).then(of_option), value),
     ]
     source, standard = ((pl.col(f"{name}_s"), pl.col(f"{name}_c")) for name in ("source", "standard"))
@@ -365,7 +395,7 @@ def _code(
         order = [icd, *told, standard, source]
     else:
         order = [source, *told, standard] if kind == "procedure" else [standard, source, *told]
-    system, code = pl.lit("SOURCE"), pl.when(coded).then(value)
+    system, code = pl.lit(SOURCE), pl.when(coded).then(value)
     for its_system, its_code in reversed(order):
         both = its_system.is_not_null() & its_code.is_not_null()
         system, code = pl.when(both).then(its_system).otherwise(system), pl.when(both).then(its_code).otherwise(code)
@@ -374,9 +404,11 @@ def _code(
 
 
 def _time(table: pl.DataFrame, start: str) -> pl.Series:
-    """The time of {start}_datetime, else midnight of {start}_date."""
-    exact = moment(table[f"{start}_datetime"])
-    return exact.zip_with(exact.is_not_null(), moment(table[f"{start}_date"])) if exact.has_nulls() else exact
+    """The time of {start}_datetime, else midnight of {start}_date: so too where the two are of different days."""
+    exact, date = moment(table[f"{start}_datetime"]), moment(table[f"{start}_date"])
+    against = (exact.dt.date() != date.dt.date()).fill_null(False)
+    count_unknown(f"{start}_datetime of another day than {start}_date", int(against.sum()))
+    return exact.zip_with(exact.is_not_null() & ~against, date)
 
 
 def _link(values: pl.Series) -> pl.Series:
@@ -388,7 +420,10 @@ def _link(values: pl.Series) -> pl.Series:
 def _event_table(name: str, kind: str, start: str, required: tuple[str, ...], *optional: str) -> RawTable:
     coded = ("visit_occurrence_id", f"{kind}_source_concept_id", f"{kind}_source_value", f"{start}_datetime")
     always = ("person_id", f"{kind}_concept_id", f"{start}_date")
-    return RawTable(name, "person_id", always + required, coded + optional, needed=name == "condition_occurrence")
+    return RawTable(
+        name, "person_id", always + required, coded + optional, needed=name == "condition_occurrence",
+        times=(f"{start}_date", f"{start}_datetime"), codes=(f"{kind}_source_value",),
+    )  # fmt: skip
 
 
 OMOP = Reader(
@@ -397,11 +432,13 @@ OMOP = Reader(
         RawTable(
             "person", "person_id", ("person_id", "gender_concept_id", "year_of_birth"),
             ("month_of_birth", "day_of_birth", "birth_datetime", "race_concept_id", "race_source_value"),
+            times=("birth_datetime",),
         ),
         RawTable(
             "visit_occurrence", "person_id",
             ("visit_occurrence_id", "person_id", "visit_concept_id", "visit_start_date", "visit_end_date"),
             ("visit_start_datetime", "visit_end_datetime", "discharged_to_concept_id", "discharge_to_concept_id"),
+            times=("visit_start_date", "visit_end_date", "visit_start_datetime", "visit_end_datetime"),
         ),
         _event_table("condition_occurrence", "condition", "condition_start", (), "condition_status_concept_id",
                      "condition_type_concept_id"),
@@ -409,10 +446,11 @@ OMOP = Reader(
         _event_table("measurement", "measurement", "measurement", (), "value_as_number", "unit_source_value",
                      "unit_concept_id"),
         _event_table("procedure_occurrence", "procedure", "procedure", ()),
-        RawTable("death", "person_id", ("person_id", "death_date"), ("death_datetime",), needed=False),
+        RawTable("death", "person_id", ("person_id", "death_date"), ("death_datetime",), needed=False,
+                 times=("death_date", "death_datetime")),
         RawTable("observation_period", "person_id", ("person_id",), needed=False),
         RawTable("concept", "", ("concept_id", "vocabulary_id", "concept_code"), ("concept_name", "concept_class_id"),
-                 needed=False, key="concept_id"),
+                 needed=False, key="concept_id", codes=("concept_code",)),
     ),
     build=_build,
     options=OmopOptions,

@@ -1,7 +1,7 @@
 """What a reader is: the raw tables of a source, and one function from a shard's raw rows to rough EHR tables."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -34,6 +34,12 @@ class RawTable:
     """Between the columns of its text files."""
     by_position: bool = False
     """Whether the columns are `required`, in this order, whatever the header calls them."""
+    times: tuple[str, ...] = ()
+    """Columns of dates or times: a file that gives them a type of its own is refused."""
+    codes: tuple[str, ...] = ()
+    """Columns of codes: refused as floats, of which 250 and 250.0 are the same."""
+    ids: tuple[str, ...] = ()
+    """Columns of ids beside the patient's and those named …_id: refused as floats."""
     key: str = ""
     """Of a lookup: the column of its ids; only rows that a column KEY or …_KEY of another table names are kept."""
     frames: Callable[[Any, Any], Iterator[pl.DataFrame]] | None = None
@@ -56,6 +62,8 @@ class Reader:
     """Raw tables of one shard by name, and the options → rough tables. Pure; drops no bad row."""
     options: type = NoOptions
     """Frozen dataclass with defaults."""
+    check: Callable[[Counter[str], Any], None] | None = None
+    """Raises SourceError where `Rough.told`, summed over all shards, shows that the options do not fit the source."""
 
 
 @contextmanager
@@ -69,6 +77,13 @@ def counting_unreadable() -> Iterator[Counter[str]]:
         _UNREADABLE.reset(token)
         for (column, *_), cells in found.items():
             counts[column] += cells
+
+
+def count_unknown(what: str, cells: int) -> None:
+    """Count cells that can be read, but cannot be so (a time of another day than its date), beside the unreadable."""
+    found = _UNREADABLE.get()
+    if found is not None and cells:
+        found[what, -len(found), cells] = cells
 
 
 def _counted(written: pl.Series, read: pl.Series) -> pl.Series:
@@ -114,8 +129,8 @@ def moment(values: pl.Series) -> pl.Series:
     """As naive Datetime in µs; null where it is no time.
 
     Text is read as 2011-05-03, 20110503, 2011-05-03 14:05[:06[.123456]] (blank or T between, a Z or an offset at the
-    end dropped: local clock as written). So it is for columns with a time zone: the clock of that zone is kept, and a
-    column in UTC is read as the clock it shows.
+    end dropped: local clock as written), and 20110503.0, as dates that a program took for numbers come. So it is for
+    columns with a time zone: the clock of that zone is kept, and a column in UTC is read as the clock it shows.
     """
     if values.dtype == pl.Date:
         return values.cast(pl.Datetime("us"))
@@ -126,7 +141,9 @@ def moment(values: pl.Series) -> pl.Series:
     # An offset is only one after a time: the "-03" of a date must stay.
     dates_only = text(values).str.contains(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
     written = written.zip_with(~dates_only.fill_null(False), text(values)).str.strip_chars()
-    frame = written.alias("t").to_frame()
+    written = written.str.replace(r"^(\d{8})\.0+$", "${1}")
+    # Of seven digits, nobody knows which one is missing.
+    frame = written.set(written.str.contains(r"^(\d{1,7}|\d{9,})$").fill_null(False), None).alias("t").to_frame()
     forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
     read = frame.select(
         pl.coalesce(pl.col("t").str.strptime(pl.Datetime("us"), form, strict=False, exact=True) for form in forms)
@@ -137,6 +154,13 @@ def moment(values: pl.Series) -> pl.Series:
 def day(values: pl.Series) -> pl.Series:
     """As Date; null where it is no date. Reads what `moment` reads."""
     return moment(values).cast(pl.Date)
+
+
+def named(values: pl.Series, names: dict[str, str], unknown: Collection[str] = ()) -> pl.Series:
+    """As the name of each code (in capitals; "1.0" is "1"), null for all others; `unknown` are codes that say so."""
+    codes = text(values).str.to_uppercase().str.strip_suffix(".0")
+    codes = codes.set(codes.is_in(list(unknown)).fill_null(False), None)
+    return _counted(codes, codes.replace_strict(names, default=None, return_dtype=pl.String))
 
 
 def flag(values: pl.Series) -> pl.Series:

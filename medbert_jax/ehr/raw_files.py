@@ -29,6 +29,8 @@ _ENDINGS = (".csv", ".tsv", ".txt", ".parquet", ".csv.gz", ".tsv.gz")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}.*|\d{8}")
 # 12.0, 1.23457E+11, 1e+16, 1.2E11; never 1E11 without sign or dot, which an id in hexadecimal may be.
 _FLOAT = r"^\s*-?(\d+\.0+|\d\.\d+[eE][+-]?\d+|\d[eE][+-]\d+)\s*$"
+# What a patient's id or a date may be, in a name that is not ours.
+_TELLING = re.compile(r"\d{6,}|\d{4}-\d{1,2}-\d{1,2}|\d{1,2}\.\d{1,2}\.\d{4}")
 _AGAIN = "make it again with the released scripts, or read their raw table with --format med-bert-tsv"
 _CURES = {
     "missing_file": "put it there, or name the folder that holds it",
@@ -38,6 +40,7 @@ _CURES = {
     "unreadable_file": "copy or export it again",
     "not_utf8": "export it as UTF-8",
     "float_id": "export ids as whole numbers or text: as floats, long ones lose digits",
+    "float_code": "export codes as text: as floats, 250 and 250.0 or 8 and 008 are the same",
     "empty_table": "export its rows",
     "wrong_type": "export it with the types that the format's documentation names",
     **dict.fromkeys(
@@ -58,7 +61,7 @@ class SourceError(ValueError):
 
     def __str__(self) -> str:
         format, faults = self.args
-        lines = [f"{file}: [{rule}] {what}; {_CURES[rule]}" for file, rule, what in sorted(set(faults))]
+        lines = [f"{_told(file)}: [{rule}] {what}; {_CURES[rule]}" for file, rule, what in sorted(set(faults))]
         return (
             f"a source of format {format} must have its files as published: got {len(lines)} fault(s):\n  - "
             + "\n  - ".join(lines)
@@ -88,6 +91,16 @@ Fault = tuple[str, str, str]
 """File, rule, what is wrong."""
 
 
+def masked(name: str) -> str:
+    """A file's or column's name that the project did not give: its digits may be a patient's id or a date."""
+    return re.sub(r"\d", "#", name)
+
+
+def _told(name: str) -> str:
+    """The name of a file to be mended, without what may be an id or a date: its number among the parts stays."""
+    return _TELLING.sub(lambda found: masked(found[0]), name)
+
+
 def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str], list[Fault]]:
     """The files of every table, the names of those that no table takes, and what is missing or there twice."""
     if source.is_file():
@@ -111,7 +124,7 @@ def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str], 
         ending = next((ending for ending in _ENDINGS[::-1] if file.name.lower().endswith(ending)), "")
         twins.setdefault(file.name.lower().removesuffix(ending), []).append(file.name)
     for first, *others in twins.values():
-        faults += [(first, "two_files", f"is there as {', '.join(others)} too")] * bool(others)
+        faults += [(first, "two_files", f"is there as {', '.join(map(_told, others))} too")] * bool(others)
     taken = {file.name for file in found}
     return found, [name for name in names if name not in taken], faults
 
@@ -120,10 +133,14 @@ def _is_of(table: RawTable, name: str) -> bool:
     lower = name.lower()
     if not lower.endswith(_ENDINGS) and not table.files:
         return False
+    folder, _, _ = lower.rpartition("/")
+    in_parts = folder.endswith(_ENDINGS) and lower.endswith(_ENDINGS)  # person.parquet/part-0.parquet, as Spark writes
     if table.files:  # "**/" is any folders or none; fnmatch's * crosses them already
-        return any(fnmatch.fnmatch(lower, pattern.lower().replace("/**/", "/*")) for pattern in table.files)
+        names = (lower, *[folder] * in_parts)
+        patterns = [pattern.lower().replace("/**/", "/*") for pattern in table.files]
+        return any(fnmatch.fnmatch(name, pattern) for name in names for pattern in patterns)
     first, _, rest = lower.partition("/")
-    return (first if rest else first.partition(".")[0]) == table.name
+    return (first if rest and not first.endswith(_ENDINGS) else first.partition(".")[0]) == table.name
 
 
 def size_in_memory(file: RawFile) -> int:
@@ -165,15 +182,47 @@ def read_chunks(file: RawFile, files: Sequence[RawFile] = ()) -> Iterator[pl.Dat
             pl.col(name) if name in chunk.columns else pl.lit(None, pl.String).alias(name)
             for name in dict.fromkeys((*table.required, *table.optional))
         )
-        yield _plain_ids(chunk, file)
+        chunk = _plain_ids(chunk, file)
+        if faults := [(file.name, *fault) for fault in _strange_types(chunk, table)]:
+            raise FileFault(*faults[0], *faults[1:])
+        yield chunk
+
+
+def _strange_types(chunk: pl.DataFrame, table: RawTable) -> Iterator[tuple[str, str]]:
+    """Rule and what is wrong, of columns whose type alone shows that they hold no codes or no dates."""
+    for column in table.codes:
+        values = chunk[column].drop_nulls()
+        values = (values.explode() if isinstance(values.dtype, pl.List) else values).drop_nulls()
+        is_float = values.dtype.is_float() or (isinstance(values.dtype, pl.Decimal) and values.dtype.scale)
+        if is_float and values.cast(pl.Float64).is_not_nan().any():
+            yield "float_code", f"column {column} has codes written as floats"
+    for column in table.times:
+        dtype = chunk.schema[column]
+        if dtype in (pl.Date, pl.String, pl.Null) or isinstance(dtype, pl.Datetime):
+            continue
+        if dtype.is_numeric():  # 20110503 is a date; days or seconds since whenever are not
+            values = chunk[column].cast(pl.Float64, strict=False).fill_nan(None).drop_nulls()
+            if values.is_empty() or values.is_between(1000_01_01, 9999_12_31).any():
+                continue
+        yield "wrong_type", f"column {column} holds {dtype}, no dates or times"
 
 
 def _plain_ids(chunk: pl.DataFrame, file: RawFile) -> pl.DataFrame:
-    """The chunk with its patient column as text. Raises FileFault for ids that are floats."""
+    """The chunk with its patient column as text. Raises FileFault for ids that are floats or hold NUL."""
     patient = file.table.patient
-    ids = [name for name in chunk.columns if name == patient or name.endswith("_id")]
+    ids = [name for name in chunk.columns if name in (patient, *file.table.ids) or name.endswith("_id")]
+    decimals = [name for name in ids if isinstance(chunk.schema[name], pl.Decimal)]
     floats = [name for name in ids if chunk.schema[name].is_float()]
+    floats += [name for name in decimals if chunk.schema[name].scale]
+    for name in set(decimals) - set(floats):
+        try:
+            chunk = chunk.with_columns(pl.col(name).cast(pl.Int64))
+        except pl.exceptions.PolarsError:
+            chunk = chunk.with_columns(pl.col(name).cast(pl.String))
     texts = [name for name in ids if chunk.schema[name] == pl.String]
+    typed = file.name.lower().endswith(".parquet")  # of text files it is known of every byte
+    if typed and any(chunk[name].str.contains("\0", literal=True).any() for name in texts):
+        raise FileFault(file.name, "unreadable_file", "holds NUL bytes")
     # Only what a float export looks like: codes in a column of ids may well have a dot.
     written = chunk.select(pl.col(texts).str.contains(_FLOAT).any())
     floats += [name for name in texts if written[name][0]]

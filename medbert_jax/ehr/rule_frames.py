@@ -14,7 +14,7 @@ from datetime import date
 import numpy as np
 import polars as pl
 
-from medbert_jax.ehr.codes import normal_form
+from medbert_jax.ehr.codes import normal_codes
 from medbert_jax.ehr.rules import ROW_RULES
 from medbert_jax.ehr.schema import SCHEMAS
 from medbert_jax.ehr.tables import shard_numbers
@@ -98,7 +98,7 @@ def _frames(tables: dict[str, pl.DataFrame], shard: int, shards: int) -> Iterabl
             parts.append(stays.drop(*_PAIR, "n")[table["row.visit"]])
         if "code" in SCHEMAS[name] and not {"code", "code_system"} & set(lost[name]):
             codes = table.group_by("code_system", "code").agg(n=pl.len())
-            yield name, "code", codes.with_columns(normal=normal_form(pl.col("code_system"), pl.col("code")))
+            yield name, "code", normal_codes(codes)
         elif "code" in SCHEMAS[name]:
             yield name, "code", pl.DataFrame({"n": []}, schema={"n": pl.UInt32})
         gone = [*lost[name], *(["row.unsorted", "row.again"] if lost[name] else [])]

@@ -16,6 +16,7 @@ import polars as pl
 from polars import selectors
 
 from medbert_jax.ehr.assembly import EARLIEST, EVENT_TABLES, LATEST
+from medbert_jax.ehr.codes import system_name
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS, SEXES
 
@@ -131,6 +132,8 @@ FILE_RULES: tuple[Rule, ...] = (
     Rule("split_value", ("splits",), "error",
          f"a split of the source is none of {', '.join(SPLITS)}, or has no patient",
          _READER),
+    Rule("shared_visit_id", _V, "warning",
+         "visits whose id another patient has too, in a format where ids of visits are unique", _SOURCE),
     Rule("duplicate_split", ("splits",), "error", "further splits of one patient: he would be in training and test",
          _SOURCE),
 )
@@ -185,6 +188,15 @@ ROW_RULES: tuple[Rule, ...] = (
          _col("code").str.contains(_NO_TEXT), "code"),
     Rule("system_name", _OF_CODES, "error", "code_system is empty or holds a slash or a blank", _READER,
          ~_col("code_system").str.contains(r"^[^/\s]+$"), "code"),
+    Rule("misspelt_system", _OF_CODES, "warning",
+         "another spelling of a code system: nothing that is asked of the system finds these codes",
+         "write the system's name as in the documentation (ICD9CM, ICD10CM, SNOMED, …), or " + _AGAIN,
+         system_name(_col("code_system")) != _col("code_system"), "code"),
+    Rule("unknown_system", _OF_CODES, "warning",
+         "codes of a system that is not known here: nothing checks or titles them",
+         "nothing, if it is the site's own; otherwise write its name as in the documentation",
+         system_name(_col("code_system")).is_null() & _col("code_system").str.contains(r"^[^/\s]+$")
+         & ~_col("code_system").str.to_uppercase().is_in(UNMAPPED), "code"),
     Rule("unreadable_code", _OF_CODES, "error", "text that is no code of its system", _SOURCE,
          _col("normal").is_null() & _col("code_system").is_not_null() & (_col("code").str.strip_chars() != ""), "code"),
     Rule("not_normal_code", _OF_CODES, "error",

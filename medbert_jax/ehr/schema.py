@@ -63,6 +63,8 @@ class EhrSource:
     content_hash: str = ""
     known: dict[str, float] = field(default_factory=dict)
     """"table.column" → share of its rows that say something, of the columns that sources often lack."""
+    last_day: str | None = None
+    """The latest date of an admission in the whole source, in ISO form; null without dates."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,9 @@ from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTable
 _FORMAT = "medbert_jax EHR tables, version 1"
 SPLITS_FILE = "splits.parquet"
 """The source's own splits (patient_id, split: train | validation | test), where it has any."""
-_OURS = re.compile(
-    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}"
-    rf"|({'|'.join(SCHEMAS)})/shard-\d+-of-\d+\.parquet|.*\.partial"
-)
+_FILE = rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}"
+_SHARD = r"shard-\d+-of-\d+\.parquet"
+_OURS = re.compile(rf"{_FILE}|({'|'.join(SCHEMAS)})/({_SHARD}|\.{_SHARD}\.\d+\.partial)|\.({_FILE})\.\d+\.partial")
 """Files of a set of tables, which go with it when it is replaced; others in the folder stay."""
 _SCHEMA_TEXT = {name: {column: str(dtype) for column, dtype in schema.items()} for name, schema in SCHEMAS.items()}
 _REREAD = "write the tables again from their source with `medbert ingest`"
@@ -44,6 +43,8 @@ class ShardRecord:
     rows: dict[str, int]
     known: dict[str, int]
     """Rows that say something, by "table.column" of `SOMETIMES_KNOWN`."""
+    last_day: str | None = None
+    """The latest date of an admission, in ISO form."""
 
 
 SOMETIMES_KNOWN = {
@@ -61,7 +62,7 @@ def write_tables(tables: EhrTables, directory, *, shards: int = 1) -> EhrSource:
     in. An earlier set of tables in the folder is replaced once all is written.
 
     Returns:
-        The source with `shards`, `content_hash` and `known` filled in.
+        The source with `shards`, `content_hash`, `known` and `last_day` filled in.
 
     Raises:
         ValueError: with every fault of the tables listed.
@@ -116,15 +117,17 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
         f"{name}.{column}": frames[name][column].count() for name in SOMETIMES_KNOWN for column in SOMETIMES_KNOWN[name]
     }
     sums = {name: _row_sums(name, frame) for name, frame in frames.items()}
-    return ShardRecord(files, sums, {name: frame.height for name, frame in frames.items()}, known)
+    last = frames["visits"]["admit_time"].max()
+    last_day = last.date().isoformat() if last is not None else None
+    return ShardRecord(files, sums, {name: frame.height for name, frame in frames.items()}, known, last_day)
 
 
 def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.DataFrame | None = None) -> EhrSource:
     """Write source.json over the shards' records, in the order of the shards.
 
     `splits` (patient_id, split) are the source's own splits, where it has any. Returns the source with `shards`,
-    `known` and `content_hash`, which covers every cell: independent of the order of rows, of shards and of library
-    versions. Raises ValueError for tables without rows.
+    `known`, `last_day` and `content_hash`, which covers every cell: independent of the order of rows, of shards and of
+    library versions. Raises ValueError for tables without rows.
     """
     directory = Path(directory)
     rows = {name: sum(record.rows.get(name, 0) for record in records) for name in SCHEMAS}
@@ -146,7 +149,8 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
         sums["splits"] = [len(splits), *_row_sums("splits", splits)]
         _write_atomically(directory / SPLITS_FILE, buffer.getbuffer())
     content_hash = hashlib.sha256(json.dumps([_SCHEMA_TEXT, sums], sort_keys=True).encode()).hexdigest()
-    source = dataclasses.replace(source, shards=len(records), content_hash=content_hash, known=known)
+    last_day = max((record.last_day for record in records if record.last_day), default=None)
+    source = dataclasses.replace(source, shards=len(records), content_hash=content_hash, known=known, last_day=last_day)
     record = {"written_as": _FORMAT, **dataclasses.asdict(source), "files": files}
     _write_atomically(directory / "source.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
     return source

@@ -17,13 +17,16 @@ from pathlib import Path
 import polars as pl
 
 from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.raw_files import masked
 from medbert_jax.ehr.rule_frames import KEYS, count_faults
 from medbert_jax.ehr.rules import FILE_RULES, ROW_RULES, SEVERITIES
 from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS
+from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
 from medbert_jax.ehr.tables import SPLITS_FILE, read_source
 from medbert_jax.ehr.workers import Workers
 
 _SHARD = re.compile(r"shard-\d{5}-of-(\d{5})\.parquet")
+_OURS = re.compile(rf"\.?{_SHARD.pattern}(\.\d+\.partial)?")
 _NAMED = 3  # files named per line
 _SPLITS_SCHEMA = {"patient_id": pl.String(), "split": pl.String()}
 _TABLES = ("files", *SCHEMAS, "splits")
@@ -115,6 +118,7 @@ class _Found:
     files: Counter = field(default_factory=Counter)  # table → files there or missing
     columns: Counter = field(default_factory=Counter)  # table → columns of the schema in the files read
     not_run: Counter = field(default_factory=Counter)  # (rule, table) → shards
+    visit_files: list[str] = field(default_factory=list)  # whose visits could be read
 
     def count(self, rule: str, table: str, file: str, rows: int = 1) -> None:
         if rows:
@@ -125,6 +129,7 @@ class _Found:
             self.rows.setdefault(key, Counter()).update(files)
         for name in ("of", "read", "files", "columns", "not_run"):
             getattr(self, name).update(getattr(other, name))
+        self.visit_files += other.visit_files
         return self
 
 
@@ -136,6 +141,7 @@ class _Work:
     files: dict[str, tuple[str, str | None]]  # table → path and sha256 of the file that is to be read
     absent: set[str]  # tables that this shard should have and has not
     dated: bool | None
+    unique_visits: bool  # in the whole source
     today: date
 
 
@@ -165,6 +171,9 @@ def validate(directory, *, workers: int = 1, today: date | None = None) -> Repor
     for table in REQUIRED_TABLES:
         if work and found.read[table] == len(work) and not found.of[table]:
             found.count("empty_table", table, f"{table}/")
+    if work and work[0].unique_visits:
+        for file, rows in count_shared_visits(directory, found.visit_files).items():
+            found.count("shared_visit_id", "visits", file, rows)
     return _report(found, len(work))
 
 
@@ -208,7 +217,8 @@ def _look_over(directory: Path, today: date) -> tuple[_Found, list[_Work]]:
     votes = Counter(int(_SHARD.fullmatch(file)[1]) for files in there.values() for file in files)
     shards = source.shards if source else votes.most_common(1)[0][0] if votes else 0
     names = [f"shard-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)]
-    work = [_Work(directory, shard, shards, {}, set(), source and source.has_dates, today) for shard in range(shards)]
+    dated, unique = source and source.has_dates, bool(source) and source.format in UNIQUE_VISITS
+    work = [_Work(directory, shard, shards, {}, set(), dated, unique, today) for shard in range(shards)]
     for table in SCHEMAS:
         for file in there[table]:
             if int(_SHARD.fullmatch(file)[1]) != shards:
@@ -256,6 +266,8 @@ def _check_top(directory: Path, found: _Found) -> None:
 
 
 def _count_stray(file: str, table: str, path: str, found: _Found) -> None:
+    if not _OURS.fullmatch(file):
+        path = f"{path.removesuffix(file)}{masked(file)}"
     unfinished = file.startswith(".") and (file.endswith(".partial") or file.startswith(".scattered."))
     found.count("unfinished_file" if unfinished else "foreign_file", table, path)
 
@@ -279,6 +291,7 @@ def _check_shard(work: _Work) -> tuple[int, _Found]:
         frame = _read(work.directory, path, sha, table, SCHEMAS[table], found)
         if frame is not None and set(KEYS) & set(SCHEMAS[table]) <= set(frame.columns):
             tables[table] = frame
+            found.visit_files += [path] * (table == "visits")
         else:
             absent.add(table)
     counts, not_run = count_faults(tables, today=work.today, dated=work.dated, shard=work.shard, shards=work.shards)
@@ -303,7 +316,7 @@ def _read(directory: Path, path: str, sha: str | None, table: str, schema: dict,
     found.read[table] += 1
     for column in frame.columns:
         if column not in schema:
-            found.count("foreign_column", table, f"{path}: {column}")
+            found.count("foreign_column", table, f"{path}: {masked(column)}")
     columns = []
     for column, dtype in schema.items():
         if column not in frame.columns:

@@ -81,6 +81,7 @@ def test_every_rule_takes_what_it_names_and_nothing_else():
                 ("a", "first", "428.0", "ICD9CM"),
                 ("a", "first", "E1.1.9"),
                 ("a", "first", "I10", None),
+                ("a", "first", "I10", "SOURCE"),
                 ("a", "early", "I10"),
                 ("a", "never", "I10"),
                 ("a", "placeholder", "I10"),
@@ -107,10 +108,11 @@ def test_every_rule_takes_what_it_names_and_nothing_else():
         "after_death": (0, 1, 1),
         "unlinked_code": (0, 0, 2),
         "missing_code": (0, 0, 2),
+        "unnamed_system": (0, 0, 1),
         "unreadable_code": (0, 0, 2),
         "duplicate_code": (0, 0, 1),
     }
-    assert made.ledger.came == Counts(7, 11, 18) and made.ledger.kept == Counts(3, 2, 3)
+    assert made.ledger.came == Counts(7, 11, 19) and made.ledger.kept == Counts(3, 2, 3)
     assert made.tables.diagnoses.sort("code").select("patient_id", "code_system", "code").rows() == [
         ("a", "ICD9CM", "428.0"),
         ("a", "ICD10CM", "E11.9"),

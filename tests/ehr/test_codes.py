@@ -6,11 +6,13 @@ import pytest
 from medbert_jax.ehr.codes import (
     EITHER,
     guess_icd_version,
+    normal_codes,
     normal_form,
     normalise_country_icd10,
     normalise_icd9,
     normalise_icd10,
     prefix_expression,
+    system_name,
 )
 
 
@@ -260,3 +262,30 @@ def test_prefixes_that_would_silently_match_nothing_are_all_listed():
     with pytest.raises(ValueError, match=r"got 428, ICD10CM/I5, ICD9CM/428\.\*, ICD10CM/e11, name/; write") as caught:
         prefix_expression(pl.col("x"), ["428", "ICD9CM/428", "ICD10CM/I5", "ICD9CM/428.*", "ICD10CM/e11", "name/"])
     assert "ICD9CM/428," not in str(caught.value).partition("; write")[0]
+
+
+def test_codes_that_a_program_took_for_numbers_are_none():
+    """XXX.0 is a code only where ICD-9-CM has it; what it does not know at all is left to its shape."""
+    codes = {"496.0": None, "311.0": None, "V58.0": "V58.0", "428.0": "428.0", "8.0": "008.0", "250.0": "250.0",
+             "496": "496", "999.90": "999.90", "E849.0": "E849.0", "007.0": "007.0"}  # fmt: skip
+    pairs = pl.DataFrame({"code_system": "ICD9CM", "code": list(codes)})
+    assert dict(normal_codes(pairs).select("code", "normal").rows()) == codes
+    german = pl.DataFrame({"code_system": ["ICD10GM", "MIMIC_ITEM", None], "code": ["I10.0", "496.0", "496.0"]})
+    assert normal_codes(german)["normal"].to_list() == ["I10.0", "496.0", None]
+
+
+def test_names_of_systems_in_any_spelling():
+    names = {"icd9cm": "ICD9CM", "ICD-9-CM": "ICD9CM", "ICD9": "ICD9CM", "icd_10_cm": "ICD10CM", "ICD10": "ICD10",
+             "ICD-10-GM": "ICD10GM", "KCD7": "KCD7", "RXNORM": "RxNorm", "RxNorm Extension": "RxNorm_Extension",
+             "SNOMED CT": "SNOMED", "ICD10PCS": "ICD10PCS", "name": "name", "SMITH": None, "ICD11": None,
+             "SOURCE": None, "": None}  # fmt: skip
+    assert dict(zip(names, applied(system_name, list(names)), strict=True)) == names
+    assert applied(system_name, [None]) == [None]
+
+
+def test_procedures_of_icd_9_have_their_dot():
+    """39.95 is haemodialysis; MIMIC and MEDS write 3995, and the system ICD9PCS."""
+    frame = pl.DataFrame({"code": ["3995", "39.95", "395", "9", "39.9", "5A1D"]})
+    found = frame.select(normal_form(pl.lit("ICD9Proc"), pl.col("code"))).to_series()
+    assert found.to_list() == ["39.95", "39.95", "39.5", "9", "39.9", "5A1D"]
+    assert frame[:1].select(system_name(pl.lit("ICD9PCS"))).item() == "ICD9Proc"

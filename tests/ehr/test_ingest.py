@@ -82,11 +82,12 @@ FIRST, SECOND = "part-00000.parquet", "part-00001.parquet"
 UNLIKE = r"visit_occurrence: \[wrong_type\] column {} is of another type in one file than in another; export it with"
 WRONG = [
     (f"VISIT_OCCURRENCE/{SECOND}", "VISIT_START_DATETIME", utc, UNLIKE.format("visit_start_datetime")),
-    (f"VISIT_OCCURRENCE/{FIRST}", "VISIT_END_DATE", truth, UNLIKE.format("visit_end_date")),
+    (f"VISIT_OCCURRENCE/{FIRST}", "VISIT_END_DATE", truth,
+     r"VISIT_OCCURRENCE/part-00000.parquet: \[wrong_type\] column visit_end_date holds Boolean, no dates or times"),
     (f"VISIT_OCCURRENCE/{SECOND}", "VISIT_CONCEPT_ID", lists, r"VISIT_OCCURRENCE/part-00001.parquet: \[wrong_type\]"),
     (f"CONCEPT/{SECOND}", "CONCEPT_ID", lists, r"CONCEPT/part-00001.parquet: \[wrong_type\] column concept_id"),
     (f"PERSON/{FIRST}", "YEAR_OF_BIRTH", lists, r"person: \[wrong_type\] column year_of_birth"),
-]
+]  # fmt: skip
 
 
 @both
@@ -289,8 +290,43 @@ def test_a_shard_gets_the_rows_of_a_lookup_that_are_named(tmp_path, monkeypatch,
     assert digests(tmp_path / "two") == digests(tmp_path / "whole")
     # Planted: rows that are named must not go.
     monkeypatch.setattr(engine, "_ids", lambda values, file=None: values.cast(pl.String) + ("x" if file else ""))
-    read(source, tmp_path / "none", shards=1)
-    assert read_source(tmp_path / "none").content_hash != read_source(tmp_path / "whole").content_hash
+    with pytest.raises(ValueError, match=r"diagnoses: \[empty_table\] all \d+ rows left: unnamed_system \d+ \("):
+        read(source, tmp_path / "none", shards=1)
+
+
+def test_an_empty_result_says_by_itself_where_all_have_gone(tmp_path):
+    """Nothing is written, so nothing can be looked up."""
+
+    def change(raw):
+        start = [pl.lit("05/03/2011").alias(f"visit_start_{end}") for end in ("date", "datetime")]
+        raw["visit_occurrence"] = raw["visit_occurrence"].with_columns(start)
+
+    source, _ = write_source("omop-csv", tmp_path / "source", change)
+    with pytest.raises(ValueError, match="nothing was written") as refused:
+        read(source, tmp_path / "ehr")
+    said = str(refused.value)
+    for part in (
+        "visits: [empty_table] all 17 rows left: no_admission 17 (Visits without a readable admission time)",
+        "diagnoses: [empty_table] all 34 rows left: no_admission 34",
+        "visit_start_date 17, visit_start_datetime 17",
+    ):
+        assert part in said, said
+    assert "patients:" not in said and "ledger.json" not in said and not (tmp_path / "ehr").exists()
+
+
+def test_visit_ids_that_two_patients_share_are_counted(tmp_path):
+    def change(raw):
+        of_another = pl.col("visit_occurrence_id").replace("88420111", "88420021")
+        raw["visit_occurrence"] = raw["visit_occurrence"].with_columns(of_another)
+
+    for name, alter, shared in (("sound", None, 0), ("shared", change, 2)):
+        source, _ = write_source("omop-csv", tmp_path / name, alter)
+        said = []
+        read(source, tmp_path / f"ehr-{name}", announce=said.append)
+        assert json.loads((tmp_path / f"ehr-{name}" / "ledger.json").read_text())["shared_visit_ids"] == shared
+        assert any("[shared_visit_id] 2 visits" in line for line in said) == bool(shared)
+        found = {line.rule: line.rows for line in validate(tmp_path / f"ehr-{name}").lines}
+        assert found.get("shared_visit_id", 0) == shared
 
 
 def test_ids_of_unlike_types_compare():

@@ -56,6 +56,15 @@ def test_columns_are_known_by_place_and_shards_change_nothing(tmp_path):
     assert swapped.source.content_hash != one.source.content_hash
 
 
+def test_unlike_dates_that_cannot_be_read_are_not_one(tmp_path):
+    days = ("05/06/2011", "06/06/2011", "", "05/06/2011", "20110605", "2011-06-05 10:00")
+    rows = "".join(f"7\t2011-06-03\t{one}\tICD9_{150 + place}\t1\t1\t0\n" for place, one in enumerate(days))
+    tables, ledger = read(tmp_path, rows)
+    assert ledger.kept == Counts(1, 4, 6) and left(ledger) == {}
+    together = tables.diagnoses.group_by("visit_id").agg(pl.col("code").sort())["code"].to_list()
+    assert sorted(together) == [["150", "153"], ["151"], ["152"], ["154", "155"]]
+
+
 def test_visit_ids_say_no_date(tmp_path):
     tables, _ = read(tmp_path)
     assert not tables.visits["visit_id"].str.contains("201").any()

@@ -6,7 +6,7 @@ import pytest
 from medbert_jax.ehr.assembly import assemble
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.meds import MEDS, MedsOptions
-from medbert_jax.ehr.raw_files import find_files
+from medbert_jax.ehr.raw_files import SourceError, find_files
 
 COLUMNS = {
     "subject_id": pl.String,
@@ -199,7 +199,7 @@ MEANINGS = [
     ("LOINC/4548-4", "measurements", "LOINC", "4548-4"),
     ("LAB//220045//bpm", "measurements", "MIMIC_ITEM", "220045"),
     ("ICD10PCS/02HV33Z", "procedures", "ICD10PCS", "02HV33Z"),
-    ("ICD9Proc/39.61", "procedures", "ICD9PCS", "39.61"),
+    ("ICD9Proc/39.61", "procedures", "ICD9Proc", "39.61"),
     ("PROCEDURE//ICD//10//02HV33Z", "procedures", "ICD10PCS", "02HV33Z"),
     ("CPT4/99213", "procedures", "CPT4", "99213"),
 ]
@@ -219,7 +219,7 @@ def test_what_codes_mean():
 def test_unknown_codes_are_counted():
     rough = build(*STAY, ("1", at(2), "TRANSFER_TO//ED//Emergency"), ("1", at(3), "TRANSFER_TO//ED//Emergency"),
                   ("1", at(2), "icd E11"), ("1", at(3), None))  # fmt: skip
-    assert [(line.rule, line.codes) for line in rough.left] == [("unknown_pattern", 3)]
+    assert [(line.rule, line.codes) for line in rough.left if line.codes] == [("unknown_pattern", 3)]
     ledger = assemble("meds", rough).ledger
     left = {line.rule: line.left.codes for line in ledger.lines if line.left.codes}
     assert left == {"unknown_pattern": 3, "missing_code": 1}
@@ -255,6 +255,33 @@ def test_snomed_goes_where_its_table_says():
     )
     assert sorted(rough.diagnoses["code"]) == ["2", "3"]
     assert rough.procedures["code"].to_list() == ["1"]
+
+
+def test_snomed_of_tables_without_diagnoses_is_counted():
+    kinds = ("observation", "Device_Exposure", "SPECIMEN", "Procedure", "DRUG_EXPOSURE", "Condition", "ICU")
+    rough = build(*(("1", at(1), f"SNOMED/{place}", {"omop_table": kind}) for place, kind in enumerate(kinds)))
+    assert sorted(rough.diagnoses["code"]) == ["5", "6"]
+    assert (rough.procedures["code"].to_list(), rough.medications["code"].to_list()) == (["3"], ["4"])
+    assert {line.rule: line.codes for line in rough.left} == {"unknown_pattern": 0, "other_table": 3}
+
+
+def test_systems_are_read_in_any_spelling():
+    rows = ("icd10cm/e11.9", "ICD9/250.00", "Icd9cm/428.0", "snomed/44054006", "diagnosis//icd//10//I10")
+    rough = build(*(("1", at(1), code) for code in rows), ("1", at(1), "RXNORM/861007"), ("1", at(1), "loinc/4548-4"))
+    assert set(rough.diagnoses["code_system"]) == {"ICD10CM", "ICD9CM", "SNOMED"} and rough.diagnoses.height == 5
+    assert rough.medications["code_system"].to_list() == ["RxNorm"]
+    assert rough.measurements["code_system"].to_list() == ["LOINC"]
+
+
+def test_how_visits_came_is_counted_and_a_column_without_visits_is_refused():
+    rough = build(*STAY, ("1", at(2), "ICD10CM/I10", {"hadm_id": 7}))
+    assert rough.told == {"visits by id": 1, "visits by stay": 1, "visits by day": 1}
+    MEDS.check(rough.told, MedsOptions(visits="column"))
+    none = build(*STAY, visits="column")
+    assert none.told["visits by id"] == 0
+    with pytest.raises(SourceError, match=r"data: \[missing_column\] --options.visits column needs values in a column"):
+        MEDS.check(none.told, MedsOptions(visits="column"))
+    MEDS.check(none.told, MedsOptions())
 
 
 def test_splits_are_kept():
@@ -356,7 +383,9 @@ def test_codes_of_a_us_site_that_do_not_say_their_version():
         "V27.0": "ICD10CM", "V27.1": "ICD9CM", "25000": "ICD9CM", "E11.9": "ICD10CM", "strange": None, "V27": "ICD10GM",
     }  # fmt: skip
     # Undecided: a shifted calendar, no day. ICD-8 is known to no pattern, nor are discharge and admission codes rows.
-    assert {line.rule: line.codes for line in rough.left} == {"unknown_pattern": 1, "undecided_version": 2}
+    assert {line.rule: line.codes for line in rough.left} == {
+        "unknown_pattern": 1, "other_table": 0, "undecided_version": 2,
+    }  # fmt: skip
     assert any("2015-10-01" in line for line in rough.assumptions)
     ledger = assemble("meds", rough).ledger
     assert {line.rule: line.left.codes for line in ledger.lines}["unreadable_code"] == 1
@@ -365,7 +394,7 @@ def test_codes_of_a_us_site_that_do_not_say_their_version():
 def test_a_version_is_not_guessed_unless_the_site_is_said_to_be_of_the_us():
     rough = build(*UNSAID)
     assert rough.diagnoses.select("code_system", "code").rows() == [("ICD10GM", "V27")]
-    assert {line.rule: line.codes for line in rough.left} == {"unknown_pattern": 8}
+    assert {line.rule: line.codes for line in rough.left} == {"unknown_pattern": 8, "other_table": 0}
 
 
 def test_patterns_of_a_site_may_leave_the_version_open():

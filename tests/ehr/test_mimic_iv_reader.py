@@ -139,7 +139,7 @@ def test_diagnoses_have_system_and_priority():
 def test_events():
     rough = build()
     assert rough.procedures.drop("patient_id").rows() == [
-        ("201", "ICD9PCS", "3961", datetime(2153, 4, 4)),
+        ("201", "ICD9Proc", "3961", datetime(2153, 4, 4)),
         ("202", "ICD10PCS", "02HV33Z", datetime(2155, 1, 8)),
     ]
     assert rough.medications.select("code_system", "code", "ingredient", "time").rows() == [

@@ -7,6 +7,7 @@ import pytest
 
 from medbert_jax.ehr.assembly import assemble
 from medbert_jax.ehr.omop import _POSITIONS, OMOP, OmopOptions
+from medbert_jax.ehr.raw import counting_unreadable
 from medbert_jax.ehr.schema import check_tables
 
 CONCEPTS = """
@@ -169,13 +170,38 @@ def test_free_text_is_never_a_code(system):
                                   ("procedure_occurrence", "procedure", "procedure"))
     }  # fmt: skip
     made = assemble("omop", build(OmopOptions(system), condition_occurrence=rows, **events))
-    tables = made.tables
-    assert tables.diagnoses.select("code_system", "code").rows() == [(
-        "LOCAL" if system == "LOCAL" else "SOURCE", "DM-2.b")]  # fmt: skip
-    for table in (tables.medications, tables.measurements, tables.procedures):
-        assert table.select("code_system", "code").rows() == [("SOURCE", "DM-2.b")]
-    missing = [{line.rule: line.left.codes for line in one.lines}["missing_code"] for one in (made.ledger, made.events)]
-    assert missing == [len(FREE_TEXTS), 3 * len(FREE_TEXTS)]
+    tables, named = made.tables, system == "LOCAL"
+    assert tables.diagnoses.select("code_system", "code").rows() == [("LOCAL", "DM-2.b")] * named
+    assert not any(table.height for table in (tables.medications, tables.measurements, tables.procedures))
+    left = [{line.rule: line.left.codes for line in one.lines} for one in (made.ledger, made.events)]
+    assert [one["missing_code"] for one in left] == [len(FREE_TEXTS), 3 * len(FREE_TEXTS)]
+    assert [one["unnamed_system"] for one in left] == [1 - named, 3]
+
+
+@pytest.mark.parametrize("system", ["", "ICD10CM", "ICD9CM", "SNOMED", "Read", "LOCAL"])
+def test_days_and_numbers_of_persons_are_never_codes(system):
+    values = ("2011-05-03", "03.05.2011", "20110503", "555-123-4567", "555-1234", "5551234567", "123-45-6789")
+    rows = [{"condition_concept_id": "0", "condition_source_value": one} for one in values]
+    made = assemble("omop", build(OmopOptions(system), condition_occurrence=[CONDITION | one for one in rows]))
+    # The numbers that SNOMED has too can be told from nothing.
+    assert set(made.tables.diagnoses["code"]) == ({"20110503", "5551234567"} if system == "SNOMED" else set())
+
+
+def test_the_system_of_source_values_is_one_that_is_known():
+    for written in ("icd10cm", "ICD-10-CM", "ICD10CM", "icd 10 cm"):
+        assert OmopOptions(written).source_value_system == "ICD10CM"
+    names = {"icd-9": "ICD9CM", "icd10": "ICD10", "ICD-10-GM": "ICD10GM", "snomed-ct": "SNOMED", "read": "Read"}
+    assert {one: OmopOptions(one).source_value_system for one in names} == names
+    with pytest.raises(ValueError, match=r"got ICD11CM; use LOCAL .* or one of ICD10, ICD10CM"):
+        OmopOptions("ICD11CM")
+
+
+def test_times_of_another_day_than_their_date_are_not_taken():
+    rows = [STAY | {"visit_start_datetime": "2015-03-01T22:00:00Z", "visit_end_datetime": "2015-03-09 10:00:00"}]
+    with counting_unreadable() as cells:
+        visits = build(visit_occurrence=rows).visits
+    assert visits.select("admit_time", "discharge_time").rows() == [(datetime(2015, 3, 2), datetime(2015, 3, 9, 10))]
+    assert cells == {"visit_start_datetime of another day than visit_start_date": 1}
 
 
 def test_a_concept_id_too_large_for_the_type_of_the_table_of_concepts_is_unmapped():
@@ -294,7 +320,11 @@ def test_priority_and_presence_on_admission(status, kind, priority, on_admission
 @pytest.mark.parametrize(
     ("told", "birth", "year"),
     [
-        ({"birth_datetime": "1950-05-04 06:07:00", "month_of_birth": "1", "day_of_birth": "1"}, date(1950, 5, 4), None),
+        ({"birth_datetime": "1950-05-04 06:07:00", "month_of_birth": "5", "day_of_birth": "4"}, date(1950, 5, 4), None),
+        # What contradicts the parts that the CDM gives beside it is not taken.
+        ({"birth_datetime": "1950-05-04", "month_of_birth": "1", "day_of_birth": "1"}, date(1950, 1, 1), None),
+        ({"birth_datetime": "1949-12-31 22:00:00"}, None, 1950),
+        ({"birth_datetime": "1950-05-31 22:00:00", "month_of_birth": "6"}, None, 1950),
         ({"birth_datetime": "1950-05-04"}, date(1950, 5, 4), None),
         ({"month_of_birth": "12", "day_of_birth": "31"}, date(1950, 12, 31), None),
         ({"month_of_birth": "12"}, None, 1950),

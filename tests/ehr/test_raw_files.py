@@ -4,14 +4,26 @@ import csv
 import gzip
 import io
 import time
-from datetime import datetime
+from datetime import date, datetime
 
 import numpy as np
 import polars as pl
 import pytest
 
 from medbert_jax.ehr import raw_files
-from medbert_jax.ehr.raw import RawTable, Reader, day, flag, moment, number, text, whole
+from medbert_jax.ehr.raw import (
+    RawTable,
+    Reader,
+    count_unknown,
+    counting_unreadable,
+    day,
+    flag,
+    moment,
+    named,
+    number,
+    text,
+    whole,
+)
 from medbert_jax.ehr.raw_files import FileFault, RawFile, SourceError, find_files, read_chunks
 
 VISIT = RawTable("visit", "person_id", ("person_id", "start"), ("note",))
@@ -45,6 +57,19 @@ def test_a_table_is_found_as_a_file_or_a_folder_of_parts_in_any_case(tmp_path):
     (tmp_path / "Visit.CSV").unlink()
     faults = find_files(reader, tmp_path)[2]
     assert faults == [("visit.csv or .parquet", "missing_file", f"is not in {tmp_path.name}")]
+
+
+def test_folders_named_like_files_are_folders_of_parts(tmp_path):
+    """As Spark writes them: df.write.parquet("visit.parquet")."""
+    of_hosp = RawTable("patients", "subject_id", ("subject_id",), files=("hosp/patients.csv", "hosp/patients.parquet"))
+    reader = Reader("made", (VISIT, of_hosp), None)
+    names = ("visit.parquet/part-0.snappy.parquet", "VISIT.csv/part-1.csv", "hosp/patients.parquet/part-0.parquet")
+    strangers = ("visit.parquet/_SUCCESS", "visit.old/part-0.parquet", "hosp/patients.old/part-0.parquet")
+    for name in (*names, *strangers):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    found, unused, faults = find_files(reader, tmp_path)
+    assert {file.name for file in found} == set(names) and set(unused) == set(strangers) and faults == []
 
 
 def test_one_table_in_two_formats_is_refused(tmp_path):
@@ -140,6 +165,15 @@ def test_conversions_read_what_sources_write_and_nothing_else():
         "2011-05-03 14:05:06.500000", "2011-05-03 14:05:06", "None", "None", "None", "None",
     ]  # fmt: skip
     assert day(written).drop_nulls().n_unique() == 1
+    numbers = pl.Series(["20100313.0", "2010031", "201003130", "20101313.0", "20100313.5"])
+    assert day(numbers).to_list() == [date(2010, 3, 13), None, None, None, None]
+    assert day(pl.Series([20100313.0, None, float("nan")])).to_list() == [date(2010, 3, 13), None, None]
+    with counting_unreadable() as cells:
+        sexes = named(pl.Series("sex", ["1", "2.0", "f", "9", "0", None]), {"1": "male", "2": "female"}, unknown=("0",))
+        count_unknown("cells against each other", 2)
+        count_unknown("cells against each other", 2)
+    assert sexes.to_list() == ["male", "female", None, None, None, None]
+    assert cells == {"sex": 2, "cells against each other": 4}
     assert whole(pl.Series(["1", "1.0", "1.5", "x", " 2 ", "1e3"])).to_list() == [1, 1, None, None, 2, 1000]
     assert number(pl.Series(["1.5", "nan", "inf", "-2"])).to_list() == [1.5, None, None, -2]
     assert flag(pl.Series(["Y", "no", "1", "0.0", "?", None])).to_list() == [True, False, True, False, None, None]

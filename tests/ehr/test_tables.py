@@ -216,14 +216,18 @@ def test_files_of_others_stay_and_those_of_the_earlier_set_go(tables, tmp_path, 
     out = tmp_path / "ehr"
     write_tables(tables, out)
     (out / "ledger.json").write_text("{}")
-    (out / "mine.txt").write_text("mine")
+    for mine in ("mine.txt", "notes.partial", ".notes.7.partial", "visits/notes.partial"):
+        (out / mine).write_text("mine")
+    for killed in (".ledger.json.7.partial", "visits/.shard-00000-of-00001.parquet.7.partial"):
+        (out / killed).write_text("half")
     out.chmod(0o750)
     link = tmp_path / "link"
     link.symlink_to(out)
     write_tables(dataclasses.replace(tables, measurements=None), link)
     assert sorted(path.name for path in out.iterdir()) == [
-        "diagnoses", "medications", "mine.txt", "patients", "source.json", "visits"
+        ".notes.7.partial", "diagnoses", "medications", "mine.txt", "notes.partial", "patients", "source.json", "visits"
     ]  # fmt: skip
+    assert sorted(path.name for path in (out / "visits").iterdir()) == ["notes.partial", "shard-00000-of-00001.parquet"]
     assert link.is_symlink() and out.stat().st_mode & 0o777 == 0o750
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ehr", "link"]
 

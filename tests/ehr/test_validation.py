@@ -192,7 +192,11 @@ ROWS = [
     ("diagnoses", slice(0, 2), [{"code_system": "SOURCE"}] * 2, {("unmapped_codes", "diagnoses"): 2}),
     ("diagnoses", slice(0, 1), [{"code_system": "SOURCE"}], {}),  # under a tenth
     ("diagnoses", None, "again", {("duplicate_code", "diagnoses"): 1, ("several_principals", "diagnoses"): 3}),
-    ("diagnoses", None, {**ICD, "code": "x\ufffd", "code_system": "X"}, {("replacement_character", "diagnoses"): 1}),
+    ("diagnoses", None, {**ICD, "code": "x\ufffd", "code_system": "X"}, {("replacement_character", "diagnoses"): 1,
+     ("unknown_system", "diagnoses"): 1}),
+    ("diagnoses", slice(0, 2), [{"code_system": "icd10cm"}, {"code_system": "ICD-9-CM"}],
+     {("misspelt_system", "diagnoses"): 2}),
+    ("diagnoses", None, {**ICD, "code": "496.0"}, {("unreadable_code", "diagnoses"): 1}),
     ("measurements", 0, {"value": float("nan")}, {("value_nan", "measurements"): 1}),
     ("measurements", 0, {"value": float("inf")}, {("value_infinite", "measurements"): 1}),
     ("measurements", 0, {"unit": None}, {("value_without_unit", "measurements"): 1}),
@@ -316,3 +320,30 @@ def test_splits_of_the_source(ehr):
 def test_workers_find_the_same(tmp_path):
     write_tables(made_tables(patients=20, seed=1), tmp_path, shards=2)
     assert check(tmp_path, workers=2) == check(tmp_path)
+
+
+def test_visits_that_two_patients_share(tmp_path, monkeypatch):
+    """Counted over all shards; only in formats whose ids are unique."""
+    rows = clean()
+    for name in set(rows) - {"patients"}:
+        rows[name] = [row | {"visit_id": row["visit_id"].replace("b1", "a1")} for row in rows[name]]
+    for format, expected in (("omop", {("shared_visit_id", "visits"): 2}), ("meds", {})):
+        tables = EhrTables(
+            **{name: frame(name, of) for name, of in rows.items()}, source=EhrSource(format, True, "day")
+        )
+        for shards, at_once in ((1, 5_000_000), (3, 5_000_000), (3, 2)):
+            monkeypatch.setattr("medbert_jax.ehr.shared_visits.IDS_AT_ONCE", at_once)
+            write_tables(tables, tmp_path / "ehr", shards=shards)
+            assert found(check(tmp_path / "ehr")) == expected
+
+
+def test_names_of_files_and_columns_that_are_not_ours_are_masked(ehr):
+    rows = frame("patients", clean()["patients"])
+    put(ehr, "patients", rows.with_columns(pl.lit(1).alias("patient 77310002")))
+    for name in ("77310002_2009-03-05.txt", "visits/77310002.parquet", "visits/77310002-shard-00000-of-00001.parquet"):
+        (ehr / name).write_bytes(b"")
+    report = check(ehr)
+    said = report.render() + json.dumps(report.to_dict())
+    assert found(report)["foreign_file", "visits"] == 2 and found(report)["foreign_file", "files"] == 1
+    assert "patient ########" in said and "########_####-##-##.txt" in said
+    assert "77310002" not in said and "2009-03-05" not in said

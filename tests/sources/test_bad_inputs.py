@@ -31,7 +31,7 @@ from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import read_tables
 
 FILE_RULES = ("missing_file", "missing_column", "unreadable_file", "not_utf8", "float_id", "empty_table", "two_files",
-              "duplicate_column", "wrong_type", "unexpected_value")  # fmt: skip
+              "duplicate_column", "wrong_type", "float_code", "unexpected_value")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -314,7 +314,8 @@ OMOP = [
           add(CONDITION, V21, person_id="77319999", visit_occurrence_id="88429999")),
      Left(unlisted_patient=(1, 1, 1))),
     ("person twice", add(PERSON, P2), Left(duplicate_patient=(1, 0, 0))),
-    ("person twice, unlike", add(PERSON, P2, year_of_birth="1939"), Left(duplicate_patient=(1, 0, 0))),
+    ("person twice, unlike", add(PERSON, P2, year_of_birth="1939"),
+     Left(cells={"birth_datetime against year, month or day of birth": 1}, duplicate_patient=(1, 0, 0))),
     ("null id of a visit", put(VISIT, V11, visit_occurrence_id=None), Left(null_visit_id=(0, 1, 0))),
     ("null id of a visit with codes", put(VISIT, V21, visit_occurrence_id=None),
      Left(cells={"visit_id of procedures": 1}, null_visit_id=(0, 1, 0), unlinked_code=(0, 0, 2))),
@@ -328,6 +329,30 @@ OMOP = [
      Left(cells={"visit_start_date": 1, "visit_start_datetime": 1}, no_admission=ROW_OF["v21"])),
     ("start on a 31st of February", put(VISIT, V21, **starts("2009-02-31 00:00:00")),
      Left(cells={"visit_start_date": 1, "visit_start_datetime": 1}, no_admission=ROW_OF["v21"])),
+    ("end is no date", put(VISIT, V21, **ends("14/03/2009")),
+     Kept(cells={"visit_end_date": 1, "visit_end_datetime": 1})),
+    # As Spark and BigQuery write a moment in UTC beside a local date.
+    ("start of another day than its date", put(VISIT, V21, visit_start_datetime="2009-03-04 22:00:00"),
+     Kept(cells={"visit_start_datetime of another day than visit_start_date": 1})),
+    ("end of another day than its date", put(VISIT, V21, visit_end_datetime="2009-03-13 22:00:00"),
+     Kept(cells={"visit_end_datetime of another day than visit_end_date": 1})),
+    ("birth is no date", put(PERSON, P2, birth_datetime="July 1938"), Kept(cells={"birth_datetime": 1})),
+    ("birth against its day", put(PERSON, P2, birth_datetime="1938-07-03 22:00:00"),
+     Kept(cells={"birth_datetime against year, month or day of birth": 1})),
+    ("birth on a 31st of June", put(PERSON, P2, birth_datetime=None, month_of_birth="6", day_of_birth="31"),
+     Kept(cells={"year, month and day of birth that are no day": 1})),
+    ("year of birth is no number", put(PERSON, P2, year_of_birth="unknown", birth_datetime=None),
+     Kept(cells={"year_of_birth": 1})),
+    ("death is no date", append("death", person_id="77310002", death_date="in May 2009"),
+     Left(cells={"death_date": 1}, unreadable_death=(1, 0, 0))),
+    ("sex of an unknown concept", put(PERSON, P2, gender_concept_id="M"), Kept(cells={"gender_concept_id": 1})),
+    *((f"source value like {what}", put(CONDITION, C41, condition_source_value=value, **NO_CONCEPTS),
+       Left(unnamed_system=(0, 0, 1)))
+      for what, value in (("a day", "2011-05-03"), ("a telephone number", "555-123-4567"), ("a person", "Smith1950"),
+                          ("a record number", "MRN-10000032"), ("a code of no system", "715.96"))),
+    *((f"source value that names its system, {value}", put(CONDITION, C41, condition_source_value=value, **NO_CONCEPTS),
+       Kept()) for value in ("ICD9:715.96", "ICD-9:71596", "ICD9CM 715.96", "icd-9-cm^715.96")),
+    ("a code that was a number", recode("496.0"), Left(unreadable_code=(0, 0, 1))),
     ("start in 1800", put(VISIT, V21, **starts("1800-01-01 00:00:00")), Left(implausible_time=ROW_OF["v21"])),
     ("end in 9999", put(VISIT, V21, **ends("9999-12-31 00:00:00")), Left(implausible_time=ROW_OF["v21"])),
     ("start before birth", put(VISIT, V21, **starts("1931-01-01 00:00:00")), Left(before_birth=ROW_OF["v21"])),
@@ -393,6 +418,24 @@ OMOP_PARQUET = [
     ("ids as text", with_column(CONDITION, pl.col("person_id").cast(pl.String)), Same()),
     ("visit ids as text in one table", with_column(CONDITION, pl.col("visit_occurrence_id").cast(pl.String)), Same()),
     ("dates as text", with_column(VISIT, pl.col("visit_start_date").cast(pl.String)), Same()),
+    ("days since 1970 as starts", with_column(VISIT, pl.col("visit_start_date").cast(pl.Int32)),
+     Fault("wrong_type", "VISIT_OCCURRENCE/part-0000")),
+    ("truth as an end", with_column(VISIT, pl.col("visit_end_date").is_not_null()),
+     Fault("wrong_type", "VISIT_OCCURRENCE/part-0000")),
+    ("codes as floats", with_column(CONDITION, pl.lit(496.0).alias("condition_source_value")),
+     Fault("float_code", "CONDITION_OCCURRENCE/part-0000")),
+    ("NUL in ids", with_column(PERSON, pl.col("person_id").cast(pl.String) + "\0"),
+     Fault("unreadable_file", "PERSON/part-0000")),
+    ("ids as whole decimals",
+     with_column(CONDITION, pl.col("person_id", "visit_occurrence_id").cast(pl.Decimal(38, 0))), Same()),
+    ("ids as decimals with places", with_column(CONDITION, pl.col("visit_occurrence_id").cast(pl.Decimal(38, 2))),
+     Fault("float_id", "CONDITION_OCCURRENCE/part-0000")),
+    ("folders named like files", Files(lambda content: [
+        content.update({path.replace("PERSON/", "person.parquet/"): content.pop(path)})
+        for path in list(content) if path.startswith("PERSON/")]), Same()),
+    ("a patient in the name of a damaged part",
+     Files(lambda content: content.update({"PERSON/77310002_2009-03-05.parquet": half(content.pop(PART))})),
+     Fault("unreadable_file", "PERSON/########_####-##-##.parquet")),
     ("truncated part", file(PART, half), Fault("unreadable_file", "part-00000.parquet")),
     ("part of no bytes", file(PART, nothing), Fault("unreadable_file", "part-00000.parquet")),
     ("part without its end", file(PART, lambda data: data[:-8]), Fault("unreadable_file", "part-00000.parquet")),
@@ -422,6 +465,16 @@ MIMIC = [
     ("admittime is no time", put(ADMISSIONS, H21, admittime="2159-13-05 14:00:00"),
      Left(cells={"admittime": 1}, no_admission=ROW_OF["v21"])),
     ("no dischtime", put(ADMISSIONS, H21, dischtime=None), Kept()),
+    ("dischtime is no time", put(ADMISSIONS, H21, dischtime="3/14/2159 13:00"), Kept(cells={"dischtime": 1})),
+    ("deathtime is no time", put(ADMISSIONS, H21, deathtime="3/14/2159 13:00"), Kept(cells={"deathtime": 1})),
+    ("dod is no date", put(PATIENTS, S2, dod="5/1/2159"), Kept(cells={"dod": 1})),
+    ("sex of no kind", put(PATIENTS, S2, gender="2"), Kept(cells={"gender": 1})),
+    ("age is no number", put(PATIENTS, S2, anchor_age="52 years"), Kept(cells={"anchor_age": 1})),
+    ("flag of no kind", put(ADMISSIONS, H21, hospital_expire_flag="perhaps"), Kept(cells={"hospital_expire_flag": 1})),
+    ("a code that was a number", put(DIAGNOSES, H41, icd_code="496.0"), Left(unreadable_code=(0, 0, 1))),
+    ("a number that is a code", put(DIAGNOSES, H41, icd_code="428.0"), Kept()),
+    ("a patient in the name of a file that is not read",
+     Files(lambda content: content.update({"files/p10/p77310002/s1_2009-03-05.txt": b"x"})), Same()),
     ("admittime in 1800", put(ADMISSIONS, H21, admittime="1800-01-01 00:00:00"), Left(implausible_time=ROW_OF["v21"])),
     ("dischtime in 9999", put(ADMISSIONS, H21, dischtime="9999-12-31 00:00:00"), Left(implausible_time=ROW_OF["v21"])),
     ("admission before birth", put(ADMISSIONS, H21, admittime="2050-01-01 00:00:00"), Left(before_birth=ROW_OF["v21"])),
@@ -472,6 +525,9 @@ TSV = [
     ("no admission", put(DATA, T21, vadate=None), Left(no_admission=ROW_OF["v21"])),
     ("admission is no date", put(DATA, T21, vadate="n/a"), Left(cells={"admit": 2}, no_admission=ROW_OF["v21"])),
     ("no discharge", put(DATA, T21, vddate=None), Kept()),
+    ("discharge is no date", put(DATA, T21, vddate="14/03/2009"), Kept(cells={"discharge": 2})),
+    ("flags of no kind", put(DATA, T41, poa="W", third_party_ind="perhaps"), Kept(cells={"poa": 1, "third_party": 1})),
+    ("a code that was a number", put(DATA, T41, diag="ICD9_311.0"), Left(unreadable_code=(0, 0, 1))),
     ("admission in 1800", put(DATA, T21, vadate="1800-01-01"), Left(implausible_time=ROW_OF["v21"])),
     ("discharge in 9999", put(DATA, T21, vddate="9999-12-31"), Left(implausible_time=ROW_OF["v21"])),
     ("discharge before admission", put(DATA, T21, vddate="2009-03-01"), Kept()),
@@ -507,6 +563,10 @@ CODE41 = "DIAGNOSIS//ICD//"
 TRAIN = "data/train/0.parquet"
 
 
+BIRTH2 = {"subject_id": "77310002", "code": "MEDS_BIRTH"}
+AS_TEXT = with_column(EVENTS, pl.col("time").dt.strftime("%Y-%m-%d %H:%M:%S"))
+
+
 def all_of_visit_21(moment):
     """Every event of the visit."""
     return put(EVENTS, D21, time=moment)
@@ -530,6 +590,21 @@ MEDS_04 = [
     ("visit without any time", all_of_visit_21(None), Left(no_admission=ROW_OF["v21"])),
     ("visit after death", add(EVENTS, {"subject_id": "77310002", "code": "MEDS_BIRTH"}, code="MEDS_DEATH",
                               time=datetime(2009, 5, 1)), Left(after_death=ROW_OF["v22"])),
+    ("death without a time", add(EVENTS, BIRTH2, code="MEDS_DEATH", time=None), Kept(cells={"time of MEDS_DEATH": 1})),
+    ("birth without a time", put(EVENTS, BIRTH2, time=None), Kept(cells={"time of MEDS_BIRTH": 1})),
+    ("birth is no time", both(AS_TEXT, put(EVENTS, BIRTH2, time="July 1938")), Kept(cells={"time": 1})),
+    ("death is no time", both(AS_TEXT, add(EVENTS, BIRTH2, code="MEDS_DEATH", time="in May")), Kept(cells={"time": 1})),
+    ("discharge is no time", both(AS_TEXT, put(EVENTS, {"hadm_id": "88420021", "code": GO}, time="14/03/2009")),
+     Kept(cells={"time": 1})),
+    ("sex of no kind", put(EVENTS, {"subject_id": "77310002", "code": "GENDER//M"}, code="GENDER//8507"),
+     Kept(cells={"code of sex": 1})),
+    ("codes as floats", with_column(EVENTS, pl.lit(496.0).alias("code")), Fault("float_code", "0.parquet")),
+    ("seconds since 1970 as times", with_column(EVENTS, pl.col("time").dt.epoch("s")),
+     Fault("wrong_type", "0.parquet")),
+    ("a code that was a number", put(EVENTS, E41, code=CODE41 + "9//496.0"), Left(unreadable_code=(0, 0, 1))),
+    ("a code of SNOMED that is an observation",
+     both(with_column(EVENTS, pl.lit(None, pl.String).alias("omop_table")),
+          put(EVENTS, E41, code="SNOMED/266919005", omop_table="Observation")), Left(other_table=(0, 0, 1))),
     ("birth twice", add(EVENTS, {"subject_id": "77310002", "code": "MEDS_BIRTH"}), Kept()),
     ("discharge before admission", put(EVENTS, {"hadm_id": "88420021", "code": GO}, time=datetime(2009, 3, 1)), Kept()),
     ("no births", lambda raw: raw.update(events=raw["events"].filter(pl.col("code") != "MEDS_BIRTH")), Kept()),
@@ -613,13 +688,21 @@ DESYNPUF = [
     ("admission before birth", put(STAYS, S21, CLM_ADMSN_DT="19310101"), Left(before_birth=ROW_OF["v21"])),
     ("admission after death", put("beneficiary_2009", SYN2, BENE_DEATH_DT="20090501"), Left(after_death=ROW_OF["v22"])),
     ("discharge before admission", put(STAYS, S21, NCH_BENE_DSCHRG_DT="20090301"), Kept()),
+    ("days as pandas writes them", both(with_column(STAYS, floats("NCH_BENE_DSCHRG_DT", "CLM_ADMSN_DT")),
+                                        *(with_column(f"beneficiary_{year}", floats("BENE_DEATH_DT", "BENE_BIRTH_DT"))
+                                          for year in (2008, 2009, 2010))), Same()),
+    ("sexes and races as pandas writes them", with_column(B2008, floats("BENE_SEX_IDENT_CD", "BENE_RACE_CD")), Same()),
+    ("discharge is no date", put(STAYS, S21, NCH_BENE_DSCHRG_DT="14MAR2009"), Kept(cells={"nch_bene_dschrg_dt": 1})),
+    ("death is no date", put("beneficiary_2009", SYN2, BENE_DEATH_DT="MAY2009"), Kept(cells={"bene_death_dt": 1})),
+    ("birth is no date", put(B2008, SYN12, BENE_BIRTH_DT="1951061"), Kept(cells={"bene_birth_dt": 1})),
+    ("a code that was a number", put(STAYS, S41, ICD9_DGNS_CD_1="496.0"), Left(unreadable_code=(0, 0, 1))),
     ("code of no shape", put(STAYS, S41, ICD9_DGNS_CD_1="OTHER"), Left(unreadable_code=(0, 0, 1))),
     ("ICD-10 in ICD-9's column", put(STAYS, S41, ICD9_DGNS_CD_1="I509"), Left(unreadable_code=(0, 0, 1))),
     ("a gap among the codes", put(STAYS, S21, ICD9_DGNS_CD_2=None, ICD9_DGNS_CD_3="49121"), Kept()),
     ("second segment without codes", add(STAYS, S111, SEGMENT="2"), Left(further_segment=(0, 1, 0))),
     ("beneficiary in two years of three",
      lambda raw: raw.update({B2008: raw[B2008].filter(pl.col("DESYNPUF_ID") != SYN12["DESYNPUF_ID"])}), Same()),
-    ("sex of no kind", in_all_years(BENE_SEX_IDENT_CD="9"), Kept()),
+    ("sex of no kind", in_all_years(BENE_SEX_IDENT_CD="9"), Kept(cells={"bene_sex_ident_cd": 3})),
     ("a birth that differs by year", put(B2008, SYN12, BENE_BIRTH_DT="19510612"), Kept()),
     ("claim numbers as floats", with_column(STAYS, floats("CLM_ID")), Fault("float_id", CLAIMS)),
     ("claim numbers as a spreadsheet writes them", with_column(STAYS, pl.lit("8.842E+07").alias("CLM_ID")),
@@ -641,6 +724,10 @@ DESYNPUF_PARQUET = [
     ("code of no shape", put(STAYS, Q41, icd9_dx=["XYZ"]), Left(unreadable_code=(0, 0, 1))),
     ("stay of an unlisted beneficiary", put(STAYS, {"claim_id": "88420051"}, subject_id=NOBODY),
      Left(unlisted_patient=(1, 1, 1))),
+    ("codes as floats", with_column(STAYS, pl.col("icd9_dx").list.eval(pl.lit(496.0))),
+     Fault("float_code", "inpatient.parquet")),
+    ("days since 1970", with_column(STAYS, pl.col("discharge").cast(pl.Date, strict=False).cast(pl.Int32)
+                                    .fill_null(14_000)), Fault("wrong_type", "inpatient.parquet")),
     ("truncated", file("inpatient.parquet", half), Fault("unreadable_file", "inpatient.parquet")),
     ("codes as one text", with_column(STAYS, pl.col("icd9_dx").list.join(" ")), Told(*FILE_RULES)),
     ("no inpatient", gone("inpatient.parquet"), Fault("missing_file", "inpatient")),
@@ -662,6 +749,8 @@ DIABETES = [
     ("three codes of no shape", put(UCI, N6, diag_1="x", diag_2="y", diag_3="z"), Left(unreadable_code=(0, 0, 3))),
     ("missing code", put(UCI, N6, diag_3="?"), Either(Kept(), Left(missing_code=(0, 0, 1)))),
     ("no sex", put(UCI, N6, gender="Unknown/Invalid"), Kept()),
+    ("sex of no kind", put(UCI, N6, gender="2"), Told("unexpected_value")),
+    ("a code that was a number", put(UCI, N6, diag_1="496.0"), Left(unreadable_code=(0, 0, 1))),
     # This one published file is taken unchanged or not at all.
     ("no age", put(UCI, N6, age="?"), Told("unexpected_value")),
     ("two sexes of one patient", put(UCI, {"encounter_id": "8842001"}, gender="Male"), Kept()),
