@@ -20,7 +20,7 @@ def ingest(
     source: Positional[Path],
     out: Positional[Path],
     /,
-    format: Literal["omop", "meds", "mimic-iv", "med-bert-tsv", "desynpuf", "diabetes130"],
+    format: Literal["omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "desynpuf", "diabetes130"],
     shards: int = 0,
     workers: int = 0,
     outpatient_los_zero: bool = False,
@@ -93,18 +93,16 @@ def validate(ehr: Positional[Path], /, json_out: Path | None = None, workers: in
 def attrition(folders: Positional[tuple[Path, ...]], /, out: Path = Path("attrition"), share: bool = False) -> None:
     """The ledgers of EHR tables and datasets as one table (CSV) and one flow chart (SVG), as in the paper's Fig. 1.
 
+    Where the last folder is a dataset, both end with its splits, and for a cohort with cases and controls of each.
+
     Args:
         folders: folders of EHR tables and of the datasets made from them, in this order.
         out: path of the two files, without ending.
         share: hide counts under 11, and those that would give them away.
     """
-    from medbert_jax.ehr.flow_chart import flow_chart
-    from medbert_jax.ehr.ledger import Attrition, Ledger
+    from medbert_jax.ehr.attrition_files import read_attrition, write_attrition
 
-    ledgers = [Ledger.from_dict(json.loads((folder / "ledger.json").read_text())) for folder in folders]
-    out.with_suffix(".csv").write_text(Attrition(ledgers).to_csv(share=share))
-    out.with_suffix(".svg").write_text(flow_chart(ledgers, share=share))
-    print(f"{out.with_suffix('.csv')}, {out.with_suffix('.svg')}")
+    print(*write_attrition(read_attrition(folders), out, share=share), sep=", ")
 
 
 def prepare(
@@ -162,10 +160,15 @@ def cohort(
     cohort: Positional[str],
     name: Positional[str],
     /,
-    pretraining_dataset: Path,
+    pretraining_dataset: Path | None = None,
     data_dir: Path = Path("data"),
+    gap_days: int | None = None,
+    few_cases: bool = False,
     unknown_code_limit: float = 0.5,
     back_off: bool = False,
+    review: int = 0,
+    review_seed: int = 0,
+    why: str | None = None,
     workers: int = 0,
     shard: str | None = None,
     beam: tuple[str, ...] = (),
@@ -174,16 +177,32 @@ def cohort(
 
     Args:
         ehr: folder of EHR tables.
-        cohort: name of a built-in cohort, or a YAML file.
+        cohort: name of a built-in cohort, a YAML file, or a folder of MEDS labels.
         name: name of the dataset.
         pretraining_dataset: directory whose vocabulary and split the cohort inherits.
         data_dir: folder of all datasets.
+        gap_days: the input ends so many days before the index, in place of what the spec says.
+        few_cases: also with fewer than 50 test cases, which tell little.
         unknown_code_limit: share of codes outside of that vocabulary above which the cohort is refused.
         back_off: a code outside of that vocabulary becomes its nearest ICD ancestor there.
+        review: write review.html beside the dataset: so many random cases, controls and patients of every exclusion,
+            with what each rule rests on. Patient-level data: it must not leave the site.
+        review_seed: another number draws other patients.
+        why: print rule by rule why the patient with this id is in or out, and make no dataset.
         workers: processes; 0: one per core.
         shard: i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end.
         beam: options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner.
     """
+    if why is not None:
+        from medbert_jax.visualization.chart_text import explain_patient
+
+        print(explain_patient(ehr, cohort, why, gap_days=gap_days))
+        return
+    if pretraining_dataset is None:
+        raise ValueError(
+            "a cohort dataset has the vocabulary and split of a pretraining dataset: got no --pretraining-dataset; give"
+            " DATA_DIR/ehr_pretraining/NAME/1.0.0 (without it, --why PATIENT_ID explains one patient)"
+        )
     from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
 
     directory = prepare_cohort(
@@ -191,6 +210,8 @@ def cohort(
         cohort,
         name,
         data_dir=data_dir,
+        gap_days=gap_days,
+        few_cases=few_cases,
         pretraining_dataset=pretraining_dataset,
         unknown_code_limit=unknown_code_limit,
         back_off=back_off,
@@ -199,6 +220,39 @@ def cohort(
         beam=beam,
     )
     _show_ledger(directory)
+    if directory is not None:
+        from medbert_jax.evaluation.describing import show_table2
+
+        show_table2(directory)
+    if directory is not None and review:
+        from medbert_jax.visualization.chart_review import write_review
+
+        page, key = write_review(ehr, directory, review, seed=review_seed, workers=workers)
+        print(f"chart review in {page}, who is who in {key}: patient-level data, which must not leave the site")
+
+
+def describe(
+    datasets: Positional[tuple[Path, ...]],
+    /,
+    out: Path | None = None,
+    paper: tuple[Literal["pretraining", "DHF-Cerner", "PaCa-Cerner", "PaCa-Truven"], ...] = (),
+    share: bool = False,
+    max_length: int = 512,
+    seed: int = 0,
+) -> None:
+    """What the patients of datasets look like: Table 2 side by side, the measurable rows of Table 3, five timelines.
+
+    Args:
+        datasets: directories that `medbert prepare` and `medbert cohort` made.
+        out: folder for the tables as markdown, CSV and JSON, and for timelines.html.
+        paper: columns of the paper's Table 2 to stand beside them.
+        share: for others' eyes: what rests on fewer than 11 patients is hidden, no timelines.
+        max_length: codes that a model takes of one patient.
+        seed: who is an example among patients with as many codes.
+    """
+    from medbert_jax.evaluation.describing import describe as tell
+
+    tell(datasets, out=out, paper=paper, share=share, max_length=max_length, seed=seed)
 
 
 def report(results: Positional[Path], /, out: Path | None = None) -> None:
@@ -224,25 +278,26 @@ def demo(
     data: Path | None = None,
     out: Path = Path("demo"),
     format: Literal["diabetes130"] = "diabetes130",
-    cohort: str = "hf-later",
+    patients: int = 150_000,
+    seed: int = 0,
+    cohort: str | None = None,
     train_size: int = 1000,
-    pretraining_epochs: float = 5,
+    pretraining_epochs: float | None = None,
 ) -> None:
-    """The whole line in minutes: ingest → prepare → pretrain → cohort → fine-tune → report.
+    """The whole line in minutes, with nothing but this package: simulate → prepare → pretrain → cohort → fine-tune.
+
+    The patients are simulated, unless --data names a source: what comes out is then a result on simulated data.
 
     Args:
-        data: the source; there is no simulated health system yet, so it must be named.
+        data: a source to ingest in place of simulated patients.
         out: folder for everything that is made.
         format: what the source is.
-        cohort: the disease cohort to fine-tune on.
+        patients: number of simulated patients.
+        seed: of the simulation.
+        cohort: the disease cohort to fine-tune on; dhf for simulated patients, hf-later for diabetes130.
         train_size: training patients of the cohort.
-        pretraining_epochs: passes over the pretraining patients.
+        pretraining_epochs: passes over the pretraining patients; 2 for simulated ones, 5 for diabetes130.
     """
-    if data is None:
-        raise ValueError(
-            "medbert demo needs a source: got no --data, and the simulated health system is not built yet; "
-            "use --data FOLDER with diabetic_data.parquet or diabetic_data.csv (UCI dataset 296) in it"
-        )
     import run_finetune
     import run_pretrain
     from configs.finetune_small import CONFIG as FINETUNE
@@ -252,15 +307,23 @@ def demo(
     from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
     ehr, datasets, run = out / "ehr", out / "data", out / "pretraining"
-    ingest(data, ehr, format=format)
-    dataset = prepare_pretraining(ehr, "demo", data_dir=datasets)
+    if data is None:
+        simulate(ehr, patients, seed=seed, truth=out / "truth")
+    else:
+        ingest(data, ehr, format=format)
+    cohort = cohort or ("dhf" if data is None else "hf-later")
+    epochs = pretraining_epochs or (2 if data is None else 5)
+    # Of thousands of simulated codes most are rare: the commoner ones make the decoder small.
+    rarest = max(1, patients // 1500) if data is None else 1
+    dataset = prepare_pretraining(ehr, "demo", data_dir=datasets, minimum_patients=rarest)
     _show_ledger(dataset)
-    # Rows of 32: the demo's patients have four codes on average, and attention costs grow with the row.
-    rows = replace(PRETRAIN.rows, short_row=32)
-    pretraining = replace(PRETRAIN, dataset=str(dataset), run=str(run), rows=rows, epochs=pretraining_epochs)
-    run_pretrain.main(pretraining)
+    # Before the pretraining, which takes longest: a cohort may be refused.
     chosen = prepare_cohort(ehr, cohort, cohort, data_dir=datasets, pretraining_dataset=dataset)
     _show_ledger(chosen)
+    # Short rows: most of the demo's patients have few codes, and attention costs grow with the row.
+    rows = replace(PRETRAIN.rows, short_row=32)
+    pretraining = replace(PRETRAIN, dataset=str(dataset), run=str(run), rows=rows, epochs=epochs)
+    run_pretrain.main(pretraining)
     grid = GridConfig(
         datasets=(str(chosen),),
         finetune=replace(FINETUNE, checkpoint=str(run), results=str(out / "results"), experiment="demo"),
@@ -269,6 +332,38 @@ def demo(
         heads=("bi_gru",),
     )
     report(run_finetune.main(grid))
+
+
+def simulate(
+    out: Positional[Path],
+    /,
+    patients: int,
+    site: Literal["cerner", "truven"] = "cerner",
+    world: Literal["rich", "bag", "no-synonyms", "independent", "null"] = "rich",
+    seed: int = 0,
+    shards: int = 0,
+    workers: int = 0,
+    truth: Path | None = None,
+) -> None:
+    """A simulated health system, as EHR tables.
+
+    Args:
+        out: folder that will hold the EHR tables.
+        patients: number of patients.
+        site: cerner: hospital records 2000–2017, ICD-9-CM and then ICD-10-CM; truven: claims 2011–2015, ICD-9-CM.
+        world: what the codes depend on; every other world than rich takes something away.
+        seed: of everything random.
+        shards: parts that the tables are cut into; 0: one per 32,768 patients.
+        workers: processes; 0: one per core.
+        truth: folder for what is hidden, never inside `out`.
+    """
+    from medbert_jax.simulation.simulate import simulate as make
+
+    source = make(
+        out, patients=patients, site=site, world=world, seed=seed, shards=shards, workers=workers, truth=truth
+    )
+    print(*source.assumptions, sep="\n")
+    print(f"EHR tables in {out}")
 
 
 def doctor() -> None:
@@ -308,7 +403,9 @@ def main() -> None:
         "prepare": prepare,
         "cohort": cohort,
         "attrition": attrition,
+        "describe": describe,
         "report": report,
+        "simulate": simulate,
         "doctor": doctor,
     }
     try:

@@ -56,7 +56,7 @@ def datasets(tmp_path_factory) -> tuple[Path, Path]:
     medbert("prepare", folder / "ehr", "made", "--data-dir", folder / "data")
     dataset = folder / "data" / "ehr_pretraining" / "made" / "1.0.0"
     options = ("--data-dir", folder / "data", "--pretraining-dataset", dataset)
-    medbert("cohort", folder / "ehr", "hf-later", "hf", *options)
+    medbert("cohort", folder / "ehr", "hf-later", "hf", "--few-cases", *options)
     return dataset, folder / "data" / "disease_cohort" / "hf" / "1.0.0"
 
 
@@ -75,6 +75,22 @@ def compiled():
 
 
 # ── medbert ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_attrition_draws_the_branches_of_a_dataset(datasets, tmp_path, capsys):
+    for dataset, below in zip(datasets, (0, 3), strict=True):
+        medbert("attrition", dataset, "--out", tmp_path / "run.v2")
+        assert capsys.readouterr().out == f"{tmp_path / 'run.v2.csv'}, {tmp_path / 'run.v2.svg'}\n"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["run.v2.csv", "run.v2.svg"]
+        rows = pl.read_csv(tmp_path / "run.v2.csv").filter(
+            pl.col("rule") == "branch", ~pl.col("text").str.contains(":")
+        )
+        counts = read_metadata(dataset)["split"]["counts"]
+        assert dict(rows.select("text", "patients_kept").iter_rows()) == counts
+        chart = (tmp_path / "run.v2.svg").read_text()
+        assert all(f">{split}</text>" in chart for split in counts) and chart.count(">cases</text>") == below
+    said = refused(capsys, "attrition", tmp_path)
+    assert f"must hold ledger.json: got {tmp_path}; `medbert ingest`" in said
 
 
 @pytest.mark.parametrize("command", [(), ("demo",), ("ingest",), ("prepare",), ("cohort",), ("report",)])
@@ -106,13 +122,12 @@ def test_the_installed_command_ends_without_a_traceback(tmp_path):
     )
 
 
-def test_a_demo_without_data_says_what_is_missing(capsys, tmp_path, monkeypatch):
+def test_a_demo_of_too_few_patients_is_refused_before_the_pretraining(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = refused(capsys, "demo")
-    assert (
-        "medbert demo needs a source: got no --data" in said and "use --data FOLDER with diabetic_data.parquet" in said
-    )
-    assert list(tmp_path.iterdir()) == []
+    said = refused(capsys, "demo", "--patients", "2000")
+    assert "simulated" in said and "dhf" in said and "cases" in said
+    assert not (tmp_path / "demo" / "pretraining").exists()
+    assert {path.name for path in (tmp_path / "demo").iterdir()} == {"ehr", "truth", "data"}
 
 
 def another_table(path):
@@ -144,7 +159,7 @@ def test_wrong_arguments_are_refused(capsys, tmp_path, datasets):
     assert "invalid choice" in refused(capsys, "ingest", tmp_path, tmp_path / "ehr", "--format", "diabetes13").lower()
     assert "source.json" in refused(capsys, "prepare", tmp_path, "made", "--data-dir", tmp_path)
     said = refused(capsys, "cohort", tmp_path, "hf-latr", "hf", "--pretraining-dataset", datasets[0])
-    assert "got 'hf-latr'; use hf-later, los-next, readmission-30d, or the path of a .yaml file" in said
+    assert "got 'hf-latr'; use dhf, dhf-landmark, " in said and "readmission-30d, or the path of a .yaml file" in said
     assert "must hold one Parquet per run: got none in" in refused(capsys, "report", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

@@ -84,7 +84,7 @@ def prepare(folder: Path, name: str, *, dates: bool, dataset: Path | None = None
     spec.write_text(COHORT)
     common = {"data_dir": folder / "data", "announce": lambda text: None}
     dataset = dataset or prepare_pretraining(ehr, name, **common)
-    return dataset, prepare_cohort(ehr, str(spec), name, pretraining_dataset=dataset, **common)
+    return dataset, prepare_cohort(ehr, str(spec), name, pretraining_dataset=dataset, few_cases=True, **common)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,6 +13,7 @@ TensorFlow for its examples. Its bytes could not be those of the pool.
 """
 
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
@@ -35,17 +36,23 @@ class EachShard(beam.DoFn):
         yield self._function(shard)
 
 
-def in_beam(
-    function: Callable[[int], int], shards: Sequence[int], *, options: Sequence[str], ehr_bytes: int
-) -> list[int]:
-    """Call `function`, which must be picklable, for each shard in a pipeline; return the shards when all are done.
+def read_options(options: Sequence[str], *, ehr_bytes: int) -> PipelineOptions:
+    """Return Beam's options from theirs without dashes, as "runner=FlinkRunner".
 
-    `options` are those of Beam without dashes, as "runner=FlinkRunner"; `ehr_bytes` is the size of the EHR tables.
-    Raises ValueError for a runner that works in one process and tables that are too large for it.
+    Raises ValueError for options that Beam does not have, which it would drop without a word and run here, and for a
+    runner that works in one process and EHR tables of `ehr_bytes`, too many for it.
     """
-    if not shards:
-        return []
     pipeline_options = PipelineOptions([f"--{option}" for option in options])
+    known = set(PipelineOptions([]).get_all_options())
+    given = set(pipeline_options.get_all_options(retain_unknown_options=True))
+    no_names = [repr(option) for option in options if option[:1] in ("", "-", "=")]
+    if unknown := sorted(given - known) + no_names:
+        near = sorted({name for option in unknown for name in get_close_matches(option, known, n=1)})
+        meant = f"; perhaps {', '.join(near)} is meant" if near else ""
+        raise ValueError(
+            f"options of a pipeline must be Beam's: got {', '.join(unknown)}; give them without dashes, as"
+            f" runner=FlinkRunner{meant}"
+        )
     runner = pipeline_options.view_as(StandardOptions).runner or "DirectRunner"
     if runner.rpartition(".")[2].lower() in _LOCAL_RUNNERS and ehr_bytes > LOCAL_LIMIT:
         raise ValueError(
@@ -53,7 +60,14 @@ def in_beam(
             f" got {ehr_bytes / 2**30:.2g} GB; on one machine leave the options for Beam out (it is faster), on a"
             " cluster name runner=DataflowRunner, FlinkRunner or SparkRunner"
         )
-    with beam.Pipeline(options=pipeline_options) as pipeline:
+    return pipeline_options
+
+
+def in_beam(function: Callable[[int], int], shards: Sequence[int], *, options: PipelineOptions) -> list[int]:
+    """Call `function`, which must be picklable, for each shard in a pipeline; return the shards when all are done."""
+    if not shards:
+        return []
+    with beam.Pipeline(options=options) as pipeline:
         # Without the reshuffle all shards would be one bundle, on one worker.
         numbers = pipeline | "Shards" >> beam.Create(list(shards)) | "Spread" >> beam.Reshuffle()
         numbers | "Work" >> beam.ParDo(EachShard(function))

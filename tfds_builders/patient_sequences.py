@@ -7,6 +7,7 @@ dataset_info.json, ArrayRecord files of tf.train.Example, one record per group) 
 """
 
 import dataclasses
+import functools
 import json
 import os
 import types
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
@@ -21,7 +23,7 @@ from medbert_jax.data.example_records import CODE_FEATURES, OUTCOMES, PATIENT_FE
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import read_source
 from tfds_builders.shards import Serialized, ShardJob
 from tfds_builders.splits import Split
@@ -58,15 +60,20 @@ class SequencesConfig(tfds.core.BuilderConfig):
     minimum_patients: int = 1
     """Codes that fewer patients have are not in a fitted vocabulary."""
     unknown_code_limit: float
-    """The share of codes outside a frozen vocabulary above which the dataset is refused."""
+    """The share of codes outside the vocabulary above which the dataset is refused."""
     back_off: bool = False
     """Whether codes outside a frozen vocabulary become their nearest ancestor in it."""
     announce: Callable[[str], None]
 
+    @functools.cached_property
+    def source(self) -> EhrSource:
+        """What the EHR tables say of themselves, read once: tables that come later are refused."""
+        return read_source(self.ehr_directory)
+
     def recipe(self) -> dict:
         """Return all that decides the dataset's content, as JSON data."""
         recipe = {
-            "ehr_content_hash": read_source(self.ehr_directory).content_hash,
+            "ehr_content_hash": self.source.content_hash,
             "preset": self.preset,
             "serialization": dataclasses.asdict(self.serialization),
             "split": self.split.recipe(),
@@ -79,7 +86,16 @@ class SequencesConfig(tfds.core.BuilderConfig):
         """Return what the work on one shard must know."""
         # Released code: the vocabulary is fitted on everybody, held-out patients too.
         everybody = self.preset == "released_code"
-        return ShardJob(self.ehr_directory, work, self.serialization, self.split, everybody, back_off=self.back_off)
+        return ShardJob(
+            self.ehr_directory.absolute(),  # workers of a cluster are somewhere else
+            self.source.content_hash,
+            self.source.shards,
+            WorkFolder(work.path.absolute()),
+            self.serialization,
+            self.split,
+            fit_on_everybody=everybody,
+            back_off=self.back_off,
+        )
 
     def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
         """Raise ValueError where what was found forbids the dataset that would stand in `directory`."""
@@ -89,6 +105,10 @@ class SequencesConfig(tfds.core.BuilderConfig):
         """Return metadata of this family."""
         raise NotImplementedError
 
+    def tables_beside(self, work: WorkFolder) -> dict[str, pl.DataFrame]:
+        """Return what lies beside the dataset as a table: file name → rows; nothing, where a family has no such."""
+        return {}
+
 
 @dataclasses.dataclass(frozen=True)
 class Made:
@@ -96,9 +116,12 @@ class Made:
 
     metadata: dict
     vocabulary: Vocabulary
-    ledger: Ledger
+    ledgers: dict
+    """The content of ledger.json."""
     files: dict[str, list[tuple[Path, int, int]]]
     """Split → (ArrayRecord file, patients, bytes of its records), in the order of the shards."""
+    tables: dict[str, pl.DataFrame]
+    """Name of a Parquet file beside the dataset → its rows."""
 
 
 class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
@@ -121,9 +144,10 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
         del dl_manager, download_config  # nothing is downloaded
         directory, splits = Path(self.data_dir), []  # a folder of TFDS's, which is renamed when all is there
         self.made.vocabulary.write(directory / "vocabulary.tsv")
-        ledger = json.dumps(self.made.ledger.to_dict(), indent=1, ensure_ascii=False)
-        (directory / "ledger.json").write_text(ledger)
-        self.info.metadata.update(self.made.metadata)
+        ledger = json.dumps(self.made.ledgers, indent=1, ensure_ascii=False)
+        (directory / "ledger.json").write_text(ledger, encoding="utf-8")
+        for name, rows in self.made.tables.items():
+            rows.write_parquet(directory / name)
         for split in (split for split in SPLITS if self.made.files[split]):
             template, files = self._get_filename_template(split), self.made.files[split]
             for number, (path, _, _) in enumerate(files):
@@ -137,6 +161,8 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
                 )
             )
         self.info.set_splits(tfds.core.SplitDict(splits))
+        files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
+        self.info.metadata.update(self.made.metadata, files=files)
 
     # Nothing is downloaded: no folder for it, and no word of it on the terminal.
     def _make_download_manager(self, *args, **kwargs):

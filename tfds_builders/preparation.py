@@ -9,9 +9,9 @@ three jobs, each after the one before (Slurm: `--dependency=afterok:…`), on a 
 
 Task i of N has the shards of the EHR tables whose number, divided by N, leaves i. It does what can be done: when every
 shard is serialized the vocabulary is known, and then it writes. The last command does what is missing, compares all
-checksums and makes the dataset appear. The order of tasks, their number and that of the workers change no byte; a task
-that failed, or a run that was killed, is started again and goes on where it stopped. With options for Apache Beam its
-workers take the place of the pool: see `tfds_builders.beam_pipeline`.
+checksums and counts, and makes the dataset appear. The order of tasks, their number and that of the workers change no
+byte; a task that failed, or a run that was killed, is started again and goes on where it stopped. With options for
+Apache Beam its workers take the place of the pool: see `tfds_builders.beam_pipeline`.
 
 Until the dataset is there, what was done lies beside it in VERSION.work-…, under done-markers (`WorkFolder`).
 """
@@ -30,25 +30,29 @@ from pathlib import Path
 
 import numpy as np
 
-from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.tables import read_source
+from medbert_jax.ehr.ledger import Counts
 from medbert_jax.ehr.workers import Workers
+from tfds_builders.existing_dataset import take_existing
 from tfds_builders.patient_sequences import Made, PatientSequencesBuilder, SequencesConfig
 from tfds_builders.shards import (
     SERIALIZED,
     Serialized,
+    ShardJob,
+    check_source,
     code_counts,
+    count_tables,
     gather,
     patient_hashes,
     serialize_shard,
+    unknown_shares,
     write_shard,
     written,
 )
-from tfds_builders.work_folder import WorkFolder
+from tfds_builders.work_folder import WorkFolder, not_written, one_at_a_time
 
-_WORK_VERSION = 1  # another one makes everything anew: to be raised when the two steps change
+_WORK_VERSION = 2  # another one makes everything anew: to be raised when the two steps change
 _WORTH_PROCESSES = 16 * 2**20  # bytes of EHR tables that take longer than the start of processes
 
 
@@ -63,13 +67,16 @@ def prepare(
 ) -> Path | None:
     """Return the dataset's directory, DATA_DIR/FAMILY/NAME/VERSION, which appears whole or not at all.
 
-    A dataset of that name is returned as it is when it was made by the same recipe. With `shard` "i/N" the part of one
-    task of N is done, and None is returned. `workers` are processes (0: one per core, none beside this one for small
-    tables), `beam` the options of an Apache Beam pipeline that is used instead.
+    A dataset of that name is returned as it is when it was made by the same recipe and is whole. With `shard` "i/N" the
+    part of one task of N is done, and None is returned. `workers` are processes (0: one per core, none beside this one
+    for small tables), `beam` the options of an Apache Beam pipeline that is used instead. What unfinished runs of that
+    name left is removed in the end.
 
     Raises:
-        ValueError: a name that cannot be a folder, another dataset under that name, a `shard` that is none, or
-            patients that must not become a dataset; the work on them is then removed.
+        ValueError: a name that cannot be a folder, another or a damaged dataset under that name, a `shard` that is
+            none, EHR tables that were replaced meanwhile, a vocabulary that knows too little, or patients that must
+            not become a dataset; the work on these is removed, other work stays.
+        OSError: a disk that takes no more.
         ChildProcessError: a worker died.
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.name):
@@ -77,57 +84,50 @@ def prepare(
             "a dataset's name must be letters, digits, '-', '_' and '.', and become a folder:"
             f" got {config.name!r}; choose such a name"
         )
-    shards = read_source(config.ehr_directory).shards
+    shards = config.source.shards
     mine, recipe = _shards_of(shard, shards), json.loads(json.dumps(config.recipe()))
     version = str(builder_class.VERSION)
     directory = Path(data_dir) / builder_class.name / config.name / version
     # Tasks need not wait for one another: their files appear whole, and a shard done twice has the same bytes.
-    with _one_at_a_time(directory.parent, config.announce) if shard is None else contextlib.nullcontext():
+    with one_at_a_time(directory.parent, config.announce) if shard is None else contextlib.nullcontext():
         if directory.exists():
-            _refuse_another(directory, recipe)
-            config.announce(f"the dataset is there already: {directory}")
+            take_existing(directory, recipe, config.unknown_code_limit, config.announce)
+            if shard is None:
+                _remove_leftovers(directory, config.announce)
             return directory
-        hashed = json.dumps([_WORK_VERSION, version, recipe], sort_keys=True)
+        hashed = json.dumps([_WORK_VERSION, version, recipe, shards], sort_keys=True)
         work = WorkFolder(directory.with_name(f"{version}.work-{hashlib.sha256(hashed.encode()).hexdigest()[:12]}"))
         job = config.job(work)
-        with _each_shard(workers, beam, config.ehr_directory) as each:
+        with work.in_use(), _each_shard(workers, beam, config.ehr_directory) as each:
             _do(functools.partial(serialize_shard, job), SERIALIZED, mine, work, each, config.announce)
             there = sum(work.note(SERIALIZED, number, verify=()) is not None for number in range(shards))
             if there < shards:  # never without `shard`
                 config.announce(f"{there} of {shards} shards are serialized; give the command again when all are")
                 return None
-            found = gather(work, shards)
+            found = gather(job)
             if shard is None:
-                _check(config, found, work, directory)
-            vocabulary = config.vocabulary
-            if vocabulary is None:
+                _check(config, job, found, directory)
+            vocabulary, fitted = config.vocabulary, config.vocabulary is None
+            if fitted:
                 counts = code_counts(work, shards)
                 vocabulary = with_titles(fit_vocabulary(counts, minimum_patients=config.minimum_patients))
+            elif not vocabulary.codes:
+                raise ValueError("a vocabulary must hold codes: got one with reserved rows alone; give another")
+            shares = unknown_shares(job, vocabulary)
+            shown = check_unknown(shares, config.unknown_code_limit, fitted=fitted)
+            config.announce(f"codes unknown to the vocabulary: {shown}")
             step = written(vocabulary, found.races)
             _do(functools.partial(write_shard, job, vocabulary, found.races), step, mine, work, each, config.announce)
-        if shard is not None:
-            return None
-        with _removed_where_refused(work):
-            made = _merge(config, recipe, work, found, vocabulary, builder_class)
-        _build(builder_class, config, data_dir, made)
-        for done in [work.path, *directory.parent.glob(f"{version}.incomplete*")]:
-            shutil.rmtree(done, ignore_errors=True)
+            if shard is not None:
+                return None
+            made = _merge(config, recipe, work, found, vocabulary, shares, builder_class)
+            _build(builder_class, config, data_dir, made)
+        if not work.remove_unless_used():
+            config.announce(f"a task is still busy in {work.path}: the next command removes it")
+        for left in directory.parent.glob(f"{version}.incomplete*"):
+            shutil.rmtree(left, ignore_errors=True)
+        _remove_leftovers(directory, config.announce)
         return directory
-
-
-@contextlib.contextmanager
-def _one_at_a_time(dataset: Path, announce: Callable[[str], None]) -> Iterator[None]:
-    """Wait until no other process makes the dataset of that name; the system lets go of a killed one's lock."""
-    import fcntl  # not on Windows
-
-    dataset.parent.mkdir(parents=True, exist_ok=True)
-    with open(dataset.with_name(f".{dataset.name}.lock"), "w") as lock:  # it stays: removing it would let two in
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            announce(f"another process is making {dataset}: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def _shards_of(shard: str | None, shards: int) -> list[int]:
@@ -140,14 +140,14 @@ def _shards_of(shard: str | None, shards: int) -> list[int]:
     return list(range(int(match[1]), shards, int(match[2])))
 
 
-def _refuse_another(directory: Path, recipe: dict) -> None:
-    made = read_metadata(directory)["recipe"]
-    if differing := sorted(key for key in made | recipe if made.get(key) != recipe.get(key)):
-        changes = "; ".join(f"{key}: {made.get(key)} → {recipe.get(key)}" for key in differing)
-        raise ValueError(
-            f"a dataset is not replaced by another: {directory} differs from what is asked for in"
-            f" {changes}; choose another name, or delete that folder"
-        )
+def _remove_leftovers(directory: Path, announce: Callable[[str], None]) -> None:
+    """Remove work that was never finished, of other settings or tables; the dataset's lock is held.
+
+    Tasks hold no lock of the dataset, so that work in which one is busy stays.
+    """
+    left = sorted(directory.parent.glob(f"{directory.name}.work-*"))
+    if removed := [path.name for path in left if WorkFolder(path).remove_unless_used()]:
+        announce(f"removed what unfinished runs left in {directory.parent}: {', '.join(removed)}")
 
 
 def _each_shard(workers: int, beam: Sequence[str], ehr_directory: Path) -> contextlib.AbstractContextManager:
@@ -156,13 +156,13 @@ def _each_shard(workers: int, beam: Sequence[str], ehr_directory: Path) -> conte
     if not beam:
         return Workers(workers or int(size < _WORTH_PROCESSES))
     try:
-        from tfds_builders.beam_pipeline import in_beam
+        from tfds_builders.beam_pipeline import in_beam, read_options
     except ModuleNotFoundError as error:
         raise ValueError(
             f"Apache Beam must be installed to run a pipeline: got no module {error.name};"
             " pip install 'medbert-jax[beam]', or leave the options for Beam out"
         ) from None
-    return contextlib.nullcontext(functools.partial(in_beam, options=beam, ehr_bytes=size))
+    return contextlib.nullcontext(functools.partial(in_beam, options=read_options(beam, ehr_bytes=size)))
 
 
 def _do(
@@ -198,15 +198,22 @@ def _removed_where_refused(work: WorkFolder) -> Iterator[None]:
         raise
 
 
-def _check(config: SequencesConfig, found: Serialized, work: WorkFolder, directory: Path) -> None:
-    hashes, _ = patient_hashes(work, len(found.sizes))
-    with _removed_where_refused(work):
+def _check(config: SequencesConfig, job: ShardJob, found: Serialized, directory: Path) -> None:
+    check_source(job)
+    hashes, _ = patient_hashes(job.work, job.shards)
+    with _removed_where_refused(job.work):
         if repeated := len(hashes) - len(np.unique(hashes)):
             raise ValueError(
                 f"patient_id must be in one row of one shard: got {repeated} of {len(hashes)} patients again;"
                 " write the EHR tables again with `medbert ingest`"
             )
-        config.check(found, work, directory)
+        if found.ledger.came != (held := count_tables(job)):
+            raise ValueError(
+                f"every row of the EHR tables must be in one shard's ledger, difference 0: got {found.ledger.came} in"
+                f" the ledgers and {held} in {job.ehr_directory}; give the same command again, and if this stays write"
+                " the EHR tables again with `medbert ingest`"
+            )
+        config.check(found, job.work, directory)
 
 
 def _merge(
@@ -215,21 +222,20 @@ def _merge(
     work: WorkFolder,
     found: Serialized,
     vocabulary: Vocabulary,
+    shares: dict[str, float],
     builder_class: type[PatientSequencesBuilder],
 ) -> Made:
     """Return the dataset from the markers of all shards, whose checksums hold."""
-    step, source = written(vocabulary, found.races), read_source(config.ehr_directory)
-    files, codes, unknown = {split: [] for split in SPLITS}, dict.fromkeys(SPLITS, 0), dict.fromkeys(SPLITS, 0)
-    for number in range(len(found.sizes)):
+    step, source = written(vocabulary, found.races), config.source
+    files, kept, content = {split: [] for split in SPLITS}, Counts(), []
+    for number in range(source.shards):
+        content.append(work.checksum(SERIALIZED, number, "sequences"))
         for split, part in work.note(step, number, verify=()).items():
             files[split].append((work.file(step, number, split), part["patients"], part["bytes"]))
-            codes[split] += part["codes"]
-            unknown[split] += part["unknown"]
-    shares = {split: unknown[split] / max(codes[split], 1) for split in SPLITS if files[split]}
-    if config.vocabulary is not None:
-        shown = check_unknown(shares, config.unknown_code_limit)
-        config.announce(f"codes unknown to the pretraining vocabulary: {shown}")
-    hashed = json.dumps([str(builder_class.VERSION), recipe, vocabulary.hash], sort_keys=True)
+            kept += Counts(part["patients"], part["visits"], part["codes"])
+    found.ledger.check(**dataclasses.asdict(kept))
+    # The sequences, whose order the shards decide, and not only what they were to be made by.
+    hashed = json.dumps([_WORK_VERSION, str(builder_class.VERSION), recipe, vocabulary.hash, content], sort_keys=True)
     metadata = {
         "kind": builder_class.KIND,
         "preset": config.preset,
@@ -245,7 +251,7 @@ def _merge(
         "time_is_ordinal": not source.has_dates,
         **config.describe(found),
     }
-    return Made(metadata, vocabulary, found.ledger, files)
+    return Made(metadata, vocabulary, found.ledgers(), files, config.tables_beside(work))
 
 
 def _build(builder_class: type[PatientSequencesBuilder], config: SequencesConfig, data_dir, made: Made) -> None:
@@ -257,5 +263,7 @@ def _build(builder_class: type[PatientSequencesBuilder], config: SequencesConfig
         builder = builder_class(config=config, data_dir=data_dir, file_format="array_record")
         builder.made = made
         builder.download_and_prepare()
+    except OSError as error:
+        raise not_written(error, Path(error.filename or data_dir)) from error
     finally:
         logger.setLevel(level)

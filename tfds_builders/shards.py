@@ -9,7 +9,6 @@ same. This module imports no TFDS, so that a worker starts fast.
 import dataclasses
 import functools
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,23 +16,23 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from array_record.python import array_record_module
 
+from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.select import count_flagged, select_cohort
 from medbert_jax.cohorts.spec import CohortSpec
-from medbert_jax.data.example_records import encode_records
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, with_vocabulary
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.icd import back_off
-from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.tables import read_shard
+from medbert_jax.ehr.ledger import Counts, Ledger
+from medbert_jax.ehr.schema import EhrSource
+from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_source
+from tfds_builders.record_files import write_records
 from tfds_builders.splits import GIVEN, Split
 from tfds_builders.work_folder import WorkFolder, write_columns
 
 SERIALIZED = "serialized"
-_RECORDS_AT_ONCE = 10_000  # fastest: the arrays stay in the cache
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,15 @@ class ShardJob:
     """What both steps must know beside the number of their shard: plain data, which can be sent to any machine."""
 
     ehr_directory: Path
+    content_hash: str
+    shards: int
+    """The two say which EHR tables: others in that folder are refused."""
     work: WorkFolder
     serialization: SerializationConfig
     split: Split
     fit_on_everybody: bool = False
     """Whether held-out patients count for the vocabulary too. Released code: yes. Paper: training patients alone."""
-    cohort: CohortSpec | None = None
+    cohort: CohortSpec | LabelFolder | None = None
     back_off: bool = False
     """Whether a code that the vocabulary does not know becomes its nearest ancestor there (ICD alone)."""
 
@@ -62,11 +64,53 @@ class Serialized:
     flags: dict[str, int]
     races: tuple[str, ...]
     ledger: Ledger
+    by_shard: tuple[Ledger, ...]
+
+    def ledgers(self) -> dict:
+        """Return the ledger and that of each shard, as JSON data: ledger.json, as `medbert ingest` writes its own."""
+        return {**self.ledger.to_dict(), "by_shard": [part.to_dict() for part in self.by_shard]}
 
 
 def serialize_shard(job: ShardJob, shard: int) -> int:
-    """Select, order and split the patients of a shard; return its number."""
+    """Select, order and split the patients of a shard; return its number.
+
+    Raises ValueError where other EHR tables than the job's are there, also when they came while the shard was read.
+    """
+    try:
+        files, note = _serialized(job, shard)
+    except (OSError, ValueError):
+        check_source(job)  # tables that were replaced meanwhile look like damaged ones
+        raise
+    check_source(job)
+    writers = {name: functools.partial(write_columns, columns=values) for name, values in files.items()}
+    job.work.seal(SERIALIZED, shard, writers, note)
+    return shard
+
+
+def check_source(job: ShardJob, source: EhrSource | None = None) -> None:
+    """Raise ValueError where the EHR tables (or `source`, what was read) are not those that the job is for."""
+    source = source or read_source(job.ehr_directory)
+    found = [f"content hash {source.content_hash[:12]} in {source.shards} shards"]
+    wanted = [f"{job.content_hash[:12]} in {job.shards}"]
+    same = (source.content_hash, source.shards) == (job.content_hash, job.shards)
+    if same and job.split.sha256:
+        with open(job.ehr_directory / SPLITS_FILE, "rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        same = sha256 == job.split.sha256
+        found.append(f"sha256 {sha256[:12]} of {SPLITS_FILE}")
+        wanted.append(job.split.sha256[:12])
+    if not same:
+        raise ValueError(
+            f"EHR tables must stay as they are while a dataset is made of them: got {', '.join(found)} in"
+            f" {job.ehr_directory}, and not {', '.join(wanted)}; give the same command again when nobody writes there:"
+            " it makes the dataset of the tables that are there then"
+        )
+
+
+def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarray]], dict]:
+    """Return the columns of each file, and the note, of a shard."""
     tables = read_shard(job.ehr_directory, shard)
+    check_source(job, tables.source)
     races = tuple(tables.patients["race"].drop_nulls().unique().sort())
     chosen = selection = None
     if job.cohort is not None:
@@ -78,33 +122,38 @@ def serialize_shard(job: ShardJob, shard: int) -> int:
         counts = {"patients": len(left), "visits": len(left.visit_days), "codes": len(left.code_ids)}
         ledger.leave("no_split", "Patients whom splits.parquet puts into no split", **counts)
         histories, split = histories.take(split >= 0), split[split >= 0]
-    flags, cases = {}, np.zeros(len(split), bool)
+    flags, cases, cohort = {}, np.zeros(len(split), bool), {}
     if chosen is not None:
         ledger = _continued(selection, ledger)
         # Of those who stay: the serialization lets some of the selected leave.
-        stays = chosen["patient_id"].cast(pl.Binary).is_in(histories.patient_id.tolist())
-        flags, cases = count_flagged(chosen.filter(stays), job.cohort), histories.outcomes["label"] == 1
+        rows = chosen.filter(pl.col("patient_id").cast(pl.Binary).is_in(histories.patient_id.tolist()))
+        flags, cases = count_flagged(rows), histories.outcomes["label"] == 1
+        for_review = {name: rows[name].to_numpy() for name in rows.columns} | {"patient_id": histories.patient_id}
+        cohort = {"cohort": for_review | {"split": split}}
     fitted_on = np.flatnonzero(job.fit_on_everybody | (split == SPLITS.index("train")))
     counted, patients = count_patients(histories.take(fitted_on), codes)
     hashes = patient_hash(histories.patient_id, "unique") if len(histories) else np.zeros(0, np.uint64)
+    places = histories.code_ids.astype(np.int64) * len(SPLITS) + np.repeat(split, histories.lengths)
+    occurrences = np.bincount(places, minlength=len(codes) * len(SPLITS)).reshape(-1, len(SPLITS))
     columns = dict(vars(histories))
     columns |= {f"outcomes.{name}": values for name, values in columns.pop("outcomes").items()}
     columns |= {"codes": codes, "races": np.array(races, np.str_), "split": split}
     files = {
         "sequences": columns,
         "counts": {"codes": counted, "patients": patients},
+        "occurrences": {"codes": codes, "occurrences": occurrences},
         "patients": {"hash": hashes, "split": split},
+        **cohort,
     }
     note = {
+        "ehr": [job.content_hash, job.shards],
         "sizes": np.bincount(split, minlength=len(SPLITS)).tolist(),
         "cases": np.bincount(split[cases], minlength=len(SPLITS)).tolist(),
         "flags": flags,
         "races": races,
         "ledger": ledger.to_dict(),
     }
-    writers = {name: functools.partial(write_columns, columns=values) for name, values in files.items()}
-    job.work.seal(SERIALIZED, shard, writers, note)
-    return shard
+    return files, note
 
 
 def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], shard: int) -> int:
@@ -116,8 +165,7 @@ def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], s
     files, note = {}, {}
     for place in np.unique(split):
         name, part = SPLITS[place], sequences.take(split == place)
-        unknown = int((part.code_ids == UNK).sum())
-        note[name] = {"patients": len(part), "codes": len(part.code_ids), "unknown": unknown}
+        note[name] = {"patients": len(part), "visits": len(part.visit_days), "codes": len(part.code_ids)}
         files[name] = functools.partial(_write_records, sequences=part, counts=note[name])
     job.work.seal(written(vocabulary, races), shard, files, note)
     return shard
@@ -128,9 +176,15 @@ def written(vocabulary: Vocabulary, races: tuple[str, ...]) -> str:
     return f"written-{hashlib.sha256(repr((vocabulary.hash, races)).encode()).hexdigest()[:12]}"
 
 
-def gather(work: WorkFolder, shards: int) -> Serialized:
-    """Return what is known of all shards; all are serialized."""
-    notes = [work.note(SERIALIZED, shard, verify=()) for shard in range(shards)]
+def gather(job: ShardJob) -> Serialized:
+    """Return what is known of all shards; all are serialized. Raises ValueError for work on other EHR tables."""
+    notes = [job.work.note(SERIALIZED, shard, verify=()) for shard in range(job.shards)]
+    if other := sum(note["ehr"] != [job.content_hash, job.shards] for note in notes):
+        raise ValueError(
+            f"the work on every shard must be of one set of EHR tables: got {other} of {len(notes)} of others; delete"
+            f" {job.work.path} and give the same command again"
+        )
+    ledgers = tuple(Ledger.from_dict(note["ledger"]) for note in notes)
     flags = Counter()
     for note in notes:
         flags.update(note["flags"])
@@ -139,8 +193,21 @@ def gather(work: WorkFolder, shards: int) -> Serialized:
         cases=np.sum([note["cases"] for note in notes], axis=0),
         flags=dict(flags),
         races=tuple(sorted({race for note in notes for race in note["races"]})),
-        ledger=functools.reduce(Ledger.merge, (Ledger.from_dict(note["ledger"]) for note in notes)),
+        ledger=functools.reduce(Ledger.merge, ledgers),
+        by_shard=ledgers,
     )
+
+
+def count_tables(job: ShardJob) -> Counts:
+    """Return how many patients, visits and codes the EHR tables hold, as their files say: no column is read."""
+    files = (sorted((job.ehr_directory / name).glob("*.parquet")) for name in ("patients", "visits", "diagnoses"))
+    try:
+        return Counts(*(pl.scan_parquet(of).select(pl.len()).collect().item() for of in files))
+    except pl.exceptions.PolarsError:
+        raise ValueError(
+            f"EHR tables must be readable to the end: got {job.ehr_directory}, where a file is none any more; write"
+            " the tables again from their source with `medbert ingest`"
+        ) from None
 
 
 def code_counts(work: WorkFolder, shards: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -150,10 +217,32 @@ def code_counts(work: WorkFolder, shards: int) -> Iterator[tuple[np.ndarray, np.
         yield counts["codes"], counts["patients"]
 
 
+def unknown_shares(job: ShardJob, vocabulary: Vocabulary) -> dict[str, float]:
+    """Return split → share of its codes that become UNK, of the splits that have codes; all shards are serialized."""
+    unknown, of = np.zeros((2, len(SPLITS)), np.int64)
+    for shard in range(job.shards):
+        columns = job.work.columns(SERIALIZED, shard, "occurrences")
+        codes = back_off(columns["codes"], vocabulary.codes) if job.back_off else columns["codes"]
+        unknown += columns["occurrences"][vocabulary.encode(codes) == UNK].sum(axis=0)
+        of += columns["occurrences"].sum(axis=0)
+    return {split: int(unknown[place]) / int(of[place]) for place, split in enumerate(SPLITS) if of[place]}
+
+
 def patient_hashes(work: WorkFolder, shards: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a hash of every patient id, and his split."""
     columns = [work.columns(SERIALIZED, shard, "patients") for shard in range(shards)]
     return tuple(np.concatenate([part[name] for part in columns]) for name in ("hash", "split"))
+
+
+def cohort_rows(work: WorkFolder, shards: int) -> pl.DataFrame:
+    """Return `select_cohort`'s rows of the patients of a cohort dataset, with their split, by patient_id."""
+    parts = [work.columns(SERIALIZED, shard, "cohort") for shard in range(shards)]
+    frames = [
+        pl.DataFrame({**part, "patient_id": pl.Series(part["patient_id"].tolist(), dtype=pl.Binary).cast(pl.String)})
+        for part in parts
+    ]
+    split = pl.col("split").replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
+    return pl.concat(frames).with_columns(split).sort("patient_id")
 
 
 def _continued(selection: Ledger, serialized: Ledger) -> Ledger:
@@ -183,12 +272,4 @@ def _read_sequences(
 
 
 def _write_records(path: Path, sequences: PatientSequences, counts: dict[str, int]) -> None:
-    """Write an ArrayRecord file, and the bytes of its records into `counts`. One record per group: random access."""
-    writer, size = array_record_module.ArrayRecordWriter(os.fspath(path), "group_size:1"), 0
-    for start in range(0, len(sequences), _RECORDS_AT_ONCE):
-        part = sequences.take(np.arange(start, min(start + _RECORDS_AT_ONCE, len(sequences))))
-        for record in encode_records(part):
-            writer.write(record)
-            size += len(record)
-    writer.close()
-    counts["bytes"] = size
+    counts["bytes"] = write_records(path, sequences)

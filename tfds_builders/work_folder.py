@@ -5,16 +5,20 @@ appear whole, by a rename, and two processes that do one shard write the same by
 array of which some tasks failed, is simply started again: what has a marker whose checksums hold is not done twice.
 """
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import secrets
-from collections.abc import Callable, Collection
+import shutil
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+_IN_USE = "in_use"
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,36 @@ class WorkFolder:
         """Return where a step keeps what it made of a shard under `name`."""
         return self.path / step / f"{shard:05d}.{name}"
 
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep `remove_unless_used` of other processes away; the system lets go of a killed one's lock."""
+        import fcntl  # not on Windows
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        with open(self.path / _IN_USE, "w") as lock:
+            with contextlib.suppress(OSError):  # of file systems without locks; there nothing is removed for others
+                fcntl.flock(lock, fcntl.LOCK_SH)
+            yield
+
+    def remove_unless_used(self) -> bool:
+        """Remove the folder, unless a process is in `in_use`; return whether it was removed."""
+        import fcntl
+
+        with contextlib.ExitStack() as opened:
+            try:
+                fcntl.flock(opened.enter_context(open(self.path / _IN_USE)), fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except FileNotFoundError:  # nobody ever was
+                pass
+            except OSError:
+                return False
+            shutil.rmtree(self.path, ignore_errors=True)
+        return True
+
     def seal(self, step: str, shard: int, files: dict[str, Callable[[Path], object]], note: dict) -> None:
-        """Let each of `files` write to the path that it is called with; then write the marker, with `note` (JSON)."""
+        """Let each of `files` write to the path that it is called with; then write the marker, with `note` (JSON).
+
+        Raises OSError with file and cure where the disk takes no more.
+        """
         self.file(step, shard, "").parent.mkdir(parents=True, exist_ok=True)
         checksums = {}
         for name, write in files.items():
@@ -51,6 +83,10 @@ class WorkFolder:
         except (FileNotFoundError, ValueError):
             return None
         return marker["note"]
+
+    def checksum(self, step: str, shard: int, name: str) -> str:
+        """Return what the marker says of a file: its sha256 (hex)."""
+        return self._marker(step, shard)["files"][name]
 
     def columns(self, step: str, shard: int, name: str) -> dict[str, np.ndarray]:
         """Return what `write_columns` wrote. Raises ValueError when it is not what the marker's checksum says."""
@@ -76,9 +112,36 @@ class WorkFolder:
             write(partial)
             checksum = _checksum(partial)
             os.replace(partial, path)
+        except OSError as error:
+            raise not_written(error, path) from error
         finally:
             partial.unlink(missing_ok=True)
         return checksum
+
+
+@contextlib.contextmanager
+def one_at_a_time(dataset: Path, announce: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other process makes the dataset of that name; the system lets go of a killed one's lock."""
+    import fcntl  # not on Windows
+
+    dataset.parent.mkdir(parents=True, exist_ok=True)
+    with open(dataset.with_name(f".{dataset.name}.lock"), "w") as lock:  # it stays: removing it would let two in
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            announce(f"another process is making {dataset}: waiting for it")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def not_written(error: OSError, path: Path) -> OSError:
+    """Return the error of a disk that takes no more, with file and cure: libraries leave them out."""
+    free = shutil.disk_usage(next(above for above in path.absolute().parents if above.exists())).free
+    return OSError(
+        f"what is made must be written to disk whole: got '{error.strerror or error}' for {path}, with"
+        f" {free / 1e9:,.1f} GB free there; make room, see that this user may write there, and give the same command"
+        " again: what was done before stays"
+    )
 
 
 def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-_TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false"}
+_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -63,7 +63,9 @@ def build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
         )
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, key, faults)
-    if type(value) is not kind:  # exact: True is no whole number
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind or value != value:  # exact: True is no whole number, and nothing is .nan
         faults.append(f"{key}: must be {_TYPE_NAMES[kind]}; got {value!r}")
         return None
     if kind is str and not value.strip():

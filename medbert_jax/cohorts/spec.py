@@ -1,56 +1,17 @@
 """The cohort specification: what a clinician writes in YAML, read strictly and checked as a whole."""
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from medbert_jax.cohorts.checks import faults_between_keys
+from medbert_jax.cohorts.conditions import Condition
+from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, LaboratorySet, Tag
 from medbert_jax.cohorts.parsing import build, read_yaml
 
-# Where a rule comes from: printed in the paper, printed elsewhere by its authors, or a gap that we filled.
-Tag = Literal["paper", "group", "ours"]
-Window = Literal["whole_record", "first_visit", "before_index", "index_visit", "through_index", "after_index"]
-Disposition = Literal["home", "facility", "expired", "hospice", "other"]
-
 SPECS_DIRECTORY = Path(__file__).parent / "specs"
-
-
-@dataclass(frozen=True)
-class CodeSet:
-    """Codes that mean one thing, by prefix: ICD9CM/428 is 428, 428.0 and 428.21, never another category."""
-
-    id: str
-    description: str
-    prefixes: tuple[str, ...]
-    tag: Tag
-
-
-@dataclass(frozen=True)
-class Condition:
-    """A count over a patient's record, compared with one number.
-
-    `measure: visits` counts the visits within `window` that have a code of the set `with_codes`, one of the
-    dispositions `with_disposition` and one of the types `with_type`, as far as these are given; two codes in
-    one visit are one visit, and what the source does not know is not counted.
-    `measure: days_to_index` is the calendar days from the first such visit of the whole record to the index
-    visit's admission; where there is no such visit, or a date is unknown, `fewer_than` holds: what must be
-    long enough was not shown to be.
-    """
-
-    measure: Literal["visits", "days_to_index"] = "visits"
-    with_codes: str | None = None
-    with_disposition: tuple[Disposition, ...] | None = None
-    with_type: tuple[str, ...] | None = None
-    window: Window | None = None
-    # exactly one of the two
-    at_least: int | None = None
-    fewer_than: int | None = None
-
-    @property
-    def needs_days(self) -> bool:
-        """Whether the condition can be told only where the source has dates."""
-        return self.measure == "days_to_index"
 
 
 @dataclass(frozen=True)
@@ -64,6 +25,8 @@ class Rule:
     # leave: the patient leaves. flag: the patient stays, marked in the column flag_<id>.
     # skip_visit: such a visit cannot be the index; the patient leaves where no other visit is left.
     action: Literal["leave", "flag", "skip_visit"] = "leave"
+    # whom the rule judges: cases have a code of the outcome, controls have none; not given: everyone
+    among: Literal["cases", "controls"] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +37,11 @@ class Outcome:
     tag: Tag
     # a visit with a code of this set; cases have one, controls have none in the whole record
     codes: str | None = None
+    # with codes: only a visit admitted so many days after the day of the prediction time counts, both included
+    from_day: int | None = None
+    to_day: int | None = None
+    # competes: who dies in that time before such a visit has no outcome, and is marked in competing_death
+    death: Literal["competes"] | None = None
     # the index visit's length of stay is more than so many days
     stay_over_days: int | None = None
     # admitted again, to a visit of one of these types (any, where not given), 0 to so many days
@@ -81,16 +49,54 @@ class Outcome:
     readmitted_within_days: int | None = None
     readmission_types: tuple[str, ...] | None = None
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the outcome is looked for in a time at risk after the prediction."""
+        return self.to_day is not None
+
 
 @dataclass(frozen=True)
 class Index:
-    """The index visit: by case and control for an outcome of codes, the same for everyone otherwise."""
+    """The index visit: by case and control for an outcome of codes anywhere, the same for everyone otherwise."""
 
     description: str
     tag: Tag
     cases: Literal["first_outcome_visit"] | None = None
-    controls: Literal["last_visit"] | None = None
-    everyone: Literal["first_visit", "last_visit"] | None = None
+    # matched_date: a date, drawn for the case whose control it is
+    controls: Literal["last_visit", "matched_date"] | None = None
+    # first_visit_after: the first visit that ends so many days or more after the first one with these codes
+    everyone: Literal["first_visit", "last_visit", "first_visit_after"] | None = None
+    after_days: int | None = None
+    after_codes: str | None = None
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Controls drawn for each case at the same time since the first visit with the codes `since_codes`."""
+
+    description: str
+    tag: Tag
+    since_codes: str
+    # share of patients who, by a hash of their id, may be controls; the others may be cases, and nobody is both
+    control_pool: float
+    controls_per_case: int
+    # the control's index date is at most so far from the same time since the first visit with the codes
+    within_days: int
+    same_calendar_year: bool
+    # the index date is at least so many days after the first visit with the codes
+    minimum_days: int
+    # names the draw: another key is another draw
+    key: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Controls drawn at random, in the order of a hash of their id; nobody leaves of the cases."""
+
+    description: str
+    tag: Tag
+    controls_per_case: int
+    key: str
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,8 @@ class InputWindow:
     until: Literal["before_index", "through_index"]
     # distinct diagnosis codes that the input must hold
     minimum_codes: int = 1
+    # with before_index: the input ends so many days before the day of the index
+    gap_days: int | None = None
 
 
 @dataclass(frozen=True)
@@ -116,11 +124,31 @@ class CohortSpec:
     index: Index
     input: InputWindow
     code_sets: tuple[CodeSet, ...] = ()
+    drug_sets: tuple[DrugSet, ...] | None = None
+    laboratory_sets: tuple[LaboratorySet, ...] | None = None
+    matching: Matching | None = None
+    sample: Sample | None = None
     rules: tuple[Rule, ...] = ()
 
     def code_set(self, id: str) -> CodeSet:
         """The code set of that id."""
         return next(code_set for code_set in self.code_sets if code_set.id == id)
+
+    def diagnosis_sets(self) -> tuple[CodeSet, ...]:
+        """The code sets that are looked for among diagnoses."""
+        used = {self.outcome.codes, self.index.after_codes, self.matching and self.matching.since_codes}
+        for leaf in self.leaves():
+            used |= {leaf.since_codes, None if leaf.measure == "procedures" else leaf.with_codes}
+        return tuple(code_set for code_set in self.code_sets if code_set.id in used)
+
+    def leaves(self) -> Iterator[Condition]:
+        """Every condition of the rules that measures something."""
+        return (leaf for rule in self.rules for leaf in rule.when.leaves())
+
+    @property
+    def judges_age(self) -> bool:
+        """Whether a rule compares an age."""
+        return any(rule.when.judges_age for rule in self.rules)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the structure of the YAML, for JSON and hashes; `parse_spec` gives the spec back."""
@@ -129,7 +157,7 @@ class CohortSpec:
 
 def load_spec(name_or_path: str | Path) -> CohortSpec:
     """A built-in cohort by name, or the cohort of a YAML file; ValueError lists every fault with its key."""
-    built_in = {path.stem: path for path in sorted(SPECS_DIRECTORY.glob("*.yaml"))}
+    built_in = {path.stem: path for path in sorted(SPECS_DIRECTORY.glob("*.yaml"), key=lambda path: path.stem)}
     path = built_in.get(str(name_or_path), Path(name_or_path))
     if not path.is_file():
         raise ValueError(

@@ -7,7 +7,7 @@ import yaml
 
 from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec, parse_spec
 
-BUILT_IN = ("hf-later", "los-next", "readmission-30d")
+BUILT_IN = ("dhf", "dhf-landmark", "dhf-matched", "hf-later", "los-next", "paca", "readmission-30d")
 
 
 def test_the_built_ins_are_these_and_each_is_named_as_its_file():
@@ -26,7 +26,9 @@ def test_plain_data_of_a_spec_give_the_spec_back(name, tmp_path):
 
 
 def test_unknown_name_lists_the_built_ins():
-    with pytest.raises(ValueError, match="built-in name or a YAML file: got 'hf'; use hf-later, los-next, readm"):
+    with pytest.raises(
+        ValueError, match="built-in name or a YAML file: got 'hf'; use dhf, dhf-landmark, dhf-matched, hf-"
+    ):
         load_spec("hf")
 
 
@@ -72,6 +74,21 @@ def test_every_fault_is_listed_with_file_and_key():
         "input.minimum_codes: must be a whole number; got True",
     ):
         assert fault in text
+
+
+SAMPLE = {"description": "Two controls for each case", "tag": "ours", "controls_per_case": 2, "key": "a"}
+
+
+def rule(data, id):
+    return next(rule["when"] for rule in data["rules"] if rule["id"] == id)
+
+
+def parts(data):
+    return rule(data, "diabetes_unverified")["none_of"]
+
+
+def result(data):
+    return data["laboratory_sets"][0]["results"][0]
 
 
 def changed(name, change):
@@ -158,6 +175,74 @@ def changed(name, change):
         ),
         ("los-next", lambda d: d.update(title=" "), "title: empty text"),
         ("los-next", lambda d: d.pop("index"), "index: missing"),
+        ("los-next", lambda d: d["rules"][0].update(among="cases"), "cases and controls are there with outcome.codes"),
+        # Evidence
+        ("dhf", lambda d: d["drug_sets"][0].update(ingredients=[]), "drug_sets[diabetes_drug].ingredients: empty"),
+        (
+            "dhf",
+            lambda d: parts(d)[1].update(with_drugs="statin"),
+            "no drug set 'statin'; the drug sets are diabetes_d",
+        ),
+        (
+            "dhf",
+            lambda d: parts(d)[0].update(with_results="x"),
+            "no laboratory set 'x'; the laboratory sets are high_a",
+        ),
+        ("dhf", lambda d: parts(d)[0].pop("with_results"), ".with_results: missing; measure measurements needs it"),
+        ("dhf", lambda d: parts(d)[0].update(with_codes="diabetes"), "measure measurements does not look at it"),
+        ("dhf", lambda d: parts(d)[0].update(window="first_visit"), "counts days, in whole_record, before_index, thro"),
+        ("dhf", lambda d: result(d).update(more_than=6.4), "results[1]: needs exactly one of at_least, more_than"),
+        ("dhf", lambda d: result(d).pop("at_least"), "results[1]: needs exactly one of at_least, more_than"),
+        ("dhf", lambda d: result(d).update(at_least="6.5"), "results[1].at_least: must be a number; got '6.5'"),
+        ("dhf", lambda d: result(d).update(at_least=float("nan")), "results[1].at_least: must be a number; got nan"),
+        ("dhf", lambda d: result(d).update(codes=["4548-4"]), "'4548-4' must be a code system, '/' and"),
+        ("dhf", lambda d: result(d).update(units=[], or_unit_unknown=False), "name a unit, or say or_unit_unknown"),
+        ("paca", lambda d: d["code_sets"][1]["ranges"][0].update(last="2090"), "of one length, as ICD9CM 140 to 209"),
+        ("paca", lambda d: d["code_sets"][1]["ranges"][0].update(last="139"), "of one length, as ICD9CM 140 to 209"),
+        (
+            "paca",
+            lambda d: d["code_sets"][1].update(without=["ICD9CM/17"]),
+            "code_sets[other_cancer].without: 'ICD9CM/",
+        ),
+        # Conditions put together
+        ("dhf", lambda d: rule(d, "diabetes_unverified").update(at_least=1), "none_of stands alone; leave out at_leas"),
+        ("dhf", lambda d: rule(d, "diabetes_unverified").update(none_of=[]), ".none_of: empty; name at least one cond"),
+        ("dhf", lambda d: parts(d)[1].pop("at_least"), "none_of[2]: needs exactly one of at_least, fewer_than"),
+        ("dhf", lambda d: rule(d, "age_unknown").update(unknown=False), "unknown: write true or leave the key out"),
+        ("dhf", lambda d: rule(d, "age_unknown").update(fewer_than=18), "needs exactly one of at_least, fewer_than"),
+        ("dhf", lambda d: rule(d, "no_type_2").update(unknown=True), "a count is known; use fewer_than: 1"),
+        ("dhf", lambda d: rule(d, "under_18").update(window="whole_record"), "always looks at the whole record; leav"),
+        ("dhf", lambda d: rule(d, "hf_too_early").pop("since_codes"), "since_codes: missing; measure days_between nee"),
+        # Index, outcome, time at risk
+        ("dhf-landmark", lambda d: d["index"].pop("after_days"), "first_visit_after needs after_days, 0 or more"),
+        ("dhf-landmark", lambda d: d["index"].update(everyone="last_visit"), "go with everyone: first_visit_after"),
+        ("dhf-landmark", lambda d: d["outcome"].update(from_day=0), "from_day and to_day go together, with codes"),
+        ("dhf-landmark", lambda d: d["outcome"].pop("to_day"), "from_day and to_day go together, with codes"),
+        ("dhf-landmark", lambda d: d["input"].update(until="before_index"), "use through_index"),
+        ("dhf", lambda d: d["outcome"].update(death="competes"), "competes within from_day and to_day; give them"),
+        ("paca", lambda d: d["input"].update(gap_days=-1), "input.gap_days: must be 0 or more"),
+        # Draws
+        ("dhf-matched", lambda d: d.pop("matching"), "matching: goes with index.controls: matched_date"),
+        (
+            "dhf-matched",
+            lambda d: d["matching"].update(control_pool=1),
+            "control_pool: must lie between 0 and 1; got 1.0",
+        ),
+        ("dhf-matched", lambda d: d["matching"].update(controls_per_case=0), "controls_per_case: must be 1 or more"),
+        ("dhf-matched", lambda d: d["input"].update(gap_days=30), "a matched cohort's input ends before its date"),
+        (
+            "dhf-matched",
+            lambda d: rule(d, "one_diabetes_encounter").update(window="through_index"),
+            "is a date: use wh",
+        ),
+        ("dhf-matched", lambda d: parts(d)[0].update(at_least=None, fewer_than=2), "empty; write a value"),
+        ("dhf-matched", lambda d: [parts(d)[0].pop("at_least"), parts(d)[0].update(fewer_than=2)], "become true with"),
+        (
+            "dhf",
+            lambda d: d.update(sample={**SAMPLE, "controls_per_case": 0}),
+            "sample.controls_per_case: must be 1 or",
+        ),
+        ("los-next", lambda d: d.update(sample=SAMPLE), "sample: cases and controls are there with outcome.codes"),
     ],
 )
 def test_parts_that_do_not_go_together_are_refused(name, change, fault):

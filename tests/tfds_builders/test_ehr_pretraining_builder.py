@@ -141,7 +141,9 @@ def test_a_code_of_test_patients_alone_is_not_in_the_vocabulary(ehr, dataset, tm
 
 
 def test_rare_codes_are_left_out_on_request(ehr, dataset, tmp_path):
-    rare = prepare_pretraining(ehr, "rare", data_dir=tmp_path, minimum_patients=40, announce=quiet)
+    rare = prepare_pretraining(
+        ehr, "rare", data_dir=tmp_path, minimum_patients=40, unknown_code_limit=0.9, announce=quiet
+    )
     vocabulary, whole = (Vocabulary.read(path / "vocabulary.tsv") for path in (rare, dataset))
     assert vocabulary.codes == tuple(np.array(whole.codes)[whole.patients >= 40])
     assert read_metadata(rare)["unknown_code_share"]["train"] > 0
@@ -230,7 +232,8 @@ def test_the_same_dataset_is_found_again_and_another_does_not_replace_it(ehr, da
     monkeypatch.setattr(socket, "getaddrinfo", None)
     said = []
     assert prepare_pretraining(ehr, "made", data_dir=dataset.parents[2], announce=said.append) == dataset
-    assert said == [f"the dataset is there already: {dataset}"]
+    assert said[0].startswith("codes unknown to the vocabulary: train 0.0%, ")
+    assert said[1:] == [f"the dataset is there already: {dataset}"]
     with pytest.raises(ValueError, match=r"is not replaced by another: .* differs .* minimum_patients: 1 → 2; choose"):
         prepare_pretraining(ehr, "made", data_dir=dataset.parents[2], minimum_patients=2, announce=quiet)
     assert digests(dataset) == before
@@ -241,6 +244,7 @@ def test_progress_is_told_by_shard(ehr, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines] == [
         *(f"serialized shard {i}/3" for i in (1, 2, 3)),
+        "codes unknown to the vocabulary",
         *(f"written shard {i}/3" for i in (1, 2, 3)),
     ]
 

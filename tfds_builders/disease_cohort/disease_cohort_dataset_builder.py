@@ -6,28 +6,39 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
-from medbert_jax.cohorts.spec import CohortSpec, load_spec
+from medbert_jax.cohorts.meds_labels import LabelFolder
+from medbert_jax.cohorts.missing_inputs import missing_inputs
+from medbert_jax.cohorts.precision import auroc_half_width
+from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, load_spec, parse_spec
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
+from medbert_jax.ehr.schema import SCHEMAS
 from medbert_jax.ehr.tables import read_source
 from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig
 from tfds_builders.preparation import prepare
-from tfds_builders.shards import Serialized, ShardJob, patient_hashes
+from tfds_builders.shards import Serialized, ShardJob, cohort_rows, patient_hashes
 from tfds_builders.splits import find_split
 from tfds_builders.work_folder import WorkFolder
 
 REFUSED_LEDGER = "refused_ledger.json"
+COHORT_TABLE = "cohort.parquet"
+"""Beside the dataset: `select_cohort`'s rows of its patients, and their split."""
+FEWEST_TEST_CASES = 50
+"""With fewer, the AUROC is known so badly that a training tells nothing."""
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
 class CohortConfig(SequencesConfig):
     """What a cohort dataset is made from."""
 
-    spec: CohortSpec
+    spec: CohortSpec | LabelFolder
     pretraining_dataset: Path
+    few_cases: bool = False
+    """Whether a test split with fewer than FEWEST_TEST_CASES cases is taken all the same."""
 
     def recipe(self) -> dict:
         """Return all that decides the dataset's content, as JSON data."""
@@ -38,18 +49,35 @@ class CohortConfig(SequencesConfig):
         return dataclasses.replace(super().job(work), cohort=self.spec)
 
     def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
-        """Refuse a cohort with an empty split or without cases or controls in one; its ledger is kept."""
+        """Tell what the test split can show; refuse a cohort with which nothing can be shown. Its ledger is kept."""
         self._check_seen_before(found, work)
+        if isinstance(self.spec, LabelFolder):
+            unlabelled = next(line.left.patients for line in found.ledger.lines if line.rule == "not_labelled")
+            labelled, here = self.spec.read().height, found.ledger.came.patients - unlabelled
+            self.announce(f"labels: {labelled:,} subjects, of whom {here:,} are in the EHR tables")
         refused = directory.parent / REFUSED_LEDGER
         cases, counts = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in (found.cases, found.sizes.sum(axis=0)))
+        shown = ", ".join(f"{split} {cases[split]} of {counts[split]}" for split in SPLITS)
+        fault = None
         if any(not 0 < cases[split] < counts[split] for split in SPLITS):
-            refused.write_text(json.dumps(found.ledger.to_dict(), indent=1, ensure_ascii=False))
-            shown = ", ".join(f"{split} {cases[split]} of {counts[split]}" for split in SPLITS)
-            raise ValueError(
-                f"every split of a cohort must have cases and controls: got cases {shown};"
-                f" take more patients or another spec, the attrition is in {refused}"
-            )
+            fault = f"every split of a cohort must have cases and controls: got cases {shown}; take more patients or"
+            fault += " another spec"
+        elif cases["test"] < FEWEST_TEST_CASES and not self.few_cases:
+            fault = f"a cohort must have at least {FEWEST_TEST_CASES} test cases: got cases {shown}; take more"
+            fault += " patients, or give --few-cases (few_cases=True)"
+        half_width = auroc_half_width(cases["test"], counts["test"] - cases["test"])
+        for split in SPLITS:
+            self.announce(f"{split}: {cases[split]:,} cases, {counts[split] - cases[split]:,} controls")
+        self.announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
+        if fault is not None:
+            ledger = json.dumps(found.ledgers(), indent=1, ensure_ascii=False)
+            refused.write_text(ledger, encoding="utf-8")
+            raise ValueError(f"{fault}; the attrition is in {refused}")
         refused.unlink(missing_ok=True)
+
+    def tables_beside(self, work: WorkFolder) -> dict[str, pl.DataFrame]:
+        """Return the rows of the selection: what chart review and Table 2 read."""
+        return {COHORT_TABLE: cohort_rows(work, self.source.shards)}
 
     def describe(self, found: Serialized) -> dict:
         """Return the cohort's metadata."""
@@ -90,6 +118,8 @@ def prepare_cohort(
     data_dir,
     pretraining_dataset,
     minimum_codes: int = 1,
+    gap_days: int | None = None,
+    few_cases: bool = False,
     unknown_code_limit: float = 0.5,
     back_off: bool = False,
     workers: int = 0,
@@ -107,11 +137,13 @@ def prepare_cohort(
 
     Args:
         ehr_directory: EHR tables, as `write_tables` writes them.
-        cohort: a built-in cohort's name, or a YAML file.
+        cohort: a built-in cohort's name, a YAML file, or a folder of MEDS labels.
         name: the dataset's name.
         data_dir: the folder of all datasets.
         pretraining_dataset: the directory that `prepare_pretraining` returned.
         minimum_codes: patients with fewer codes before their index leave.
+        gap_days: in place of the spec's: the input ends so many days before the index.
+        few_cases: whether fewer than 50 test cases are taken all the same.
         unknown_code_limit: share of codes outside the vocabulary above which the cohort is refused.
         back_off: whether a code outside the vocabulary becomes its nearest ICD ancestor there; two codes of a visit may
             then be the same.
@@ -125,7 +157,7 @@ def prepare_cohort(
             controls (the ledger is then in NAME/refused_ledger.json), too many unknown codes, another
             dataset under that name, or a pretraining dataset that is none or is damaged.
     """
-    spec, metadata = load_spec(cohort), read_metadata(pretraining_dataset)
+    spec, metadata = _spec(cohort, gap_days), read_metadata(pretraining_dataset)
     if metadata["kind"] != "pretraining":
         raise ValueError(
             f"a cohort inherits from a pretraining dataset: got one of kind {metadata['kind']};"
@@ -138,7 +170,11 @@ def prepare_cohort(
             f" {metadata['vocabulary_hash'][:12]}; restore the file or prepare the dataset again"
         )
     serialization = SerializationConfig(**metadata["serialization"] | {"minimum_codes": minimum_codes})
-    read_source(ehr_directory)  # says what is wrong with a folder that holds no EHR tables
+    source = read_source(ehr_directory)
+    if isinstance(spec, CohortSpec):
+        present = [table for table in SCHEMAS if any((Path(ehr_directory) / table).glob("*.parquet"))]
+        for missing in missing_inputs(spec, source, present):
+            announce(missing)
     config = CohortConfig(
         name=name,
         ehr_directory=Path(ehr_directory),
@@ -149,7 +185,21 @@ def prepare_cohort(
         unknown_code_limit=unknown_code_limit,
         back_off=back_off,
         spec=spec,
+        few_cases=few_cases,
         pretraining_dataset=Path(pretraining_dataset),
         announce=announce,
     )
     return prepare(Builder, config, data_dir=data_dir, workers=workers, shard=shard, beam=beam)
+
+
+def _spec(cohort: str, gap_days: int | None) -> CohortSpec | LabelFolder:
+    built_in = (SPECS_DIRECTORY / f"{cohort}.yaml").is_file()
+    spec = LabelFolder.find(cohort) if Path(cohort).is_dir() and not built_in else load_spec(cohort)
+    if gap_days is None:
+        return spec
+    if isinstance(spec, LabelFolder):
+        raise ValueError(
+            f"gap_days ends a spec's input earlier: got {gap_days} and the labels {spec.name}, which say their time"
+            " themselves; leave it out"
+        )
+    return parse_spec(spec.to_dict() | {"input": {**spec.to_dict()["input"], "gap_days": gap_days}}, source=spec.name)

@@ -82,7 +82,7 @@ def prepare_pretraining(
         minimum_patients: codes that fewer patients have are not in the vocabulary.
         serialization: in place of the preset's.
         vocabulary: vocabulary.tsv of another dataset, to be used as it is instead of fitting one.
-        unknown_code_limit: share of codes outside of that vocabulary above which the dataset is refused.
+        unknown_code_limit: share of codes outside of the vocabulary above which the dataset is refused.
         back_off: whether a code outside of that vocabulary becomes its nearest ICD ancestor there; two codes of a visit
             may then be the same.
         workers: processes; 0: one per core.

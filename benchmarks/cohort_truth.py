@@ -1,0 +1,162 @@
+"""What a cohort gives away by its shape: visits, gaps and calendar alone; the leak planted; labels permuted.
+
+    medbert simulate ehr-null --patients 1000000 --world null --seed 1
+    python benchmarks/cohort_truth.py ehr-null --cohorts dhf dhf-matched dhf-landmark --out null_world.json
+    python benchmarks/cohort_truth.py ehr-rich --cohorts dhf --permutations 20 --leak --out leakage.json
+
+For each cohort, on its test patients: gradient boosting on the shape of the record (visits, codes, days of history,
+days since the first diabetes code, calendar year, days since the last visit), and logistic regression on which codes
+are there. In a null world, where heart failure strikes at random, neither may find anything, unless the cohort itself
+puts it there. With --leak the index encounter is left in the input: a pipeline that cannot find *that* finds nothing.
+With --permutations the labels are permuted over the whole cohort, before it is split.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import tyro
+from scipy import sparse
+from sklearn.ensemble import HistGradientBoostingClassifier
+from step_rate import machine
+
+from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
+from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.ehr.codes import prefix_expression
+from medbert_jax.ehr.hashing import SPLITS, assign_split
+from medbert_jax.ehr.tables import read_shard, read_source
+from medbert_jax.metrics.discrimination import auroc, auroc_delong
+
+SHAPE = ("visits", "codes", "history_days", "days_since_diabetes", "calendar_year", "last_gap_days")
+_DIABETES = ["ICD9CM/250", "ICD10CM/E11"]
+_FEWEST = 10  # training patients with a code: rarer ones are no column
+_KEY = "cohort_truth"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """One row per patient."""
+
+    shape: np.ndarray  # (n, 6) float64, NaN unknown
+    codes: sparse.csr_matrix  # (n, codes) of 0 and 1
+    label: np.ndarray  # (n,) 0 and 1
+    split: np.ndarray  # (n,) 0 training, 1 validation, 2 test
+
+
+def read_cohort(ehr: Path, name: str, *, with_index: bool = False) -> Cohort:
+    """Shape, codes and label of a cohort's patients, from the visits that may be read; `with_index` adds the next."""
+    frames, owners, texts, patients = [], [], [], 0
+    for shard in range(read_source(ehr).shards):
+        tables = read_shard(ehr, shard)
+        frame, _ = select_cohort(tables, load_spec(name))
+        last = pl.col("index_order") if with_index else pl.col("input_until")
+        read = tables.visits.join(frame, on="patient_id").filter(pl.col("order") <= last)
+        found = tables.diagnoses.join(
+            read.select("patient_id", "visit_id", "admit_time"), on=["patient_id", "visit_id"]
+        )
+        found = found.with_columns(code=pl.concat_str("code_system", "code", separator="/"))
+        ended = pl.coalesce("discharge_time", "admit_time").max()
+        diabetes = found.filter(prefix_expression(pl.col("code"), _DIABETES)).group_by("patient_id")
+        frame = (
+            frame.join(read.group_by("patient_id").agg(visits=pl.len(), first=pl.col("admit_time").min(), ended=ended),
+                       on="patient_id", how="left", maintain_order="left")
+            .join(found.group_by("patient_id").agg(codes=pl.len()), on="patient_id", how="left", maintain_order="left")
+            .join(diabetes.agg(diabetes=pl.col("admit_time").min()), on="patient_id", how="left", maintain_order="left")
+        )  # fmt: skip
+        time = pl.col("prediction_time")
+        days = {"history_days": "first", "days_since_diabetes": "diabetes", "last_gap_days": "ended"}
+        frame = frame.with_row_index("row").with_columns(
+            *((time - pl.col(of)).dt.total_days().alias(column) for column, of in days.items()),
+            time.dt.year().alias("calendar_year"),
+        )
+        pairs = found.join(frame.select("patient_id", "row"), on="patient_id").select("row", "code").unique()
+        owners.append(pairs["row"].to_numpy().astype(np.int64) + patients)
+        texts.append(pairs["code"])
+        frames.append(frame.select("patient_id", "label", pl.col(SHAPE).cast(pl.Float64)))
+        patients += frame.height
+    frame, owner, text = pl.concat(frames), np.concatenate(owners), pl.concat(texts)
+    split = assign_split(frame["patient_id"].to_numpy(), key=_KEY)
+    columns = text.to_frame("code").with_columns(train=split[owner] == 0).group_by("code").agg(pl.col("train").sum())
+    columns = columns.filter(pl.col("train") >= _FEWEST).sort("code").with_row_index("column")
+    place = text.to_frame("code").join(columns, on="code", how="left", maintain_order="left")["column"]
+    known = place.is_not_null().to_numpy()
+    where = (owner[known], place.drop_nulls().to_numpy())
+    codes = sparse.csr_matrix((np.ones(known.sum()), where), shape=(patients, columns.height))
+    return Cohort(frame.select(SHAPE).to_numpy(), codes, frame["label"].to_numpy(), split)
+
+
+def by_shape(cohort: Cohort, label: np.ndarray) -> np.ndarray:
+    """Scores of all patients by the shape of their records alone."""
+    train = cohort.split == 0
+    model = HistGradientBoostingClassifier(max_leaf_nodes=8, learning_rate=0.05, early_stopping=True, random_state=0)
+    return model.fit(cohort.shape[train], label[train]).predict_proba(cohort.shape)[:, 1]
+
+
+def by_codes(cohort: Cohort, label: np.ndarray) -> np.ndarray:
+    """Scores of all patients by which codes they have."""
+    train, held_out = cohort.split == 0, cohort.split == 1
+    model = CodesLogisticRegression(C_grid=(1e-3, 1e-2, 1e-1, 1.0), tol=1e-4)
+    model.fit(cohort.codes[train], label[train], cohort.codes[held_out], label[held_out])
+    return model.decision_function(cohort.codes)
+
+
+def interval(cohort: Cohort, scores: np.ndarray) -> dict:
+    """AUROC on the test patients with DeLong's standard error."""
+    test = cohort.split == SPLITS.index("test")
+    found = auroc_delong(cohort.label[test], scores[test])
+    return {"auroc": found.auroc, "standard_error": found.standard_error}
+
+
+def permuted(cohort: Cohort, times: int) -> dict:
+    """Test AUROCs of logistic regression after permuting the labels over the whole cohort, before the split."""
+    test, found = cohort.split == SPLITS.index("test"), []
+    for number in range(times):
+        label = np.random.default_rng(number).permutation(cohort.label)
+        found.append(auroc(label[test], by_codes(cohort, label)[test]))
+    return {"times": times, "mean": float(np.mean(found)), "sd": float(np.std(found, ddof=1)), "aurocs": found}
+
+
+def main(
+    ehr: tyro.conf.Positional[Path],
+    /,
+    cohorts: tuple[str, ...] = ("dhf", "dhf-matched", "dhf-landmark"),
+    leak: bool = False,
+    permutations: int = 0,
+    out: Path | None = None,
+) -> None:
+    """Measure and write the JSON.
+
+    Args:
+        ehr: folder of EHR tables.
+        cohorts: built-in cohorts or YAML files.
+        leak: also with the index encounter left in.
+        permutations: so many times with permuted labels.
+        out: where the figures go besides the terminal.
+    """
+    record = {"source": str(ehr.name), "content_hash": read_source(ehr).content_hash, "machine": machine()}
+    for name in cohorts:
+        cohort = read_cohort(ehr, name)
+        patients = {split: int((cohort.split == number).sum()) for number, split in enumerate(SPLITS)}
+        test = cohort.split == SPLITS.index("test")
+        record[name] = {
+            "patients": patients,
+            "cases": int(cohort.label.sum()),
+            "test_cases": int(cohort.label[test].sum()),
+            "shape": interval(cohort, by_shape(cohort, cohort.label)),
+            "codes": interval(cohort, by_codes(cohort, cohort.label)),
+        }
+        if leak:
+            leaking = read_cohort(ehr, name, with_index=True)
+            record[name]["codes_with_the_index_encounter"] = interval(leaking, by_codes(leaking, leaking.label))
+        if permutations:
+            record[name]["permuted"] = permuted(cohort, permutations)
+        print(json.dumps({name: record[name]}, indent=1), flush=True)
+    if out is not None:
+        out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

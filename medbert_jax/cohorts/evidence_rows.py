@@ -1,0 +1,196 @@
+"""The rows of a patient's record that a rule counted, for those who review a chart.
+
+Which visits and days a condition counts is said by the interpreter's own expressions (`visit_matches`, `row_matches`,
+its windows), and which codes, drugs and results by the `matches` of its sets: nothing is read a second time here.
+"""
+
+from dataclasses import replace
+
+import polars as pl
+
+from medbert_jax.cohorts.conditions import EVENTS, Condition
+from medbert_jax.cohorts.evidence_sets import CODE_STRING
+from medbert_jax.cohorts.record import event_name, events, visits_with_code_sets, with_ages
+from medbert_jax.cohorts.rules import DAY_WINDOWS, VISIT_WINDOWS, row_matches, visit_matches
+from medbert_jax.cohorts.spec import CohortSpec, Rule
+from medbert_jax.cohorts.windows import index_times, passed_over
+from medbert_jax.ehr.schema import EhrTables
+
+EVIDENCE = {
+    "patient_id": pl.String(),
+    "rule": pl.String(),
+    "part": pl.Int32(),  # place of the condition among the leaves of the rule, from 0
+    "role": pl.String(),  # since: where a number of days begins; else empty
+    "kind": pl.String(),  # visit | diagnosis | medication | measurement | procedure | age | death
+    "order": pl.Int32(),  # of the visit, where it is of one
+    "day": pl.Date(),
+    "code": pl.String(),  # system/code; of a drug its ingredient
+    "value": pl.Float64(),  # of a result, or an age in whole years
+    "unit": pl.String(),
+}
+OUTCOME, SINCE = "codes of the outcome", "codes that the index goes by"
+"""Names beside those of the rules, which hold no blank."""
+_VISIT = ["patient_id", "visit_id"]
+_TEXT, _NUMBER = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
+
+
+def reviewed_rules(spec: CohortSpec) -> tuple[Rule, ...]:
+    """The spec's rules, after what looks for the codes of the outcome and for those that the index goes by."""
+    looks = [
+        (OUTCOME, spec.outcome.codes, spec.outcome),
+        (SINCE, spec.index.after_codes, spec.index),
+        (SINCE, spec.matching and spec.matching.since_codes, spec.matching),
+    ]
+    any_visit = Condition(window="whole_record", at_least=1)
+    there = (
+        Rule(
+            id=id,
+            description=spec.code_set(codes).description,
+            tag=of.tag,
+            when=replace(any_visit, with_codes=codes),
+            action="flag",
+        )
+        for id, codes, of in looks
+        if codes
+    )
+    return (*there, *spec.rules)
+
+
+def part_id(rule: Rule, part: int) -> str:
+    """Id of the flag of `with_parts` that says whether that condition of the rule holds."""
+    return f"{rule.id}/{part}"
+
+
+def with_parts(spec: CohortSpec, tables: EhrTables) -> CohortSpec:
+    """The spec with one more flag for every condition within a rule, so that the interpreter judges each by itself.
+
+    Flags let nobody leave. A condition on a table that is not there has none, and neither has one that passes over
+    visits. A condition on deaths has a second one, `/there`: whether there is a death in its window.
+    """
+    flags = []
+    for rule in reviewed_rules(spec):
+        for part, leaf in enumerate(rule.when.leaves()):
+            if rule.action == "skip_visit" or (leaf.measure in EVENTS and leaf.measure not in tables.present()):
+                continue
+            flags.append(Rule(part_id(rule, part), rule.description, rule.tag, leaf, action="flag"))
+            if leaf.measure == "deaths":
+                there = replace(leaf, at_least=1, fewer_than=None)
+                flags.append(replace(flags[-1], id=f"{part_id(rule, part)}/there", when=there))
+    return replace(spec, rules=(*spec.rules, *flags))
+
+
+def evidence_rows(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.DataFrame:
+    """One row per piece of evidence, columns of `EVIDENCE`, of the patients of `tables`.
+
+    `judged` is what `judge` says of them under `with_parts(spec, …)`; the tables may hold fewer patients than it.
+    """
+    record, found = _record(tables, spec, judged), [pl.DataFrame(schema=EVIDENCE)]
+    for rule in reviewed_rules(spec):
+        for part, leaf in enumerate(rule.when.leaves()):
+            if rule.action == "skip_visit":
+                passed = pl.col("passed_over") == spec.rules.index(rule)
+                rows = [_of_visits(record.filter(passed), leaf.with_codes, tables, spec)]
+            elif leaf.measure == "deaths":
+                column = f"rule:{part_id(rule, part)}/there"
+                there = judged.filter(pl.col(column).fill_null(False)).select("patient_id")
+                rows = [_deaths(tables.patients.join(there, on="patient_id", how="semi"))]
+            else:
+                rows = _of_leaf(leaf, record, tables, spec)
+            for role, one in zip(("", "since"), rows, strict=False):
+                about = {"rule": pl.lit(rule.id), "part": pl.lit(part, pl.Int32), "role": pl.lit(role)}
+                found.append(one.with_columns(**about).select(pl.col(name).cast(EVIDENCE[name]) for name in EVIDENCE))
+    return pl.concat(found).unique().sort("patient_id", "rule", "part", "role", "day", "order", "code", "value")
+
+
+def _record(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.DataFrame:
+    """The rows that the rules looked at: visits in their order, then events, with the index and the day of the cut."""
+    known = tables.patients.select("patient_id", "birth_date", "death_date")
+    visits = visits_with_code_sets(tables, spec).join(known, on="patient_id", how="left", maintain_order="left")
+    visits = with_ages(visits).with_columns(passed_over(spec).alias("passed_over"))
+    record = pl.concat([visits, events(tables, spec)], how="diagonal")
+    if spec.matching is not None:  # the index is a date there, and everything goes by days
+        index = judged.select("patient_id", "index_date", cut_day="index_date", index_order=pl.lit(None, pl.Int32))
+    else:
+        orders = judged.select("patient_id", "index_order")
+        times = visits.join(orders, on="patient_id", how="left", maintain_order="left")
+        times = times.group_by("patient_id").agg(*index_times(spec))
+        days = times.select("patient_id", "index_date", cut_day=pl.col("cut_time").dt.date())
+        index = orders.join(days, on="patient_id", how="left")
+    return record.join(index, on="patient_id", how="left", maintain_order="left")
+
+
+def counted(leaf: Condition, spec: CohortSpec) -> pl.Expr:
+    """Per row of the record: does the condition, a count of visits or of days, count it?"""
+    by_order = leaf.measure == "visits" and not (spec.matching is not None and leaf.window == "before_index")
+    inside = (VISIT_WINDOWS if by_order or leaf.window == "whole_record" else DAY_WINDOWS)[leaf.window]
+    return (row_matches(leaf) & inside.over("patient_id")).fill_null(False)
+
+
+def _of_leaf(leaf: Condition, record: pl.DataFrame, tables: EhrTables, spec: CohortSpec) -> list[pl.DataFrame]:
+    """What the condition rests on; of a number of days first its end and then, where it is a visit, its beginning."""
+    if leaf.measure == "visits":
+        return [_of_visits(record.filter(counted(leaf, spec)), leaf.with_codes, tables, spec)]
+    if leaf.measure in EVENTS:
+        return [_of_events(record.filter(counted(leaf, spec)), leaf, tables, spec)]
+    if leaf.measure == "days_to_index":
+        return [_of_visits(_first(record, leaf), leaf.with_codes, tables, spec)]
+    if leaf.measure == "days_between":
+        ends = (leaf.with_codes, leaf.since_codes)
+        return [_of_visits(_first(record, Condition(with_codes=codes)), codes, tables, spec) for codes in ends]
+    if leaf.measure == "age_at_first":
+        rows = _first(record, leaf)
+    else:
+        rows = record.filter(pl.col("order") == pl.col("index_order"))
+        if leaf.measure != "age_at_index":  # is there an index, how long was he followed from there
+            return [_of_visits(rows, None, tables, spec)]
+    return [rows.select("patient_id", "order", "day", kind=pl.lit("age"), code=_TEXT, value="age", unit=_TEXT)]
+
+
+def _first(record: pl.DataFrame, leaf: Condition) -> pl.DataFrame:
+    return record.filter(visit_matches(leaf)).unique("patient_id", keep="first", maintain_order=True)
+
+
+def _of_visits(visits: pl.DataFrame, codes: str | None, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+    """The visits, or the codes of them that are in the set."""
+    if codes is None:
+        said = {"kind": pl.lit("visit"), "code": _TEXT, "value": _NUMBER, "unit": _TEXT}
+        return visits.select("patient_id", "order", "day", **said)
+    named = tables.diagnoses.filter(spec.code_set(codes).matches()).select(*_VISIT, code=CODE_STRING).unique()
+    found = visits.select(*_VISIT, "order", "day").join(named, on=_VISIT)
+    return found.with_columns(kind=pl.lit("diagnosis"), value=_NUMBER, unit=_TEXT)
+
+
+def _of_events(days: pl.DataFrame, leaf: Condition, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+    """The drugs, results or procedures of the set on the days that were counted."""
+    days = days.filter(pl.col("event") == event_name(leaf)).select("patient_id", "day")
+    sets = {"medications": spec.drug_sets, "measurements": spec.laboratory_sets, "procedures": spec.code_sets}
+    name = leaf.with_drugs or leaf.with_results or leaf.with_codes
+    wanted = next(one for one in sets[leaf.measure] if one.id == name)
+    table = getattr(tables, leaf.measure)
+    rows = dated_events(tables, leaf.measure, table.filter(wanted.matches())) if table is not None else None
+    if rows is None:
+        return pl.DataFrame(schema=EVIDENCE)
+    return rows.join(days, on=["patient_id", "day"], how="semi", nulls_equal=True)
+
+
+def dated_events(tables: EhrTables, name: str, rows: pl.DataFrame) -> pl.DataFrame:
+    """`rows` of the table of that name, with the columns of `EVIDENCE` but rule, part and role."""
+    visits = tables.visits.select(*_VISIT, "order", "admit_time")
+    rows = rows.join(visits, on=_VISIT, how="left")
+    measured = name == "measurements"
+    return rows.select(
+        "patient_id",
+        "order",
+        pl.coalesce("time", "admit_time").dt.date().alias("day"),
+        kind=pl.lit(name.removesuffix("s")),
+        code=pl.coalesce("ingredient", CODE_STRING) if name == "medications" else CODE_STRING,
+        value=pl.col("value") if measured else _NUMBER,
+        unit=pl.col("unit") if measured else _TEXT,
+    )
+
+
+def _deaths(patients: pl.DataFrame) -> pl.DataFrame:
+    return patients.select(
+        "patient_id", order=pl.lit(None, pl.Int32), day="death_date", kind=pl.lit("death"), code=_TEXT,
+        value=_NUMBER, unit=_TEXT,
+    )  # fmt: skip

@@ -1,0 +1,113 @@
+"""What counts as evidence of one thing: sets of codes, of drugs and of laboratory results, and how they match."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from medbert_jax.ehr.codes import prefix_expression
+
+# Where a rule comes from: printed in the paper, printed elsewhere by its authors, or a gap that we filled.
+Tag = Literal["paper", "group", "ours"]
+
+CODE_STRING = pl.concat_str("code_system", "code", separator="/")
+# Seven signs without a dot, where each sign stands for an axis: the beginning of a code is a category.
+_BEGINNING_IS_CATEGORY = "ICD10PCS/"
+
+
+@dataclass(frozen=True)
+class CodeRange:
+    """Categories, or whole codes, from `first` to `last`, both included: ICD9CM 140 to 209."""
+
+    system: str
+    first: str
+    last: str
+
+
+@dataclass(frozen=True)
+class CodeSet:
+    """Codes that mean one thing, by prefix: ICD9CM/428 is 428, 428.0 and 428.21, never another category."""
+
+    id: str
+    description: str
+    tag: Tag
+    prefixes: tuple[str, ...] = ()
+    ranges: tuple[CodeRange, ...] | None = None
+    # prefixes that do not belong to it, though one of the above takes them in
+    without: tuple[str, ...] | None = None
+
+    def matches(self) -> pl.Expr:
+        """Whether a row's `code_system` and `code` are of the set; false for null."""
+        found = _matches_prefix(self.prefixes)
+        for part in self.ranges or ():
+            shape = (
+                rf"^(\d{{{len(part.first)}}})"
+                if part.first.isdigit()
+                else rf"^([A-Z][0-9A-Z]{{{len(part.first) - 1}}})"
+            )
+            category = pl.col("code").str.extract(shape + r"(?:\.|$)")
+            found = found | (
+                (pl.col("code_system") == part.system) & category.is_between(pl.lit(part.first), pl.lit(part.last))
+            )
+        return (found & ~_matches_prefix(self.without or ())).fill_null(False)
+
+
+@dataclass(frozen=True)
+class DrugSet:
+    """Drugs by ingredient. A combination counts by its parts, a salt or a kind ("insulin glargine") by its name."""
+
+    id: str
+    description: str
+    tag: Tag
+    ingredients: tuple[str, ...]
+
+    def matches(self) -> pl.Expr:
+        """Whether a row's `ingredient` has a part that is one of the names, or begins with one as a whole word."""
+        names = "|".join(re.escape(" ".join(name.lower().split())) for name in self.ingredients)
+        pattern = rf"(?:^|[/,;+]|\sand\s)\s*(?:{names})(?:\s|[/,;+]|$)"
+        return pl.col("ingredient").str.to_lowercase().str.contains(pattern).fill_null(False)
+
+
+@dataclass(frozen=True)
+class ResultRange:
+    """Results of tests on one side of a limit, in units that mean the same."""
+
+    codes: tuple[str, ...]
+    units: tuple[str, ...]
+    # whether a result without a unit is read as one of these units
+    or_unit_unknown: bool
+    # exactly one of the two
+    at_least: float | None = None
+    more_than: float | None = None
+
+
+@dataclass(frozen=True)
+class LaboratorySet:
+    """Laboratory results that mean one thing: any of the ranges. Results in other units are not counted."""
+
+    id: str
+    description: str
+    tag: Tag
+    results: tuple[ResultRange, ...]
+
+    def matches(self) -> pl.Expr:
+        """Whether a row's code, `value` and `unit` are of the set; false where the value is unknown."""
+        unit = pl.col("unit").str.strip_chars().str.to_lowercase()
+        found = pl.lit(False)
+        for part in self.results:
+            right_unit = unit.is_in([text.lower() for text in part.units]).fill_null(False)
+            if part.or_unit_unknown:
+                right_unit = right_unit | unit.is_null() | (unit == "")
+            value = pl.col("value")
+            beyond = value >= part.at_least if part.at_least is not None else value > part.more_than
+            found = found | (_matches_prefix(part.codes) & right_unit & beyond)
+        return found.fill_null(False)
+
+
+def _matches_prefix(prefixes: tuple[str, ...]) -> pl.Expr:
+    beginnings = [prefix for prefix in prefixes if prefix.startswith(_BEGINNING_IS_CATEGORY)]
+    found = prefix_expression(CODE_STRING, [prefix for prefix in prefixes if prefix not in beginnings])
+    for beginning in beginnings:
+        found = found | CODE_STRING.str.starts_with(beginning).fill_null(False)
+    return found

@@ -1,0 +1,197 @@
+"""Every patient of a shard judged by every rule: index, label, input window, and under which line he leaves."""
+
+from dataclasses import dataclass
+from datetime import date
+
+import polars as pl
+
+from medbert_jax.cohorts.evidence_sets import CODE_STRING
+from medbert_jax.cohorts.matching import decide_matched
+from medbert_jax.cohorts.missing_inputs import missing_inputs
+from medbert_jax.cohorts.outcomes import competing_death, label
+from medbert_jax.cohorts.record import diagnoses_of, events, has_code_of, visits_with_code_sets, with_ages
+from medbert_jax.cohorts.rules import ages_straddle, holds, refuse_days_without_dates
+from medbert_jax.cohorts.sampling import sample_controls
+from medbert_jax.cohorts.spec import CohortSpec, Rule
+from medbert_jax.cohorts.windows import (
+    index_order,
+    index_times,
+    last_day_read,
+    passed_over,
+    prediction_time,
+    still_open,
+)
+from medbert_jax.ehr.schema import EhrTables
+
+IS_READ = pl.col("order") <= pl.col("input_until")
+_IN_ALL, _IN_INPUT = ("visits", "codes"), ("read_visits", "read_codes", "distinct_codes")
+_VISIT = ["patient_id", "visit_id"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the ledger: whoever of those still there it applies to leaves under it."""
+
+    id: str
+    text: str
+    tag: str
+    applies: pl.Expr
+
+
+def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> tuple[pl.DataFrame, list[Line]]:
+    """One row per patient of the shard, and the ledger's lines, which depend on spec and source alone.
+
+    Columns: patient_id, leaves_under (the line's id; null: stays), label, index_order, input_until, index_day,
+    prediction_time, weight, rule:<id> per rule, and counts of visits and codes, in all and in the input. Whoever
+    leaves under the first rule for want of a code is judged by the others only where `every_rule` is asked for.
+
+    Raises ValueError for a rule that the source cannot decide.
+    """
+    refuse_days_without_dates(spec, tables.source)
+    missing_inputs(spec, tables.source, tables.present())
+    first = spec.rules[0] if spec.rules and not every_rule and _asks_for_a_code(spec.rules[0]) else None
+    looked_at = tables if first is None else _with_a_code(tables, spec, first)
+    patients = tables.patients.select("patient_id").join(_judge(looked_at, spec), on="patient_id", how="left")
+    for name, table in zip(_IN_ALL, (tables.visits, tables.diagnoses), strict=True):
+        patients = patients.join(table.group_by("patient_id").agg(pl.len().alias(name)), on="patient_id", how="left")
+    patients = patients.with_columns(pl.col(*_IN_ALL, *_IN_INPUT).fill_null(0))
+    if first is not None:
+        rule, judged = f"rule:{first.id}", looked_at.patients.select("patient_id", judged=True)
+        patients = patients.join(judged, on="patient_id", how="left").with_columns(
+            pl.when("judged").then(rule).otherwise(pl.lit(True)).alias(rule)
+        )
+    lines = _lines(spec, tables.source.has_dates)
+    leaves = [pl.when(line.applies.fill_null(False)).then(pl.lit(line.id)) for line in lines]
+    patients = patients.with_columns(pl.coalesce(leaves).alias("leaves_under"))
+    if spec.sample is not None:
+        patients = sample_controls(patients, spec.sample)
+        lines.append(Line("not_sampled", spec.sample.description, spec.sample.tag, pl.lit(False)))
+    return patients, lines
+
+
+def _asks_for_a_code(rule: Rule) -> bool:
+    """Whether everybody without a code of one set leaves under the rule, whatever else is known of him."""
+    when = rule.when
+    plain = when.measure == "visits" and when.window == "whole_record" and when.fewer_than is not None
+    return plain and when.with_codes is not None and rule.action == "leave" and rule.among is None
+
+
+def _with_a_code(tables: EhrTables, spec: CohortSpec, rule: Rule) -> EhrTables:
+    """The tables of the patients who have a code of the set that the rule counts."""
+    found = diagnoses_of(tables.diagnoses, [spec.code_set(rule.when.with_codes)]).select("patient_id").unique()
+    frames = {name: table.join(found, on="patient_id", how="semi") for name, table in tables.present().items()}
+    return EhrTables(**frames, source=tables.source)
+
+
+def _judge(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+    """One row per patient with visits: index, label, input, what each rule says, counts of the input."""
+    dated = tables.source.has_dates
+    known = tables.patients.select("patient_id", "birth_date", "death_date")
+    visits = visits_with_code_sets(tables, spec).join(known, on="patient_id", how="left", maintain_order="left")
+    visits = with_ages(visits).with_columns(passed_over(spec).alias("passed_over"))
+    last_day = date.fromisoformat(tables.source.last_day) if tables.source.last_day else None
+    # Rows of events come after the visits of their patient, which stay in their order.
+    record = pl.concat([visits, events(tables, spec).join(known, on="patient_id")], how="diagonal").with_columns(
+        pl.lit(last_day, pl.Date).alias("last_day")
+    )
+    facts = [ages_straddle(rule.when).alias(f"age_uncertain:{rule.id}") for rule in spec.rules if rule.when.judges_age]
+    if spec.matching is not None:
+        decided = decide_matched(record, tables, spec, facts)
+        decided = decided.with_columns(index_order=pl.lit(None, pl.Int32), cut_time=pl.lit(None, pl.Datetime("us")))
+    else:
+        decided = _decide(record, spec, dated, facts)
+    uncertain = pl.any_horizontal(pl.col("^age_uncertain:.*$")) if facts else pl.lit(False)
+    decided = decided.with_columns(uncertain.alias("age_uncertain"), last_day_read=last_day_read(spec))
+    columns = ("patient_id", "index_order", "cut_time", "last_day_read")
+    visits = visits.drop(has_code_of(one.id) for one in spec.diagnosis_sets())
+    visits = visits.join(decided.select(columns), on="patient_id", how="left", maintain_order="left")
+    decided = decided.join(_input(visits, spec), on="patient_id", how="left")
+    if spec.matching is not None:
+        decided = decided.with_columns(index_order=pl.col("input_until") + 1)
+    decided = decided.with_columns(
+        (pl.col("index_date") - pl.col("day_one")).dt.total_days().alias("index_day"),
+        prediction_time(spec, dated).alias("prediction_time"),
+    )
+    window = visits.join(decided.select("patient_id", "input_until"), on="patient_id").filter(IS_READ)
+    read = tables.diagnoses.join(window, on=_VISIT, how="semi").group_by("patient_id")
+    codes = read.agg(pl.len().alias("read_codes"), CODE_STRING.n_unique().alias("distinct_codes"))
+    read_visits = window.group_by("patient_id").agg(pl.len().alias("read_visits"))
+    return decided.join(read_visits, on="patient_id", how="left").join(codes, on="patient_id", how="left")
+
+
+def _decide(record: pl.DataFrame, spec: CohortSpec, dated: bool, facts: list[pl.Expr]) -> pl.DataFrame:
+    """One row per patient with visits: index_order, index_date, cut_time, label, weight, rule:<id>, and `facts`."""
+    is_visit = pl.col("order").is_not_null()
+    orders = record.filter(is_visit).group_by("patient_id").agg(index_order(spec).alias("index_order"))
+    record = record.join(orders, on="patient_id", how="left", maintain_order="left")
+    times = record.filter(is_visit).group_by("patient_id").agg(*index_times(spec))
+    index = orders.join(times, on="patient_id").with_columns(cut_day=pl.col("cut_time").dt.date())
+    record = record.join(index.drop("index_order"), on="patient_id", how="left", maintain_order="left")
+    if spec.outcome.death == "competes":
+        facts = [*facts, competing_death(spec).alias("competing_death")]
+    rules = [_says(rule, number).alias(f"rule:{rule.id}") for number, rule in enumerate(spec.rules)]
+    judged = record.group_by("patient_id").agg(label(spec, dated).alias("label"), *rules, *facts)
+    among = {"cases": pl.col("label"), "controls": ~pl.col("label")}
+    judged = judged.with_columns(
+        (pl.col(f"rule:{rule.id}") & among[rule.among]).alias(f"rule:{rule.id}") for rule in spec.rules if rule.among
+    )
+    return index.join(judged, on="patient_id", how="left").with_columns(weight=pl.lit(1.0))
+
+
+def _says(rule: Rule, number: int) -> pl.Expr:
+    if rule.action == "skip_visit":  # nobody is left to be the index, and this rule took the last one
+        last_taken = pl.col("passed_over").max() == number
+        return pl.col("index_order").first().is_null() & last_taken.fill_null(False)
+    return holds(rule.when)
+
+
+def _input(visits: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
+    """Per patient: input_until, the last order that may be read, and day_one, that of his first visit."""
+    if spec.matching is not None:
+        last = pl.col("order").max()
+    elif spec.input.until == "through_index":
+        last = pl.col("index_order").first()
+    else:
+        last = pl.col("index_order").first() - 1
+    within = pl.col("order") <= (
+        pl.col("index_order") if spec.input.until == "through_index" else pl.col("index_order") - 1
+    )
+    opened = still_open(spec) if spec.matching is not None else still_open(spec) & within
+    first_open = pl.col("order").filter(opened).min()
+    return visits.group_by("patient_id").agg(
+        pl.min_horizontal(last, first_open - 1).alias("input_until"), pl.col("day").first().alias("day_one")
+    )
+
+
+def _lines(spec: CohortSpec, dated: bool) -> list[Line]:
+    through = spec.input.until == "through_index"
+    lines = [Line("no_visits", "No visit in the record", "ours", pl.col("visits") == 0)]
+    lines += [
+        Line(rule.id, rule.description, rule.tag, pl.col(f"rule:{rule.id}"))
+        for rule in spec.rules
+        if rule.action != "flag"
+    ]
+    if dated:
+        undated = pl.col("prediction_time").is_null()
+        if spec.matching is not None:
+            undated = undated & pl.col("among_cases")
+        lines.append(Line("index_undated", "The index visit's date is unknown", "ours", undated))
+    if spec.matching is not None:
+        text = "May be a case, by the draw of parts, and has no outcome"
+        nobody = ~pl.col("among_cases") & ~pl.col("among_controls")
+        lines.append(Line("not_a_case", text, spec.matching.tag, nobody))
+        text = "May be a control, by the draw of parts, and was not drawn for a case"
+        lines.append(Line("not_drawn", text, spec.matching.tag, pl.col("among_controls") & ~pl.col("drawn")))
+    if dated and through:
+        text = "The index visit or an earlier one was not over at the prediction time"
+        lines.append(Line("visit_open", text, "ours", pl.col("input_until") < pl.col("index_order")))
+    if spec.outcome.codes is None:
+        text = "The record does not tell the outcome"
+        lines.append(Line("outcome_unknown", text, "ours", pl.col("label").is_null()))
+    minimum = spec.input.minimum_codes
+    text = f"Fewer than {minimum} diagnosis code{'s' if minimum > 1 else ''} in the input"
+    lines.append(Line("input_codes", text, spec.input.tag, pl.col("distinct_codes") < minimum))
+    if spec.matching is not None:
+        text = "A case for whom there was no control"
+        lines.append(Line("unmatched", text, spec.matching.tag, ~pl.col("drawn")))
+    return lines

@@ -1,0 +1,44 @@
+"""The check that a cohort's input ends before anything of its outcome can be seen."""
+
+import polars as pl
+
+from medbert_jax.cohorts.judging import IS_READ
+from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.cohorts.windows import reads_whole_days
+from medbert_jax.ehr.schema import EhrTables
+
+
+def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> None:
+    """RuntimeError where the input of `frame` reaches past its window, its time, its gap, or to an outcome's code."""
+    read = tables.visits.join(frame, on="patient_id").filter(IS_READ)
+    past = (
+        pl.col("order") >= pl.col("index_order")
+        if spec.input.until == "before_index"
+        else pl.col("order") > pl.col("index_order")
+    )
+    faults = {"visits that are not before the end of the input window": read.filter(past)}
+    if tables.source.has_dates:
+        # Before an index visit, a discharge may be the index admission itself: a transfer.
+        transfer = spec.input.until == "before_index" and not reads_whole_days(spec)
+        cut = pl.col("prediction_time") + pl.duration(microseconds=int(transfer))
+        late = (pl.col("admit_time") > pl.col("prediction_time")) | (pl.col("discharge_time") > cut)
+        faults["visits that were not over at the prediction time"] = read.filter(late)
+        if spec.input.gap_days and spec.matching is None:
+            index = tables.visits.select("patient_id", index_order="order", index_day_of="admit_time")
+            read_until = pl.coalesce("discharge_time", "admit_time").dt.date()
+            since = (pl.col("index_day_of").dt.date() - read_until).dt.total_days()
+            near = read.join(index, on=["patient_id", "index_order"]).filter(since < spec.input.gap_days)
+            faults[f"visits less than {spec.input.gap_days} days before the index"] = near
+    if spec.outcome.codes is not None and not spec.outcome.is_ahead:
+        pairs = tables.diagnoses.select("code_system", "code").unique()
+        outcome = pairs.filter(spec.code_set(spec.outcome.codes).matches())
+        outcome = tables.diagnoses.join(outcome, on=["code_system", "code"], how="semi")
+        faults["visits with the outcome's codes"] = read.join(outcome, on=["patient_id", "visit_id"], how="semi")
+    found = [
+        f"{visits['patient_id'].n_unique()} patients with {what}" for what, visits in faults.items() if len(visits)
+    ]
+    if found:
+        raise RuntimeError(
+            f"the input of cohort {spec.name!r} must end before the outcome can be seen: "
+            f"got {', '.join(found)} in the input, of {frame.height}; correct input_until"
+        )

@@ -1,0 +1,129 @@
+"""A matched cohort, as a nested case-control study: controls at risk at the same time, drawn within the shard."""
+
+from datetime import date
+
+import numpy as np
+import polars as pl
+
+from medbert_jax.cohorts.evidence_sets import CODE_STRING
+from medbert_jax.cohorts.record import has_code_of
+from medbert_jax.cohorts.rules import first_day_with
+from medbert_jax.cohorts.spec import CohortSpec, Matching
+from medbert_jax.cohorts.turning_days import FOREVER, holds_at, turning_day
+from medbert_jax.ehr.hashing import patient_hash
+from medbert_jax.ehr.schema import EhrTables
+
+
+def in_control_pool(patient_ids: pl.Series, matching: Matching) -> np.ndarray:
+    """Whether each patient may be a control and no case (n,): by a keyed hash of his id, before anything is known."""
+    uniform = patient_hash(patient_ids, f"{matching.key}/role").astype(np.float64) / 2.0**64
+    return uniform < matching.control_pool
+
+
+def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, facts: list[pl.Expr]) -> pl.DataFrame:
+    """One row per patient: his part, his date, and what each rule says at it.
+
+    Columns: patient_id, index_date (null: none), label (a case), weight, among_cases, among_controls, drawn (a case
+    with controls, or a control), too_few_codes, rule:<id>, and `facts`, aggregations over the record.
+
+    `record` has last_day beside the columns of the rules. A rule that looks at the index says nothing of those who
+    have no date.
+    """
+    turning = {rule.id: turning_day(rule.when) for rule in spec.rules}
+    decided = record.group_by("patient_id").agg(
+        pl.col(has_code_of(spec.outcome.codes)).any().alias("outcome"),
+        first_day_with(spec.outcome.codes).alias("event_day"),
+        first_day_with(spec.matching.since_codes).alias("begin"),
+        *(day.alias(f"turn:{id}") for id, (day, _) in turning.items()),
+        *facts,
+    )
+    decided = decided.join(_first_readable(record, tables, spec), on="patient_id", how="left").sort("patient_id")
+    decided = decided.with_columns(
+        pl.col("readable_after").fill_null(FOREVER),
+        among_controls=in_control_pool(decided["patient_id"], spec.matching),
+    ).with_columns(among_cases=pl.col("outcome") & ~pl.col("among_controls"))
+    cases = _at_date(decided.with_columns(index_date=pl.when("among_cases").then("event_day")), spec, turning)
+    stays = ~pl.any_horizontal(f"rule:{rule.id}" for rule in spec.rules if rule.action == "leave")
+    drawing = cases.filter("among_cases", stays, ~pl.col("too_few_codes"), pl.col("index_date").is_not_null())
+    controls = _with_stretch(decided.filter("among_controls"), spec, turning)
+    drawn = _draw(drawing, controls, spec.matching, record["last_day"].first())
+    decided = decided.join(drawn, on="patient_id", how="left").with_columns(
+        index_date=pl.coalesce("control_date", pl.when("among_cases").then("event_day")),
+        drawn=pl.col("weight").is_not_null(),
+        label=pl.col("among_cases"),
+    )
+    return _at_date(decided, spec, turning)
+
+
+def _at_date(decided: pl.DataFrame, spec: CohortSpec, turning: dict[str, tuple[pl.Expr, bool]]) -> pl.DataFrame:
+    """`decided` with rule:<id> and too_few_codes as of index_date."""
+    at = pl.col("index_date").to_physical().cast(pl.Int64)
+    rules = []
+    for rule in spec.rules:
+        turn = pl.col(f"turn:{rule.id}")
+        whatever_date = pl.when(turn.abs() == FOREVER).then((turn < 0) == turning[rule.id][1])
+        says = pl.coalesce(holds_at(at, turn, turning[rule.id][1]), whatever_date).fill_null(False)
+        if rule.among is not None:
+            says = says & pl.col(f"among_{rule.among}")
+        rules.append(says.alias(f"rule:{rule.id}"))
+    return decided.with_columns(*rules, too_few_codes=(at <= pl.col("readable_after")).fill_null(True))
+
+
+def _first_readable(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+    """patient_id, readable_after: at dates after that day the input holds enough different codes."""
+    over = pl.max_horizontal("admit_time", pl.coalesce("discharge_time", "admit_time")).dt.date().to_physical()
+    # All visits up to this one, in their order, are over by then; a visit without any time never is.
+    over_by = over.cast(pl.Int64).fill_null(FOREVER).cum_max().over("patient_id")
+    visits = record.filter(pl.col("order").is_not_null()).with_columns(over_by=over_by)
+    coded = tables.diagnoses.select("patient_id", "visit_id", CODE_STRING.alias("full_code"))
+    coded = coded.join(visits.select("patient_id", "visit_id", "over_by"), on=["patient_id", "visit_id"])
+    first_seen = coded.group_by("patient_id", "full_code").agg(pl.col("over_by").min())
+    enough = pl.col("over_by").sort().get(spec.input.minimum_codes - 1, null_on_oob=True)
+    return first_seen.group_by("patient_id").agg(enough.alias("readable_after"))
+
+
+def _with_stretch(controls: pl.DataFrame, spec: CohortSpec, turning: dict[str, tuple[pl.Expr, bool]]) -> pl.DataFrame:
+    """`controls` with `above` and `latest`: no rule takes them at dates above the one, up to the other."""
+    above, latest = [pl.col("readable_after")], [pl.lit(FOREVER)]
+    for rule in spec.rules:
+        if rule.action == "leave" and rule.among != "cases":
+            (latest if turning[rule.id][1] else above).append(pl.col(f"turn:{rule.id}"))
+    stretch = controls.with_columns(above=pl.max_horizontal(above), latest=pl.min_horizontal(latest))
+    return stretch.filter(pl.col("above") < pl.col("latest"), pl.col("begin").is_not_null())
+
+
+def _draw(cases: pl.DataFrame, controls: pl.DataFrame, matching: Matching, last_day: date | None) -> pl.DataFrame:
+    """patient_id, weight, control_date of the cases that found a control, and of their controls.
+
+    Weights make the drawn stand for those whom they were drawn from: a case for the cases of both pools, a control for
+    all who could have been taken for his case at that moment.
+    """
+    cases, controls = (_in_drawing_order(frame, matching) for frame in (cases, controls))
+    begin, above, latest = (
+        controls[name].to_physical().to_numpy().astype(np.int64) for name in ("begin", "above", "latest")
+    )
+    used, found = np.zeros(len(controls), bool), []
+    end = (last_day - date(1970, 1, 1)).days if last_day else FOREVER
+    rows = cases.select("patient_id", "index_date", pl.col("index_date", "begin").to_physical().name.suffix("_day"))
+    # One case after the other: whom one takes, the next cannot have.
+    for patient, day, day_number, case_begin in rows.iter_rows():
+        wanted = begin + (day_number - case_begin)
+        low = np.maximum(wanted - matching.within_days, begin + matching.minimum_days)
+        high = np.minimum(wanted + matching.within_days, end)
+        if matching.same_calendar_year:
+            low = np.maximum(low, (date(day.year, 1, 1) - date(1970, 1, 1)).days)
+            high = np.minimum(high, (date(day.year, 12, 31) - date(1970, 1, 1)).days)
+        at = np.clip(wanted, low, high)
+        eligible = np.flatnonzero((low <= high) & (above < at) & (at <= latest) & ~used)
+        taken = eligible[: matching.controls_per_case]
+        used[taken] = True
+        if len(taken):
+            found.append((patient, 1 / (1 - matching.control_pool), None))
+            found += [(controls["patient_id"][int(i)], len(eligible) / len(taken), int(at[i])) for i in taken]
+    schema = {"patient_id": pl.String, "weight": pl.Float64, "control_date": pl.Int32}
+    return pl.DataFrame(found, schema=schema, orient="row").with_columns(pl.col("control_date").cast(pl.Date))
+
+
+def _in_drawing_order(frame: pl.DataFrame, matching: Matching) -> pl.DataFrame:
+    order = patient_hash(frame["patient_id"], f"{matching.key}/draw") if len(frame) else np.zeros(0, np.uint64)
+    return frame.with_columns(drawing_order=order).sort("drawing_order")

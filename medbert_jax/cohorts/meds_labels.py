@@ -1,0 +1,133 @@
+"""A folder of MEDS labels in place of a cohort spec: who, when and what is given; the input follows from the time.
+
+MEDS: subject_id, prediction_time (inclusive: what happened at that time may be read) and boolean_value.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ehr.schema import EhrTables
+
+_COLUMNS = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us"), "boolean_value": pl.Boolean}
+_VISIT = ["patient_id", "visit_id"]
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """Labels as they lie in a folder, and the hash of what is in its files."""
+
+    name: str
+    folder: str
+    sha256: str
+
+    @classmethod
+    def find(cls, folder: str | Path) -> "LabelFolder":
+        """The labels of a folder. Raises ValueError where they are none: all faults are listed."""
+        files = _files(folder)
+        faults = [] if files else ["no .parquet file"]
+        for path in files:
+            schema = pl.read_parquet_schema(path)
+            faults += [f"no column {name} in {path.name}" for name in _COLUMNS if name not in schema]
+        if not faults:
+            labels = pl.scan_parquet(files).select(pl.col(_COLUMNS).null_count()).collect().row(0, named=True)
+            faults += [f"{count} rows without {name}" for name, count in labels.items() if count]
+        if faults:
+            raise ValueError(
+                f"a folder of MEDS labels holds .parquet files with {', '.join(_COLUMNS)} in every row: got"
+                f" {'; '.join(faults)} in {folder}; give the folder of the labels, or a spec"
+            )
+        digest = hashlib.sha256()
+        for path in files:
+            digest.update(path.read_bytes())
+        return cls(Path(folder).name, str(Path(folder).absolute()), digest.hexdigest())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that say which labels these are."""
+        return {"name": self.name, "title": f"MEDS labels {self.name}", "labels_sha256": self.sha256}
+
+    def read(self) -> pl.DataFrame:
+        """One row per subject, by patient_id: his first prediction time with its label, and how many times he has."""
+        labels = pl.scan_parquet(_files(self.folder)).select(pl.col(name).cast(kind) for name, kind in _COLUMNS.items())
+        labels = labels.sort("prediction_time", "boolean_value").group_by("subject_id", maintain_order=True)
+        first = labels.agg(pl.col("prediction_time", "boolean_value").first(), pl.len().alias("times")).collect()
+        return first.select(pl.col("subject_id").cast(pl.String).alias("patient_id"), pl.exclude("subject_id"))
+
+
+def select_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, Ledger]:
+    """The labelled patients of a shard, one row each, and the ledger; columns as `select_cohort`'s.
+
+    The input ends with the first visit that was not over at the prediction time; a visit of which no time is known was
+    not shown to be. index_order is input_until + 1. Of several prediction times the first is taken; those patients are
+    marked in flag_several_prediction_times.
+
+    Raises ValueError for a source without dates.
+    """
+    if not tables.source.has_dates:
+        raise ValueError(
+            f"MEDS labels say at what time a prediction is made: got a source without dates (format"
+            f" {tables.source.format}); use a cohort spec"
+        )
+    labelled = tables.patients.select("patient_id").join(labels.read(), on="patient_id", how="left")
+    visits = tables.visits.join(labelled.drop_nulls("times"), on="patient_id").sort("patient_id", "order")
+    over = pl.max_horizontal("admit_time", pl.coalesce("discharge_time", "admit_time")) <= pl.col("prediction_time")
+    first_open = pl.col("order").filter(~over.fill_null(False)).min()
+    judged = visits.group_by("patient_id").agg(
+        pl.coalesce(first_open - 1, pl.col("order").max()).alias("input_until"),
+        pl.col("admit_time").first().dt.date().alias("day_one"),
+    )
+    read = visits.join(judged, on="patient_id").filter(pl.col("order") <= pl.col("input_until"))
+    codes = tables.diagnoses.join(read, on=_VISIT, how="semi")
+    patients = labelled.join(judged, on="patient_id", how="left")
+    for name, table in (
+        ("visits", tables.visits),
+        ("codes", tables.diagnoses),
+        ("read_visits", read),
+        ("read_codes", codes),
+    ):
+        patients = patients.join(table.group_by("patient_id").agg(pl.len().alias(name)), on="patient_id", how="left")
+    patients = patients.with_columns(pl.col("visits", "codes", "read_visits", "read_codes").fill_null(0))
+    lines = (
+        ("not_labelled", "Patients without a label", pl.col("times").is_null()),
+        ("no_visits", "No visit in the record", pl.col("visits") == 0),
+        ("input_codes", "Fewer than 1 diagnosis code in the input", pl.col("read_codes") == 0),
+    )
+    ledger = Ledger.start(
+        f"{tables.source.format} → {labels.name}",
+        patients=tables.patients.height,
+        visits=tables.visits.height,
+        codes=tables.diagnoses.height,
+    )
+    for id, text, applies in lines:
+        left = patients.filter(applies)
+        ledger.leave(id, text, patients=left.height, visits=left["visits"].sum(), codes=left["codes"].sum())
+        patients = patients.filter(~applies)
+    ledger.leave(
+        "outside_input",
+        "Visits that come after the input of those who stay",
+        visits=(patients["visits"] - patients["read_visits"]).sum(),
+        codes=(patients["codes"] - patients["read_codes"]).sum(),
+    )
+    day = (pl.col("prediction_time").dt.date() - pl.col("day_one")).dt.total_days()
+    frame = patients.select(
+        "patient_id",
+        pl.col("boolean_value").cast(pl.Int32).alias("label"),
+        (pl.col("input_until") + 1).cast(pl.Int32).alias("index_order"),
+        pl.col("input_until").cast(pl.Int32),
+        day.fill_null(-1).cast(pl.Int32).alias("index_day"),
+        "prediction_time",
+        pl.lit(1.0).alias("weight"),
+        (pl.col("times") > 1).alias("flag_several_prediction_times"),
+    ).sort("patient_id")
+    stays = frame.select("patient_id")
+    kept = codes.join(stays, on="patient_id", how="semi").height, read.join(stays, on="patient_id", how="semi").height
+    ledger.check(patients=frame.height, visits=kept[1], codes=kept[0])
+    return frame, ledger
+
+
+def _files(folder: str | Path) -> list[Path]:
+    return sorted(Path(folder).rglob("*.parquet"))

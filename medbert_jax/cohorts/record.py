@@ -1,0 +1,97 @@
+"""The rows that rules look at: a patient's visits, with the code sets that each has, and the events of his evidence."""
+
+from collections.abc import Iterable
+
+import polars as pl
+
+from medbert_jax.cohorts.conditions import EVENTS, Condition
+from medbert_jax.cohorts.evidence_sets import CodeSet
+from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.ehr.schema import EhrTables
+
+_DAYS_PER_YEAR = 365.25
+_VISIT = ["patient_id", "visit_id"]
+
+
+def has_code_of(code_set_id: str) -> str:
+    """Name of the boolean visit column that says whether the visit has a code of that set."""
+    return f"has:{code_set_id}"
+
+
+def event_name(condition: Condition) -> str:
+    """What the column `event` says in the rows that a condition on events counts."""
+    return f"{condition.measure}:{condition.with_drugs or condition.with_results or condition.with_codes}"
+
+
+def visits_with_code_sets(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+    """The visits in their order, with `day` (of the admission) and one boolean column per code set of diagnoses."""
+    sets = spec.diagnosis_sets()
+    names = [has_code_of(code_set.id) for code_set in sets]
+    coded = diagnoses_of(tables.diagnoses, sets).group_by(_VISIT).agg(pl.col(names).any())
+    return (
+        tables.visits.join(coded, on=_VISIT, how="left")
+        .with_columns(pl.col(names).fill_null(False), day=pl.col("admit_time").dt.date())
+        .sort("patient_id", "order")
+    )
+
+
+def diagnoses_of(diagnoses: pl.DataFrame, sets: Iterable[CodeSet]) -> pl.DataFrame:
+    """patient_id, visit_id and a boolean column per code set, of the diagnoses that are in any of the sets."""
+    # Patterns run over the different codes, thousands of them, and not over the rows.
+    pairs = diagnoses.select("code_system", "code").unique()
+    member = pairs.with_columns(code_set.matches().alias(has_code_of(code_set.id)) for code_set in sets)
+    names = [has_code_of(code_set.id) for code_set in sets]
+    member = member.filter(pl.any_horizontal(names) if names else pl.lit(False))
+    found = diagnoses.select(*_VISIT, "code_system", "code").join(member, on=["code_system", "code"])
+    return found.select(*_VISIT, *names)
+
+
+def events(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+    """patient_id, day (null: unknown) and `event`, one row for each day with evidence that a rule counts."""
+    empty = pl.DataFrame(schema={"patient_id": pl.String, "day": pl.Date, "event": pl.String})
+    found, looked_for = [empty], {event_name(leaf): leaf for leaf in spec.leaves() if leaf.measure in EVENTS}
+    for name, leaf in looked_for.items():
+        table = getattr(tables, leaf.measure)
+        if table is None:
+            continue
+        rows = _rows_of(table, leaf, spec)
+        if rows["time"].has_nulls():
+            rows = rows.join(tables.visits.select(*_VISIT, "admit_time"), on=_VISIT, how="left")
+            rows = rows.with_columns(pl.coalesce("time", "admit_time").alias("time"))
+        days = rows.select("patient_id", day=pl.col("time").dt.date())
+        if tables.source.has_dates:  # else no row has a day, and the whole record is all that can be asked
+            days = days.drop_nulls("day")
+        found.append(days.unique().with_columns(event=pl.lit(name)))
+    return pl.concat(found)
+
+
+def _rows_of(table: pl.DataFrame, leaf: Condition, spec: CohortSpec) -> pl.DataFrame:
+    if leaf.measure == "procedures":
+        keys, wanted = ["code_system", "code"], spec.code_set(leaf.with_codes)
+    elif leaf.measure == "medications":
+        keys, wanted = ["ingredient"], next(one for one in spec.drug_sets if one.id == leaf.with_drugs)
+    else:
+        wanted = next(one for one in spec.laboratory_sets if one.id == leaf.with_results)
+        codes = [code.split("/", 1)[1] for part in wanted.results for code in part.codes]
+        return table.filter(pl.col("code").is_in(codes)).filter(wanted.matches()).select(*_VISIT, "time")
+    names = table.select(keys).unique().filter(wanted.matches())
+    return table.join(names, on=keys, how="semi").select(*_VISIT, "time")
+
+
+def with_ages(visits: pl.DataFrame) -> pl.DataFrame:
+    """`visits`, which carry birth_date, with `age` at admission in years, and the least and most that it may be.
+
+    With a birth date, whole calendar years: somebody born on 29 February is a year older on 1 March of other years.
+    Without one, the source's age, in the middle of a band of age_precision_days.
+    """
+    born, day = pl.col("birth_date"), pl.col("day")
+    birthday, today = (date.dt.month().cast(pl.Int32) * 100 + date.dt.day() for date in (born, day))  # months are Int8
+    to_come = today < birthday
+    years = (day.dt.year() - born.dt.year() - to_come.cast(pl.Int32)).cast(pl.Float64)
+    half = pl.col("age_precision_days").fill_null(0) / 2
+    stated = [pl.col("age_days"), pl.col("age_days") - half, pl.col("age_days") + half]
+    names = ("age", "lowest_age", "highest_age")
+    return visits.with_columns(
+        pl.when(born.is_not_null()).then(years).otherwise(days / _DAYS_PER_YEAR).alias(name)
+        for name, days in zip(names, stated, strict=True)
+    )

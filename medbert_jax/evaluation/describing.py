@@ -1,0 +1,79 @@
+"""`medbert describe`: descriptive tables and example timelines of datasets, on the terminal and as files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from medbert_jax.evaluation.cohort_tables import characteristics, table2
+from medbert_jax.evaluation.descriptives import Description, describe_datasets
+from medbert_jax.evaluation.figure_tables import (
+    FigureTable,
+    figures_to_csv,
+    figures_to_json,
+    figures_to_markdown,
+    print_figures,
+)
+from medbert_jax.evaluation.timeline_page import timeline_page
+from medbert_jax.evaluation.timelines import example_timelines, timeline_text
+
+TIMELINES = "timelines.html"
+
+
+def describe(
+    datasets: Sequence[Path],
+    *,
+    out: Path | None = None,
+    paper: Sequence[str] = (),
+    share: bool = False,
+    max_length: int = 512,
+    seed: int = 0,
+) -> None:
+    """Print Table 2, Table 3 and five example timelines per dataset; write them into the folder `out`.
+
+    With `share` what rests on fewer than 11 patients is hidden, and there are no timelines, which are records of single
+    patients. Raises ValueError for no dataset, and where `share` would write beside timelines.
+    """
+    if not datasets:
+        raise ValueError("there must be a dataset to describe: got none; name one or more of their directories")
+    if share and out and (out / TIMELINES).exists():
+        raise ValueError(
+            f"a folder to be shared must hold no records of single patients: got {out} with {TIMELINES} in it;"
+            " name another folder"
+        )
+    about = describe_datasets(datasets, max_length=max_length)
+    tables = {"table2": [table2(about, paper=paper, share=share)], "table3": characteristics(about, share=share)}
+    for name in tables:
+        print_figures(tables[name])
+    if not share:
+        examples = [
+            (one.name, example_timelines(path, one, seed=seed)) for path, one in zip(datasets, about, strict=True)
+        ]
+        for name, timelines in examples:
+            print(f"Example timelines of {name} (+ a code that is new, = one that an earlier visit has)")
+            print(*map(timeline_text, timelines), sep="\n")
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in tables:
+            write_figures(tables[name], out / name, about, share=share)
+        if not share:
+            (out / TIMELINES).write_text(timeline_page(examples), encoding="utf-8")
+        print(f"tables{'' if share else f' and {TIMELINES}'} in {out}")
+
+
+def show_table2(dataset: Path) -> None:
+    """Print Table 2 of one dataset."""
+    print_figures([table2(describe_datasets([dataset]))])
+
+
+def write_figures(tables: Sequence[FigureTable], path: Path, about: Sequence[Description], *, share: bool) -> None:
+    """Write the tables as PATH.md, PATH.csv and PATH.json, the last with the hashes of the datasets."""
+    datasets = {
+        one.name: {"dataset_hash": one.metadata["dataset_hash"], "source": one.metadata.get("source", {}).get("format")}
+        for one in about
+    }
+    texts = {
+        "md": figures_to_markdown(tables),
+        "csv": figures_to_csv(tables),
+        "json": figures_to_json(tables, {"shareable": share, "datasets": datasets}),
+    }
+    for ending, text in texts.items():
+        path.with_suffix(f".{ending}").write_text(text, encoding="utf-8")

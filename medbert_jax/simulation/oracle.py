@@ -1,0 +1,175 @@
+"""What can be known from the hidden state: the probability of the label by living on from it, many times.
+
+The oracle sees traits, onsets and past events; it does not see what the site will record. It is the probability that
+heart failure is coded within a year from t0. For other cohorts the log hazard at the cut is a reference score, and no
+upper bound.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from medbert_jax.simulation.block import World
+from medbert_jax.simulation.hazards import ABSENT, features, log_hazards
+from medbert_jax.simulation.life import Events, Lives, State, live
+from medbert_jax.simulation.mentions import Standing
+
+HEART_FAILURE = {
+    "ICD9CM": (
+        "428",
+        "404.03",
+        "404.13",
+        "402.11",
+        "404.11",
+        "402.01",
+        "404.01",
+        "402.91",
+        "398.91",
+        "404.93",
+        "404.91",
+    ),
+    "ICD10CM": ("I50", "I11.0", "I09.81", "I13.2", "I97.13", "I13.0"),
+}
+"""Prefixes of the paper's and its group's code list (cohorts, rule 4)."""
+_BEFORE = 366.0
+"""Days before t0 whose events may still bring visits."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """Hidden lives, as the truth folder or a block has them: what is needed to take up a life at any time."""
+
+    state: State
+    """At the first contact, n patients."""
+    entry: np.ndarray  # (n,)
+    events: Events
+    """From the first contact on; sorted in any way."""
+
+    @staticmethod
+    def of(lives: Lives) -> "Past":
+        """The past of lives that are in memory."""
+        return Past(lives.state, lives.entry, lives.events)
+
+    def take(self, patients: np.ndarray) -> "Past":
+        """Some patients, each as often as named."""
+        row, event = _rows_of(self.events.patient, patients, len(self.entry))
+        events = Events(row.astype(np.int32), self.events.target[event], self.events.day[event])
+        return Past(self.state.take(patients), self.entry[patients], events)
+
+    def in_random_order(self, day: np.ndarray, rng: np.random.Generator) -> "Past":
+        """The same events up to `day` (n,), each patient's days dealt anew among them: what order alone is worth."""
+        row, column = np.nonzero(self.state.onset < ABSENT)
+        later = self.events.where(
+            (self.events.day <= day[self.events.patient]) & (self.events.target < self.state.onset.shape[1])
+        )
+        patient = np.concatenate([row, later.patient])
+        days = np.concatenate([self.state.onset[row, column], later.day])
+        dealt = np.empty_like(days)
+        dealt[np.argsort(patient, kind="stable")] = days[np.lexsort((rng.random(len(days)), patient))]
+        onset = self.state.onset.copy()
+        onset[row, column] = dealt[: len(row)]
+        events = Events(later.patient, later.target, dealt[len(row) :])
+        return Past(replace(self.state, onset=onset), self.entry, events)
+
+
+def state_at(world: World, past: Past, day: np.ndarray) -> State:
+    """The hidden state of all patients at `day` (n,), no earlier than their first contact."""
+    model, state = world.model, past.state
+    decay = np.exp((past.entry - day) / model.recency_days).astype(np.float32)
+    onset, recent = state.onset.copy(), state.recent * decay[:, None]
+    happened = (past.events.target < len(model.conditions)) & (past.events.day <= day[past.events.patient])
+    events = past.events.where(happened)
+    np.minimum.at(onset, (events.patient, events.target), events.day)
+    events = events.where(model.acute[events.target])
+    add = np.exp((events.day - day[events.patient]) / model.recency_days)
+    np.add.at(recent, (events.patient, np.searchsorted(model.recurrent, events.target)), add)
+    return replace(state, onset=onset, recent=recent)
+
+
+def log_hazard_at(world: World, past: Past, day: np.ndarray, target: str) -> np.ndarray:
+    """Log hazard per year of a condition at `day` (n,): the reference score. Finite where it has begun already."""
+    state = state_at(world, past, day)
+    return log_hazards(world.model, state, day.astype(np.float32))[:, world.model.place(target)]
+
+
+def probability_within_year(
+    world: World, past: Past, t0: np.ndarray, rng: np.random.Generator, *, replicates: int = 200, rows: int = 16_384
+) -> np.ndarray:
+    """Probability (n,) that heart failure is coded at a visit admitted 1 … 365 days after the date of t0.
+
+    Given the hidden state at t0 and that no heart failure was coded until then. The rest of the step of time that t0
+    falls in goes on under its own hazards, as in the life that was simulated.
+
+    Args:
+        t0: days from 2000-01-01 (n,), within the patient's time at the site.
+        replicates: futures per patient.
+        rows: patients × replicates at a time.
+    """
+    n, out = len(t0), np.zeros(len(t0))
+    each = max(1, rows // replicates)
+    for begin in range(0, n, each):
+        who = np.repeat(np.arange(begin, min(begin + each, n)), replicates)
+        coded, earlier = _futures(world, past.take(who), t0[who].astype(np.float64), rng)
+        shape = (-1, replicates)
+        possible = ~earlier.reshape(shape)
+        hits = (coded.reshape(shape) & possible).sum(1)
+        out[begin : begin + each] = hits / np.maximum(possible.sum(1), 1)
+    return out
+
+
+def _futures(world: World, past: Past, t0: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """One future per row: whether heart failure is coded within the year, and whether it was before t0."""
+    model, step, n = world.model, world.step_days, len(t0)
+    place = model.place("heart_failure")
+    steps = np.floor((t0 - past.entry) / step)
+    begun = (past.entry + steps * step).astype(np.float32)
+    at_begin = features(model, state_at(world, past, begun), begun)
+    now = t0.astype(np.float32)
+    state = state_at(world, past, now)
+    last = np.float32(min(world.last, float(t0.max()) + 368))
+    lived = live(model, state, now, float(last), step, rng, given=at_begin, until=begun + np.float32(step))
+    recent = past.events.where(
+        (past.events.day <= now[past.events.patient])
+        & (past.events.day > now[past.events.patient] - _BEFORE)
+        & (past.events.target < len(model.conditions))
+    )
+    lives = Lives(state, now, lived.end, lived.died, Events.concatenate([recent, lived.events]))
+    visits = world.visit_maker(lives, rng, first_contact=False)
+    has = np.flatnonzero(state.onset[:, place] < ABSENT)
+    gets = lived.events.where(lived.events.target == place)
+    patient = np.concatenate([has, gets.patient])
+    stands = Standing(
+        patient=patient,
+        condition=np.full(len(patient), place),
+        onset=np.concatenate([state.onset[has, place], gets.day]),
+        pace=np.zeros(len(patient), np.float32),
+    )
+    mentions = world.coder(lives, visits, stands, rng)
+    named = mentions.visit[heart_failure_codes(world)[mentions.code]]
+    day, of = np.floor(visits.admit[named]), visits.patient[named]
+    coded, earlier = np.zeros(n, bool), np.zeros(n, bool)
+    after = day > np.floor(t0)[of]
+    coded[of[after & (day <= np.floor(t0)[of] + 365)]] = True
+    earlier[of[~after]] = True
+    return coded, earlier & (state.onset[:, place] < ABSENT)
+
+
+def heart_failure_codes(world: World) -> np.ndarray:
+    """Which codes of the code book stand for heart failure (N,) bool."""
+    book, out = world.book, np.zeros(len(world.book.codes), bool)
+    for system, prefixes in enumerate((HEART_FAILURE["ICD9CM"], HEART_FAILURE["ICD10CM"])):
+        # A whole prefix: 428 is 428 and 428.21, not 4280; I97.13 is I97.130 too.
+        patterns = tuple(prefix if "." in prefix else f"{prefix}." for prefix in prefixes)
+        named = [code in prefixes or code.startswith(patterns) for code in book.codes]
+        out |= np.array(named) & (book.system == system)
+    return out
+
+
+def _rows_of(owner: np.ndarray, patients: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """(row of `patients`, place in `owner`) of everything that these own."""
+    order = np.argsort(owner, kind="stable")
+    starts = np.searchsorted(owner[order], np.arange(n + 1))
+    first, counts = starts[patients], np.diff(starts)[patients]
+    row = np.repeat(np.arange(len(patients)), counts)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    return row, order[place]

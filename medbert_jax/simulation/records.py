@@ -1,0 +1,164 @@
+"""A block as frames of the EHR tables, with the recording errors that are planted in them, each counted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from medbert_jax.ehr.schema import SCHEMAS
+from medbert_jax.simulation.block import Block, World
+from medbert_jax.simulation.codes import SYSTEMS
+from medbert_jax.simulation.errors import Planted, plant
+from medbert_jax.simulation.visits import INPATIENT, OTHER, TYPES
+
+_DAY_US = 86_400_000_000
+_EPOCH_DAYS = int((np.datetime64("2000-01-01") - np.datetime64("1970-01-01")).astype(int))
+_WAYS = np.array(["home", "facility", "hospice", "other", "expired"])
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Frames of a block: the EHR tables and the errors planted in them (patient_id, kind, count)."""
+
+    tables: dict[str, pl.DataFrame]
+    errors: pl.DataFrame
+
+
+def frames(world: World, block: Block, ids: pl.Series, rng: np.random.Generator) -> Frames:
+    """The tables of a block; `ids`: patient ids in the order of the block."""
+    parameters, visits = world.parameters, block.visits
+    planted = plant(parameters, block, rng)
+    names = ids.gather(planted.patient)
+    visit_ids = names + "-" + pl.Series(planted.order).cast(pl.String)
+    tables = {
+        "patients": _patients(world, block, ids, planted, rng),
+        "visits": _visits(block, planted, names, visit_ids, rng),
+        "diagnoses": _diagnoses(world, block, planted, names, visit_ids, rng),
+    }
+    clinic = world.clinic
+    for name, rows in (
+        ("medications", block.medications),
+        ("measurements", block.measurements),
+        ("procedures", block.procedures),
+    ):
+        kept = ~planted.patients.get(f"no_{name}", np.zeros(len(ids), bool))[visits.patient[rows.visit]]
+        visit, what = rows.visit[kept], rows.name[kept]
+        at = planted.place[visit]
+        # At some time of the first day, at the latest at discharge.
+        wait = np.minimum(rng.random(len(visit)) * 0.2, np.maximum(visits.discharge[visit] - visits.admit[visit], 0.0))
+        columns = {
+            "patient_id": names.gather(at),
+            "visit_id": visit_ids.gather(at),
+            "time": _time(visits.admit[visit] + wait),
+        }
+        if name == "medications":
+            columns["code"] = pl.Series(
+                [code or drug for code, drug in zip(clinic.rxnorm, clinic.ingredients, strict=True)]
+            )
+            columns["code"] = columns["code"].gather(what)
+            columns["code_system"] = pl.Series(["RxNorm" if code else "SOURCE" for code in clinic.rxnorm]).gather(what)
+            columns["ingredient"] = pl.Series(clinic.ingredients).gather(what)
+        elif name == "measurements":
+            listed = [clinic.laboratory[test] for test in clinic.tests]
+            columns["code_system"] = pl.repeat("LOINC", len(what), eager=True)
+            columns["code"] = pl.Series([one["code"] for one in listed]).gather(what)
+            columns["value"] = pl.Series(rows.value[kept])
+            unit = pl.Series([one["unit"] for one in listed]).gather(what)
+            lost = pl.Series(rng.random(len(what)) < parameters.dynamics["errors"]["measurements"]["no_unit"])
+            planted.count("no_unit", visits.patient[visit[lost.to_numpy()]])
+            columns["unit"] = pl.select(pl.when(~lost).then(unit)).to_series() if len(what) else unit
+        else:
+            columns["code_system"] = pl.Series([system for system, _ in clinic.procedure_codes]).gather(what)
+            columns["code"] = pl.Series([code for _, code in clinic.procedure_codes]).gather(what)
+        tables[name] = _table(name, columns)
+    errors = pl.DataFrame(
+        [
+            {"patient": p, "kind": kind, "count": n}
+            for kind, counts in planted.counts.items()
+            for p, n in counts.items()
+        ],
+        schema={"patient": pl.Int64, "kind": pl.String, "count": pl.Int64},
+    )
+    errors = errors.select(ids.gather(errors["patient"]).alias("patient_id"), "kind", "count")
+    return Frames(tables, errors)
+
+
+def _table(name: str, columns: dict) -> pl.DataFrame:
+    return pl.DataFrame([pl.Series(c, columns[c]).cast(dtype) for c, dtype in SCHEMAS[name].items()])
+
+
+def _time(days: np.ndarray) -> pl.Series:
+    minutes = np.round((days + _EPOCH_DAYS) * 1440).astype(np.int64)
+    return pl.Series(minutes * 60_000_000).cast(pl.Datetime("us"))
+
+
+def _date(days: np.ndarray) -> pl.Series:
+    return pl.Series(np.floor(days).astype(np.int32) + _EPOCH_DAYS).cast(pl.Date)
+
+
+def _known(values: pl.Series, known: np.ndarray) -> pl.Series:
+    """The values, null where they are not known."""
+    return values.zip_with(
+        pl.Series(known), pl.Series(values.name, [None], dtype=values.dtype).new_from_index(0, len(values))
+    )
+
+
+def _patients(world: World, block: Block, ids: pl.Series, planted: Planted, rng: np.random.Generator) -> pl.DataFrame:
+    lives, n = block.lives, len(ids)
+    told = lives.died & ((rng.random(n) < 0.85) | planted.expired)
+    race = pl.Series(block.race.tolist(), dtype=pl.String)
+    if not world.parameters.site["race"]:
+        race = pl.Series([None] * n, dtype=pl.String)
+    death = np.where(np.isnan(planted.death), lives.end, planted.death)
+    told |= ~np.isnan(planted.death) | planted.dead
+    return _table("patients", {
+        "patient_id": ids,
+        "birth_date": _known(_date(lives.state.birth), ~planted.patients["unknown_birth"]),
+        "sex": _known(pl.Series(["female", "male"]).gather(lives.state.male), ~planted.patients["unknown_sex"]),
+        "race": race,
+        "death_date": _known(_date(death), told),
+    })  # fmt: skip
+
+
+def _visits(block: Block, planted: Planted, names: pl.Series, ids: pl.Series, rng: np.random.Generator) -> pl.DataFrame:
+    visits, of = block.visits, planted.of
+    kind = visits.kind[of]
+    way = np.searchsorted([0.78, 0.93, 0.95], rng.random(len(visits)))
+    way = np.where(visits.kind == INPATIENT, way, 0)
+    way = np.where(visits.last, 4, way)[of]
+    stay = np.floor(planted.discharge).astype(np.int64) - np.floor(planted.admit).astype(np.int64)
+    whole = planted.known_admit & planted.known_discharge
+    return _table("visits", {
+        "visit_id": ids,
+        "patient_id": names,
+        "order": pl.Series(planted.order),
+        "admit_time": _known(_time(planted.admit), planted.known_admit),
+        "discharge_time": _known(_time(planted.discharge), planted.known_discharge),
+        "length_of_stay": _known(pl.Series(stay), whole),
+        "visit_type": pl.Series(TYPES).gather(kind),
+        "age_days": pl.Series([None], dtype=pl.Int32).new_from_index(0, len(of)),
+        "age_precision_days": pl.Series([None], dtype=pl.Int32).new_from_index(0, len(of)),
+        "discharge_disposition": _known(pl.Series(_WAYS.tolist()).gather(way), kind != OTHER),
+        "readmitted_30d": pl.Series([None], dtype=pl.Boolean).new_from_index(0, len(of)),
+    })  # fmt: skip
+
+
+def _diagnoses(
+    world: World, block: Block, planted: Planted, names: pl.Series, ids: pl.Series, rng: np.random.Generator
+) -> pl.DataFrame:
+    mentions, visits, known = block.mentions, block.visits, world.parameters.dynamics["known"]
+    n = len(mentions.visit)
+    here = np.where(visits.kind[mentions.visit] == INPATIENT, rng.random(n) < 0.85, True)
+    billed = rng.random(n) < 0.25
+    unknown = {name: rng.random(n) >= share for name, share in known.items()}
+    row, at = planted.diagnosis_rows(mentions.visit, visits.patient)
+    code = mentions.code[row]
+    return _table("diagnoses", {
+        "patient_id": names.gather(at),
+        "visit_id": ids.gather(at),
+        "code_system": pl.Series(SYSTEMS).gather(world.book.system[code]),
+        "code": pl.Series(world.book.codes.tolist(), dtype=pl.String).gather(code),
+        "present_on_admission": _known(pl.Series(here), ~unknown["present_on_admission"])[row],
+        "captured_at_billing": _known(pl.Series(billed), ~unknown["captured_at_billing"])[row],
+        "priority": _known(pl.Series(mentions.priority + 1), ~unknown["priority"])[row],
+    })  # fmt: skip

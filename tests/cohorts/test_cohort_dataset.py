@@ -1,0 +1,140 @@
+"""From cohort to dataset: what is told before anything is trained, what is refused, and cohort.parquet."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import polars as pl
+import pytest
+from made_ehr import made_tables
+
+from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
+from tfds_builders.disease_cohort.disease_cohort_dataset_builder import COHORT_TABLE, REFUSED_LEDGER, prepare_cohort
+from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+
+
+def quiet(text):
+    """Say nothing."""
+
+
+@pytest.fixture(scope="module")
+def ehr(tmp_path_factory):
+    """Made tables whose patients have numbers, as in MEDS."""
+    tables, directory = made_tables(400, seed=21), tmp_path_factory.mktemp("source") / "ehr"
+    number = pl.col("patient_id").str.extract(r"(\d+)").cast(pl.Int64).cast(pl.String)
+    tables = replace(tables, **{name: table.with_columns(number) for name, table in tables.present().items()})
+    write_tables(tables, directory, shards=2)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def pretraining(ehr, tmp_path_factory):
+    return prepare_pretraining(ehr, "made", data_dir=tmp_path_factory.mktemp("data"), announce=quiet)
+
+
+@pytest.fixture
+def prepare(ehr, pretraining, tmp_path):
+    def run(cohort="hf-later", name="hf", **settings):
+        settings = {"few_cases": True, "announce": quiet, "ehr_directory": ehr} | settings
+        directory = settings.pop("ehr_directory")
+        return prepare_cohort(directory, cohort, name, data_dir=tmp_path, pretraining_dataset=pretraining, **settings)
+
+    return run
+
+
+def test_the_last_day_of_the_source_is_that_of_all_shards(ehr):
+    last = read_tables(ehr).visits["admit_time"].max().date().isoformat()
+    assert read_source(ehr).last_day == last
+    assert {read_shard(ehr, shard).source.last_day for shard in (0, 1)} == {last}
+    assert len({read_shard(ehr, shard).visits["admit_time"].max() for shard in (0, 1)}) == 2
+
+
+def test_tables_without_a_last_day_are_read_as_before(ehr, tmp_path):
+    write_tables(read_tables(ehr), tmp_path / "old")
+    path = tmp_path / "old" / "source.json"
+    record = json.loads(path.read_text())
+    del record["last_day"]
+    path.write_text(json.dumps(record))
+    assert read_source(tmp_path / "old").last_day is None
+    undated = made_tables(40, dates=False)
+    assert write_tables(undated, tmp_path / "undated").last_day is None
+
+
+def test_fewer_than_50_test_cases_are_refused_unless_asked_for(prepare, tmp_path):
+    said = []
+    with pytest.raises(ValueError, match=r"at least 50 test cases: got cases train \d+ .*; take more .* --few-cases"):
+        prepare(few_cases=False, announce=said.append)
+    folder = tmp_path / "disease_cohort" / "hf"
+    assert [path.name for path in folder.iterdir()] == [REFUSED_LEDGER]
+    made = prepare(announce=said.append)
+    cases, counts = read_metadata(made)["cases"]["test"], read_metadata(made)["split"]["counts"]["test"]
+    assert f"test: {cases} cases, {counts - cases} controls" in said
+    (line,) = {line for line in said if line.startswith("an AUROC of 0.80")}
+    assert 0.03 < float(line.split("± ")[1].split()[0]) < 0.3
+
+
+def test_cohort_parquet_has_the_rows_of_the_datasets_patients(ehr, prepare):
+    made = prepare(minimum_codes=3)
+    rows = pl.read_parquet(made / COHORT_TABLE)
+    selected, _ = select_cohort(read_tables(ehr), load_spec("hf-later"))
+    assert rows.columns == [*selected.columns, "split"]
+    assert 0 < rows.height < selected.height  # the serialization lets some leave
+    assert rows.drop("split").equals(selected.join(rows, on="patient_id", how="semi").sort("patient_id"))
+    for split in SPLITS:
+        opened, mine = open_token_store(made, split), rows.filter(split=split)
+        by_id = np.argsort(opened.patient_id)
+        assert [id.decode() for id in opened.patient_id[by_id]] == mine["patient_id"].to_list()
+        assert (opened.outcomes["label"][by_id] == mine["label"].to_numpy()).all()
+
+
+def test_labels_stand_in_for_a_spec(ehr, prepare, tmp_path):
+    selected, _ = select_cohort(read_tables(ehr), load_spec("hf-later"))
+    labels = selected.select(
+        pl.col("patient_id").cast(pl.Int64).alias("subject_id"),
+        "prediction_time",
+        pl.col("label").cast(pl.Boolean).alias("boolean_value"),
+    )
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    labels.write_parquet(folder / "0.parquet")
+    said = []
+    ours, theirs = prepare(), prepare(str(folder), "labelled", announce=said.append)
+    assert f"labels: {labels.height:,} subjects, of whom {labels.height:,} are in the EHR tables" in said
+    assert read_metadata(theirs)["cohort"]["name"] == "labels"
+    assert read_metadata(theirs)["cases"] == read_metadata(ours)["cases"]
+    for split in SPLITS:
+        one, two = open_token_store(ours, split), open_token_store(theirs, split)
+        assert np.array_equal(one.patient_id, two.patient_id)
+        assert np.array_equal(one.code_ids, two.code_ids)
+    # Other labels in that folder are another dataset.
+    labels.with_columns(~pl.col("boolean_value")).write_parquet(folder / "0.parquet")
+    with pytest.raises(ValueError, match="is not replaced by another"):
+        prepare(str(folder), "labelled")
+    with pytest.raises(ValueError, match="labels labels, which say their time themselves"):
+        prepare(str(folder), "labelled", gap_days=30)
+
+
+def test_a_gap_can_be_asked_for_and_is_part_of_the_recipe(prepare):
+    made = prepare(name="gap", gap_days=90)
+    assert read_metadata(made)["cohort"]["input"]["gap_days"] == 90
+    rows, ours = pl.read_parquet(made / COHORT_TABLE), pl.read_parquet(prepare() / COHORT_TABLE)
+    both = rows.join(ours, on="patient_id", suffix="_at_once")
+    assert (both["input_until"] <= both["input_until_at_once"]).all()
+    assert (both["input_until"] < both["input_until_at_once"]).any()
+    with pytest.raises(ValueError, match="gap_days: must be 0 or more"):
+        prepare(name="gap", gap_days=-1)
+
+
+def test_what_is_missing_is_said_or_refused_before_any_work(ehr, prepare, tmp_path):
+    tables, said = read_tables(ehr), []
+    for name, present in (("drugs", {"measurements": None}), ("nothing", {"measurements": None, "medications": None})):
+        write_tables(replace(tables, **present), tmp_path / name)
+    with pytest.raises(ValueError, match="rule diabetes_unverified has nothing to rest on"):
+        prepare("dhf", ehr_directory=tmp_path / "nothing")
+    with pytest.raises(ValueError, match="must have cases and controls"):  # nobody here has diabetes twice
+        prepare("dhf", ehr_directory=tmp_path / "drugs", announce=said.append)
+    assert said[0] == "no measurements table: rule diabetes_unverified rests on drugs alone"

@@ -1,0 +1,76 @@
+"""MEDS labels in place of a spec: the time is inclusive, the first one counts, and the ledger adds up."""
+
+from datetime import datetime
+
+import polars as pl
+import pytest
+from drawn_patients import person, tables_of, visit
+
+from medbert_jax.cohorts.meds_labels import LabelFolder
+from medbert_jax.cohorts.select import select_cohort
+
+
+def folder(path, rows):
+    """A label folder of two files, in a folder of their own."""
+    names = ("subject_id", "prediction_time", "boolean_value")
+    labels = pl.DataFrame(rows, schema=names, orient="row").with_columns(
+        pl.col("prediction_time").cast(pl.Datetime("us"))
+    )
+    for number, part in enumerate((labels[::2], labels[1::2])):
+        (path / "train").mkdir(parents=True, exist_ok=True)
+        part.write_parquet(path / "train" / f"{number}.parquet")
+    return LabelFolder.find(path)
+
+
+STAY = visit("2010-01-01T08:00", "250.00", discharge="2010-01-03T12:00")
+PEOPLE = {
+    str(number): person(STAY, visit("2010-02-01T08:00", "428.0", discharge="2010-02-01T09:00"))
+    for number in range(1, 8)
+}
+AT_THE_END = datetime(2010, 1, 3, 12)
+BEFORE_THE_END = datetime(2010, 1, 3, 11, 59)
+
+
+def test_the_prediction_time_is_inclusive_and_the_first_one_counts(tmp_path):
+    labels = folder(
+        tmp_path / "labels",
+        [
+            (1, AT_THE_END, True),
+            (2, BEFORE_THE_END, True),
+            (3, datetime(2010, 2, 1, 9), False),
+            (4, datetime(2012, 1, 1), True),
+            (4, AT_THE_END, False),
+            (99, AT_THE_END, True),
+            (5, datetime(2010, 2, 1, 8, 30), True),
+        ],
+    )
+    tables = tables_of({**PEOPLE, "6": person()})
+    frame, ledger = select_cohort(tables, labels)
+    assert frame.select("patient_id", "label", "input_until", "index_order").rows() == [
+        ("1", 1, 1, 2), ("3", 0, 2, 3), ("4", 0, 1, 2), ("5", 1, 1, 2)
+    ]  # fmt: skip
+    assert frame.filter(patient_id="1")["prediction_time"].to_list() == [AT_THE_END]
+    assert frame.filter("flag_several_prediction_times")["patient_id"].to_list() == ["4"]
+    assert frame["index_day"].to_list() == [2, 31, 2, 31]
+    assert {line.rule: line.left.patients for line in ledger.lines if line.left.patients} == {
+        "not_labelled": 2, "input_codes": 1
+    }  # fmt: skip
+    assert frame.schema["label"] == pl.Int32 and frame.schema["weight"] == pl.Float64
+
+
+def test_labels_that_are_none_are_refused_with_every_fault(tmp_path):
+    with pytest.raises(ValueError, match=r"got no \.parquet file in"):
+        LabelFolder.find(tmp_path)
+    pl.DataFrame({"subject_id": [1], "label": [True]}).write_parquet(tmp_path / "a.parquet")
+    with pytest.raises(ValueError, match=r"no column prediction_time in a\.parquet; no column boolean_value in a"):
+        LabelFolder.find(tmp_path)
+    with pytest.raises(ValueError, match="1 rows without boolean_value"):
+        folder(tmp_path / "nulls", [(1, AT_THE_END, None), (2, AT_THE_END, True)])
+
+
+def test_other_labels_are_another_cohort_and_sources_without_dates_are_refused(tmp_path):
+    one = folder(tmp_path / "one", [(1, AT_THE_END, True), (2, AT_THE_END, False)])
+    two = folder(tmp_path / "two", [(1, AT_THE_END, True), (2, AT_THE_END, True)])
+    assert one.to_dict()["labels_sha256"] != two.to_dict()["labels_sha256"]
+    with pytest.raises(ValueError, match="got a source without dates"):
+        select_cohort(tables_of({"1": person()}, dates=False), one)

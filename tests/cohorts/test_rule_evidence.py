@@ -1,0 +1,175 @@
+"""What a chart shows as evidence is what the interpreter counted, for every rule of every built-in cohort."""
+
+import dataclasses
+
+import polars as pl
+import pytest
+from drawn_patients import person, tables_of, visit
+from made_ehr import made_tables
+
+from medbert_jax.cohorts import evidence_rows
+from medbert_jax.cohorts.chart_review import _judged, chart_of, draw_charts
+from medbert_jax.cohorts.charts import charts
+from medbert_jax.cohorts.select import explain, select_cohort
+from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec
+from medbert_jax.ehr.schema import EhrTables
+from medbert_jax.ehr.tables import write_tables
+
+BUILT_IN = sorted(path.stem for path in SPECS_DIRECTORY.glob("*.yaml"))
+E11, HF = "ICD10CM/E11.9", "ICD10CM/I50.9"
+PEOPLE = {
+    "case": person(
+        visit("2010-01-05", "250.00 401.9"), visit("2011-02-01", "250.02"), visit("2012-03-01", "428.0", 4),
+        visit("2012-05-01", "428.0"), drugs=[(1, "metformin"), ("2012-03-02", "furosemide")],
+        results=[("2012-03-01", "30934-4", 900.0, "pg/mL")],
+    ),
+    "control": person(
+        visit("2010-01-05", "250.00"), visit("2011-04-01", "401.9"), visit("2012-01-01", "250.00", 3),
+        visit("2013-06-01", "V70.0"), results=[(1, "4548-4", 7.1, "%"), (3, "4548-4", 5.1, "%")],
+    ),
+    "early": person(visit("2010-01-05", "250.00 428.0"), visit("2011-02-01", "250.02 428.0"), drugs=[(1, "insulin")]),
+    "unverified": person(visit("2010-01-05", "250.00"), visit("2011-02-01", "250.02"), drugs=[(None, "metformin")]),
+    "wrong": person(
+        visit("2010-01-05", "250.00"), visit("2011-02-01", "250.02", discharge="2011-01-20"), drugs=[(1, "insulin")]
+    ),
+    "undated": person(visit(None, "250.00"), visit("2011-02-01", "250.02"), visit("2012-05-01", "157.0 250.00")),
+    "dead": person(visit("2010-01-05", "250.00"), visit("2014-02-01", "250.02"), died="2012-01-01", born=None),
+    "cancer": person(visit("2010-01-05", "174.9"), visit("2011-01-05", "157.1"), visit("2012-01-05", f"{E11} {HF}")),
+    "young": person(visit("2010-01-05", E11), visit("2012-01-07", f"{E11} {HF}"), born="2000-02-29"),
+    "procedure": person(
+        visit("2010-01-05", E11), visit("2011-01-06", E11), visit("2012-01-07", HF), visit("2012-09-07", HF),
+        procedures=[("2012-02-01", "CPT4/90960")], drugs=[("2010-01-05", "x"), ("2010-01-05", "Insulin glargine")],
+    ),
+    "nobody": person(),
+}  # fmt: skip
+
+
+def sources() -> list[EhrTables]:
+    drawn = tables_of(PEOPLE | {f"{name}2": one for name, one in PEOPLE.items()})
+    made = made_tables(250, seed=3)
+    return [drawn, dataclasses.replace(made, source=dataclasses.replace(made.source, last_day="2020-01-01"))]
+
+
+def everybody(tables: EhrTables, spec) -> dict:
+    judged, lines = _judged(tables, spec)
+    return dict(charts(tables, spec, judged, lines))
+
+
+def disagreements(tables: EhrTables, spec) -> tuple[list[tuple], set[tuple]]:
+    """Conditions whose evidence does not tell what the interpreter says of them; and which outcomes were seen."""
+    wrong, seen = [], set()
+    for chart in everybody(tables, spec).values():
+        skips = [said for said in chart.rules if said.rule.action == "skip_visit"]
+        passed = sum(said.parts[0].measured for said in skips)
+        no_index = any(said.says for said in skips)
+        if skips and chart.visits:
+            seen.add(("skip_visit", no_index))
+            wrong += [(chart.group, passed)] * (no_index != (passed == len(chart.visits)))
+        for said in chart.rules:
+            for part in said.parts:
+                of = part.condition
+                if part.holds is None or of.measure == "days_of_follow_up":
+                    continue
+                if of.unknown:
+                    shown = part.measured is None
+                elif part.measured is None:
+                    shown = of.fewer_than is not None and not of.measure.startswith("age")
+                else:
+                    enough = part.measured >= (of.at_least or of.fewer_than)
+                    shown = enough if of.at_least is not None else not enough
+                looks_at_index = of.window in ("before_index", "through_index", "by_index_date", "index_visit")
+                looks_at_index |= of.measure in ("days_to_index", "age_at_index")
+                if looks_at_index and not chart.from_index:
+                    continue  # such a condition says nothing of those who have no index
+                seen.add((of.measure, shown))
+                if shown != part.holds:
+                    wrong.append((said.rule.id, part.measured, part.holds))
+    return wrong, seen
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_evidence_is_there_exactly_where_the_condition_is_met(name):
+    seen = set()
+    for tables in sources():
+        wrong, of_these = disagreements(tables, load_spec(name))
+        assert wrong == []
+        seen |= of_these
+    assert {shown for _, shown in seen} == {True, False}
+
+
+def test_evidence_read_in_another_way_is_found(monkeypatch):
+    spec, tables = load_spec("dhf-landmark"), sources()[0]
+    assert disagreements(tables, spec)[0] == []
+    monkeypatch.setattr(evidence_rows, "counted", lambda leaf, spec: evidence_rows.row_matches(leaf))
+    assert disagreements(tables, spec)[0] != []
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_chart_says_what_the_interpreter_says(name):
+    spec, tables = load_spec(name), sources()[0]
+    told, (frame, _) = explain(tables, spec), select_cohort(tables, spec)
+    found = everybody(tables, spec)
+    for row in told.iter_rows(named=True):
+        chart = found[row["patient_id"]]
+        assert {said.rule.id: said.says for said in chart.rules if " " not in said.rule.id} == {
+            rule.id: row[rule.id] for rule in spec.rules
+        }
+        assert (chart.group in ("cases", "controls")) == (row["leaves_under"] is None)
+        assert row["leaves_under"] in (None, chart.group)
+    for row in frame.iter_rows(named=True):
+        read = [visit.order for visit in found[row["patient_id"]].visits if visit.is_read]
+        assert read == list(range(1, row["input_until"] + 1))
+
+
+def test_a_drawn_case_shows_what_fired():
+    chart = everybody(tables_of({"case": PEOPLE["case"]}), load_spec("dhf"))["case"]
+    assert (chart.group, chart.cut, chart.read_until, chart.from_index) == ("cases", 0, 2, True)
+    assert [visit.day for visit in chart.visits] == [-786, -394, 0, 61]
+    said = {said.rule.id: said for said in chart.rules}
+    shown = {
+        id: [(one.kind, one.day, one.code, one.value) for part in said[id].parts for one in part.evidence]
+        for id in ("codes of the outcome", "diabetes_unverified", "hf_unverified", "hf_too_early", "type_1_diabetes")
+    }
+    assert shown == {
+        "codes of the outcome": [("diagnosis", 0, "ICD9CM/428.0", None), ("diagnosis", 61, "ICD9CM/428.0", None)],
+        "diabetes_unverified": [("medication", -786, "metformin", None)],
+        "hf_unverified": [("medication", 1, "furosemide", None), ("measurement", 0, "LOINC/30934-4", 900.0)],
+        "hf_too_early": [("diagnosis", 0, "ICD9CM/428.0", None), ("diagnosis", -786, "ICD9CM/250.00", None)],
+        "type_1_diabetes": [],
+    }
+    assert said["hf_too_early"].parts[0].measured == 786
+    assert [one.rules for one in chart.visits[2].codes] == [
+        ("codes of the outcome", "hf_one_encounter", "hf_too_early")
+    ]
+
+
+def test_a_table_that_is_missing_is_said_to_be():
+    tables = tables_of(PEOPLE, without=("measurements",))
+    found = everybody(tables, load_spec("dhf"))["control"]
+    parts = next(said for said in found.rules if said.rule.id == "diabetes_unverified").parts
+    assert [part.holds for part in parts] == [None, False]
+
+
+@pytest.mark.parametrize(("name", "workers"), [("dhf-matched", 1), ("readmission-30d", 2)])
+def test_one_patient_is_found_in_his_shard_as_he_was_drawn_by_any_processes(tmp_path, name, workers):
+    spec = load_spec(name)
+    people = {f"{who}{number}": one for number in range(4) for who, one in PEOPLE.items()}
+    write_tables(tables_of(people), tmp_path / "ehr", shards=2)
+    drawn = draw_charts(tmp_path / "ehr", spec, 2, workers=1)
+    assert draw_charts(tmp_path / "ehr", spec, 2, workers=workers) == drawn
+    assert draw_charts(tmp_path / "ehr", spec, 2, seed=1, workers=1) != drawn
+    counts = pl.Series([chart.group for _, chart in drawn]).value_counts()["count"]
+    assert counts.max() == 2 and len({chart.name for _, chart in drawn}) == len(drawn)
+    for patient_id, chart in drawn[::3]:
+        assert dataclasses.replace(chart_of(tmp_path / "ehr", spec, patient_id), name=chart.name) == chart
+    with pytest.raises(ValueError, match="got one that is not in"):
+        chart_of(tmp_path / "ehr", spec, "stranger")
+
+
+def test_cases_and_controls_come_from_the_dataset(tmp_path):
+    people = {f"{who}{number}": PEOPLE[who] for number in range(5) for who in ("case", "control", "early")}
+    write_tables(tables_of(people), tmp_path / "ehr")
+    pl.DataFrame({"patient_id": ["case3", "control1"]}).write_parquet(tmp_path / "cohort.parquet")
+    drawn = draw_charts(tmp_path / "ehr", load_spec("dhf"), 9, members=tmp_path / "cohort.parquet", workers=1)
+    assert [patient_id for patient_id, chart in drawn if chart.group in ("cases", "controls")] == ["case3", "control1"]
+    assert len(drawn) == 7

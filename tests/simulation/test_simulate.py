@@ -1,0 +1,139 @@
+"""The simulated health system on disk: the same for any number of workers, and every planted error is found again."""
+
+import json
+from datetime import timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from medbert_jax.data.serialization import SerializationConfig, order_histories
+from medbert_jax.ehr.tables import read_shard, read_source, read_tables
+from medbert_jax.ehr.validation import validate
+from medbert_jax.simulation.block import World
+from medbert_jax.simulation.parameters import load_parameters
+from medbert_jax.simulation.simulate import simulate
+from medbert_jax.simulation.truth import read_past
+
+PATIENTS = 1_500
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Folder with ehr/ and truth/ of 1,500 patients in 2 shards, made by one process."""
+    folder = tmp_path_factory.mktemp("simulated")
+    made = {"patients": PATIENTS, "seed": 3, "shards": 2, "announce": lambda line: None}
+    simulate(folder / "ehr", truth=folder / "truth", workers=1, **made)
+    simulate(folder / "again", workers=2, **made)
+    simulate(folder / "other", workers=1, **{**made, "patients": 300, "seed": 4})
+    simulate(folder / "few", workers=1, **{**made, "patients": 300})
+    return folder
+
+
+def planted(folder) -> dict[str, dict[str, int]]:
+    """Kind → patient → wrong rows."""
+    errors = pl.read_parquet(folder / "truth" / "errors" / "*.parquet")
+    kinds = errors["kind"].unique().to_list()
+    return {
+        kind: dict(errors.filter(pl.col("kind") == kind).select("patient_id", "count").iter_rows()) for kind in kinds
+    }
+
+
+def test_the_bytes_do_not_depend_on_the_number_of_workers_but_on_the_seed(made):
+    record = json.loads((made / "ehr" / "source.json").read_text())
+    again = json.loads((made / "again" / "source.json").read_text())
+    assert record["files"] == again["files"] and len(record["files"]) == 12
+    assert record["content_hash"] == again["content_hash"]
+    assert read_source(made / "few").content_hash != read_source(made / "other").content_hash
+
+
+def test_ids_do_not_tell_ages(made):
+    # Lives are made oldest first; a number that told this would be a leak.
+    patients = read_tables(made / "ehr").patients.drop_nulls("birth_date")
+    number = patients["patient_id"].str.slice(1).cast(pl.Int64).to_numpy()
+    birth = patients["birth_date"].to_physical().to_numpy()
+    assert abs(np.corrcoef(number, birth)[0, 1]) < 0.08
+
+
+def test_validation_finds_the_planted_errors_and_no_others(made):
+    found = {(line.rule, line.table): line.rows for line in validate(made / "ehr").lines if line.severity != "note"}
+    errors = {kind: sum(patients.values()) for kind, patients in planted(made).items()}
+    tables = read_tables(made / "ehr")
+    for rule in ("discharge_before_admission", "order_against_time", "no_admission", "same_times"):
+        assert found.pop((rule, "visits"), 0) == errors.get(rule, 0), rule
+    assert found.pop(("negative_stay", "visits"), 0) == errors["discharge_before_admission"]
+    assert found.pop(("duplicate_code", "diagnoses")) == errors["duplicate_code"]
+    # Whoever is recorded dead too early has all his visits after death.
+    early = planted(made).get("death_before_first_visit", {})
+    late = tables.visits.filter(pl.col("patient_id").is_in([*early])).height + errors.get("visit_after_death", 0)
+    assert found.pop(("after_death", "visits"), 0) == late
+    # What follows from these.
+    for rule, table in (("visit_after_expired", "visits"), ("event_outside_visit", "medications"),
+                        ("event_outside_visit", "measurements"), ("event_outside_visit", "procedures"),
+                        ("event_after_death", "medications"), ("event_after_death", "measurements"),
+                        ("event_after_death", "procedures"), ("overlapping_stays", "visits")):  # fmt: skip
+        found.pop((rule, table), None)
+    assert found == {}
+    assert errors["discharge_before_admission"] > 1 and errors["duplicate_code"] > 30
+
+
+def test_one_sided_records_lose_what_was_planted(made):
+    tables, errors = read_tables(made / "ehr"), planted(made)
+    for kind, table in (("no_medications", tables.medications), ("no_measurements", tables.measurements),
+                        ("no_diagnoses", tables.diagnoses)):  # fmt: skip
+        assert len(errors[kind]) > 3
+        assert table.filter(pl.col("patient_id").is_in([*errors[kind]])).is_empty()
+    assert tables.measurements["unit"].null_count() == sum(errors["no_unit"].values())
+    assert tables.patients["sex"].null_count() == len(errors["unknown_sex"])
+    assert tables.patients["birth_date"].null_count() == len(errors["unknown_birth"])
+
+
+def test_the_patients_that_pretraining_drops_for_wrong_times_are_the_planted_ones(made):
+    tables, errors = read_tables(made / "ehr"), planted(made)
+    _, _, ledger = order_histories(tables, SerializationConfig())
+    (line,) = [line for line in ledger.to_dict()["lines"] if line["rule"] == "wrong_times"]
+    coded = set(tables.diagnoses["patient_id"])
+    wrong = {*errors["discharge_before_admission"], *errors.get("order_against_time", {})}
+    assert line["left"]["patients"] == len(wrong & coded) > 0
+
+
+def test_events_are_of_their_visits(made):
+    tables = read_tables(made / "ehr")
+    clean = tables.visits.drop_nulls(["admit_time", "discharge_time"]).filter(
+        pl.col("discharge_time") >= pl.col("admit_time")
+    )
+    for table in (tables.medications, tables.measurements, tables.procedures):
+        joined = table.join(clean, on=["patient_id", "visit_id"])
+        assert joined.height > 100
+        inside = (pl.col("time") >= pl.col("admit_time")) & (
+            pl.col("time") <= pl.col("discharge_time") + timedelta(minutes=1)
+        )
+        assert joined.select((~inside).sum()).item() == 0
+
+
+def test_the_truth_gives_lives_back(made):
+    world = World(load_parameters())
+    ids = read_shard(made / "ehr", 1).patients["patient_id"].to_list()[5:25][::-1]
+    past = read_past(world, made / "truth", 1, 2, ids)
+    patients = pl.read_parquet(made / "truth" / "patients" / "shard-00001-of-00002.parquet")
+    known = {row["patient_id"]: row for row in patients.iter_rows(named=True)}
+    assert [float(day) for day in past.entry] == [known[one]["entry"] for one in ids]
+    assert past.state.traits[3, 1] == np.float32(known[ids[3]]["vascular"])
+    events = pl.read_parquet(made / "truth" / "events" / "shard-00001-of-00002.parquet")
+    mine = events.filter(pl.col("patient_id").is_in(ids))
+    before = (past.state.onset < 1e8).sum()
+    assert before + len(past.events.day) == mine.height > 20
+    with pytest.raises(KeyError, match="1 of 1 patients are not in the truth of shard 0"):
+        read_past(world, made / "truth", 0, 2, ids[:1])
+
+
+def test_the_truth_may_not_stand_inside_the_tables(tmp_path):
+    with pytest.raises(ValueError, match=r"truth must stand outside of the tables: got .*; name a folder beside it"):
+        simulate(tmp_path / "ehr", patients=10, truth=tmp_path / "ehr" / "truth")
+
+
+def test_wrong_settings_are_told(tmp_path):
+    with pytest.raises(ValueError, match=r"patients must be at least 1.*: got 0, 0 and 0; correct them"):
+        simulate(tmp_path / "ehr", patients=0)
+    with pytest.raises(ValueError, match=r"site must be one of cerner, truven .*: got 'mercy' and 'rich'; choose"):
+        simulate(tmp_path / "ehr", patients=10, site="mercy")

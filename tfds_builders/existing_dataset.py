@@ -1,0 +1,60 @@
+"""A dataset that is there already: whether it is the one that is asked for, and whole."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from medbert_jax.data.token_store import read_metadata
+from medbert_jax.data.vocabulary import check_unknown
+
+
+def take_existing(directory: Path, recipe: dict, unknown_code_limit: float, announce: Callable[[str], None]) -> None:
+    """Tell that the dataset is there, and the share of its unknown codes.
+
+    Files are looked at for existence and size; those who read them check what is in them.
+
+    Raises:
+        ValueError: it was made by another recipe, a file of it is missing or has another size, or more codes than the
+            limit are unknown.
+    """
+    metadata = read_metadata(directory)
+    made = metadata.get("recipe", {})
+    if differing := sorted(key for key in made | recipe if made.get(key) != recipe.get(key)):
+        changes = "; ".join(f"{key}: {made.get(key)} → {recipe.get(key)}" for key in differing)
+        raise ValueError(
+            f"a dataset is not replaced by another: {directory} differs from what is asked for in"
+            f" {changes}; choose another name, or delete that folder"
+        )
+    if faults := _faults(directory, metadata.get("files", {})):
+        shown = ", ".join(faults[:8]) + " …" * (len(faults) > 8)
+        raise ValueError(
+            f"the files of a dataset must all be there as they were written: got {len(faults)} that are not in"
+            f" {directory}: {shown}; copy them from where they are whole, or delete that folder and give the same"
+            " command again"
+        )
+    fitted = "minimum_patients" in recipe
+    shown = check_unknown(metadata["unknown_code_share"], unknown_code_limit, fitted=fitted)
+    announce(f"codes unknown to the vocabulary: {shown}")
+    announce(f"the dataset is there already: {directory}")
+
+
+def _faults(directory: Path, sizes: dict[str, int]) -> list[str]:
+    """Return what is wrong with the files that TFDS' info and the metadata name."""
+    try:
+        info = json.loads((directory / "dataset_info.json").read_bytes())
+        lengths = {split["name"]: len(split["shardLengths"]) for split in info["splits"]}
+    except (OSError, ValueError, KeyError):
+        return ["dataset_info.json, which is missing or damaged"]
+    names = {
+        f"{info['name']}-{split}.{info['fileFormat']}-{number:05d}-of-{count:05d}"
+        for split, count in lengths.items()
+        for number in range(count)
+    }
+    faults = []
+    for name in sorted({"features.json", *names, *sizes}):
+        path = directory / name
+        if not path.is_file():
+            faults.append(f"{name} is missing")
+        elif (size := path.stat().st_size) != sizes.get(name, size) or not size:
+            faults.append(f"{name} has {size} bytes" + f" and not {sizes[name]}" * (name in sizes))
+    return faults
