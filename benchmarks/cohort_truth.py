@@ -136,7 +136,9 @@ def main(
         permutations: so many times with permuted labels.
         out: where the figures go besides the terminal.
     """
-    record = {"source": str(ehr.name), "content_hash": read_source(ehr).content_hash, "machine": machine()}
+    source = read_source(ehr)
+    said = [line for line in source.assumptions if "imulated" in line or line.startswith("Site")]
+    record = {"source": said or source.format, "content_hash": source.content_hash, "machine": machine()}
     for name in cohorts:
         cohort = read_cohort(ehr, name)
         patients = {split: int((cohort.split == number).sum()) for number, split in enumerate(SPLITS)}

@@ -6,8 +6,9 @@
 For each source of EHR tables, by categories (three characters of an ICD-9-CM or ICD-10-CM code):
 
 - repeated: of the categories of a visit that has a next one, the share that the next visit has too.
-- lift: of pairs of categories that at least 30 patients have together, observed / expected if the two were independent;
-  quantiles of its base-2 logarithm, and the share of pairs above 2 and below 1/2.
+- lift: of pairs of categories that at least 30 patients have together, observed / expected if each patient drew as many
+  categories as he has, at random (else long records alone would make every pair frequent); quantiles of its base-2
+  logarithm, and the share of pairs above 2 and below 1/2.
 
 Beside real data (DE-SynPUF is synthetic itself, made from real claims; diabetes130 has three codes per encounter, all
 of them of patients with diabetes), a number may well be unlike: sources differ from each other, too. Both are of
@@ -67,7 +68,8 @@ def lift(rows: pl.DataFrame) -> dict:
     has = sparse.csr_matrix((np.ones(pairs.height), (pairs["row"].to_numpy(), pairs["column"].to_numpy())), shape)
     together = (has.T @ has).toarray()
     alone = np.diag(together)
-    expected = np.outer(alone, alone) / people.height
+    length = pairs.group_by("patient_id").len()["len"].to_numpy().astype(float)
+    expected = np.outer(alone, alone) * (length * (length - 1)).sum() / length.sum() ** 2
     # ICD-9 and ICD-10 of one site exclude each other by the calendar, which says nothing of diseases.
     system = np.array([name.startswith("ICD10") for name in common["category"].to_list()])
     upper = np.triu(system[:, None] == system[None, :], 1)

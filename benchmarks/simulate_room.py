@@ -29,7 +29,7 @@ from medbert_jax.simulation.hazards import features, log_hazards
 from medbert_jax.simulation.oracle import log_hazard_at, probability_within_year, state_at
 from medbert_jax.simulation.parameters import load_parameters
 from medbert_jax.simulation.simulate import simulate
-from medbert_jax.simulation.truth import read_past
+from medbert_jax.simulation.truth import check_truth, read_past
 
 _EPOCH = np.datetime64("2000-01-01", "us")
 _TARGET = "heart_failure"
@@ -46,7 +46,8 @@ class Rows:
     features: np.ndarray  # of the hidden state
     log_hazard: np.ndarray
     permuted: np.ndarray  # the log hazard where each patient's events have changed their days among each other
-    oracle: np.ndarray  # (n, 2) from two halves of the futures; NaN outside of the test split
+    oracle: np.ndarray  # (n, 2) from two halves of the futures; NaN where not tried, or where no future was possible
+    tried: np.ndarray  # whether the oracle was
 
 
 def main(
@@ -56,25 +57,31 @@ def main(
     workers: int = 2,
     replicates: int = 200,
     oracle_patients: int = 6_000,
+    everyone: bool = False,
     out: Path = Path(__file__).parent / "results" / "simulate_room.json",
 ) -> None:
     """Simulate (unless `work` has it), select, score, print, write the JSON.
 
     Args:
-        work: folder for tables and truth; tables that are there are taken.
+        work: folder for tables and truth; those that are there are taken, if they are of these parameters, patients
+            and seed.
         patients: simulated.
         seed: of simulation and oracle.
         workers: processes of the simulation.
         replicates: futures per patient, twice.
-        oracle_patients: test patients at most for whom the oracle is computed.
+        oracle_patients: patients at most for whom the oracle is computed.
+        everyone: compute the oracle for patients of all splits: for its calibration. AUROC then is of the test split.
         out: where the figures go.
     """
     world = World(load_parameters())
     if not (work / "ehr" / "source.json").exists():
         simulate(work / "ehr", patients=patients, seed=seed, workers=workers, truth=work / "truth")
-    rows = collect(world, work, replicates, oracle_patients, np.random.default_rng(seed))
+    check_truth(world, work / "truth", read_source(work / "ehr"), seed=seed, patients=patients)
+    rows = collect(world, work, replicates, oracle_patients, everyone, np.random.default_rng(seed))
     train, test = rows.split == 0, rows.split == 2
-    some = test & np.isfinite(rows.oracle[:, 0])
+    known = np.isfinite(rows.oracle).all(1)
+    some = test & known
+    print(f"{int((rows.tried & ~known).sum())} of {int(rows.tried.sum())} patients have no future: left out")
     scores = {"LR on codes": regression(rows)}
     settings = {"max_iter": 300, "learning_rate": 0.05, "max_leaf_nodes": 15, "random_state": 0}
     for name, columns in (
@@ -91,6 +98,11 @@ def main(
             name: int((rows.split == place).sum()) for place, name in enumerate(("train", "validation", "test"))
         },
         "cases": int(rows.label.sum()),
+        "oracle_tried": int(rows.tried.sum()),
+        "oracle_without_future": int((rows.tried & ~known).sum()),
+        "oracle_known": int(known.sum()),
+        "cases_expected": float(rows.oracle[known].mean(1).sum()),
+        "cases_seen": int(rows.label[known].sum()),
         "oracle_patients": int(some.sum()),
         "oracle_mean": float(rows.oracle[some].mean()),
         "label_mean": float(rows.label[some].mean()),
@@ -156,7 +168,7 @@ def ablation(world: World, rows: Rows, some: np.ndarray, distance: float) -> dic
     return found
 
 
-def collect(world: World, work: Path, replicates: int, most: int, rng: np.random.Generator) -> Rows:
+def collect(world: World, work: Path, replicates: int, most: int, everyone: bool, rng: np.random.Generator) -> Rows:
     """The cohort, shard by shard."""
     source, spec = read_source(work / "ehr"), load_spec("dhf-landmark")
     parts, left = [], most
@@ -168,7 +180,7 @@ def collect(world: World, work: Path, replicates: int, most: int, rng: np.random
         frame, _ = select_cohort(tables, spec)
         ids = frame["patient_id"].to_list()
         t0 = (frame["prediction_time"].to_numpy() - _EPOCH) / np.timedelta64(1, "D")
-        past = read_past(world, work / "truth", shard, source.shards, ids)
+        past = read_past(world, work / "truth", source, shard, ids)
         state = state_at(world, past, t0.astype(np.float32))
         hidden = features(world.model, state, t0.astype(np.float32))
         target = world.model.place(_TARGET)
@@ -176,12 +188,13 @@ def collect(world: World, work: Path, replicates: int, most: int, rng: np.random
         permuted = log_hazard_at(world, past.in_random_order(t0, rng), t0, _TARGET)
         split = assign_split(ids, key="room")
         oracle = np.full((len(ids), 2), np.nan)
-        test = np.flatnonzero(split == 2)[:left]
-        left -= len(test)
-        if len(test):
-            mine = past.take(test)
+        chosen = np.flatnonzero(everyone | (split == 2))[:left]
+        left -= len(chosen)
+        if len(chosen):
+            mine = past.take(chosen)
             for half in (0, 1):
-                oracle[test, half] = probability_within_year(world, mine, t0[test], rng, replicates=replicates)
+                oracle[chosen, half] = probability_within_year(world, mine, t0[chosen], rng, replicates=replicates)
+        tried = np.isin(np.arange(len(ids)), chosen)
         read = tables.visits.join(frame.with_row_index("row"), on="patient_id")
         read = read.filter(pl.col("order") <= pl.col("input_until"))
         read = read.select("row", "patient_id", "visit_id", "admit_time", "length_of_stay", "prediction_time")
@@ -192,7 +205,7 @@ def collect(world: World, work: Path, replicates: int, most: int, rng: np.random
         codes.data[:] = 1.0
         since = (found["prediction_time"] - found["admit_time"]).dt.total_days().to_numpy().astype(np.float32)
         seen = by_hand(row, means[code], since, read, len(ids), len(world.model.conditions))
-        parts.append(Rows(frame["label"].to_numpy(), split, codes, seen, hidden, hazard, permuted, oracle))
+        parts.append(Rows(frame["label"].to_numpy(), split, codes, seen, hidden, hazard, permuted, oracle, tried))
     names = Rows.__dataclass_fields__
     joined = {name: [getattr(part, name) for part in parts] for name in names}
     return Rows(

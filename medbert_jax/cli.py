@@ -296,7 +296,7 @@ def demo(
         seed: of the simulation.
         cohort: the disease cohort to fine-tune on; dhf for simulated patients, hf-later for diabetes130.
         train_size: training patients of the cohort.
-        pretraining_epochs: passes over the pretraining patients; 2 for simulated ones, 5 for diabetes130.
+        pretraining_epochs: passes over the pretraining patients; 1 for simulated ones, 5 for diabetes130.
     """
     import run_finetune
     import run_pretrain
@@ -312,7 +312,7 @@ def demo(
     else:
         ingest(data, ehr, format=format)
     cohort = cohort or ("dhf" if data is None else "hf-later")
-    epochs = pretraining_epochs or (2 if data is None else 5)
+    epochs = pretraining_epochs or (1 if data is None else 5)
     # Of thousands of simulated codes most are rare: the commoner ones make the decoder small.
     rarest = max(1, patients // 1500) if data is None else 1
     dataset = prepare_pretraining(ehr, "demo", data_dir=datasets, minimum_patients=rarest)

@@ -26,8 +26,11 @@ class State:
     recent: np.ndarray  # (n, recurrent): sum over past events of exp(−days / recency_days)
 
     def take(self, places) -> "State":
-        """The state of some patients, copied."""
-        return replace(self, **{field.name: getattr(self, field.name)[places] for field in fields(self)})
+        """The state of some patients, copied: `advance` may change it and leave this one as it is."""
+        taken = {field.name: getattr(self, field.name)[places] for field in fields(self)}
+        if isinstance(places, slice):  # of which numpy makes views
+            taken = {name: column.copy() for name, column in taken.items()}
+        return replace(self, **taken)
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,7 @@ def live(
     given: np.ndarray | None = None,
     until: np.ndarray | None = None,
 ) -> Lives:
-    """Everything from `entry` (n,), mostly the first contact, on.
+    """Everything from `entry` (n,), mostly the first contact, on; `state` stays that of `entry`.
 
     Args:
         last: first day after the data.

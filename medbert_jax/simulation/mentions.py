@@ -86,8 +86,16 @@ class Coder:
         late = day is None or bool(parameters.world.get("one_code"))
         self.icd10_from = np.inf if late else float((np.datetime64(day) - np.datetime64("2000-01-01")).astype(int))
 
-    def __call__(self, lives: Lives, visits: Visits, standing: Standing, rng: np.random.Generator) -> Mentions:
-        """The diagnoses of all visits."""
+    def __call__(
+        self,
+        lives: Lives,
+        visits: Visits,
+        standing: Standing,
+        rng: np.random.Generator,
+        *,
+        first_contact: bool = True,
+    ) -> Mentions:
+        """The diagnoses of all visits; with `first_contact` the history is taken at each patient's first one."""
         n = len(lives.entry)
         # A standing condition is named again as readily as this patient's visits name it: memory.
         a, b = self.settings["memory"]
@@ -95,7 +103,7 @@ class Coder:
         ready = np.maximum(ready, self.least[standing.condition])
         row, visit = standing.at_visits(visits, n)
         first = np.concatenate([[True], visits.patient[1:] != visits.patient[:-1]])
-        more = np.where(first, self.settings["first_contact"], 1.0)
+        more = np.where(first & first_contact, self.settings["first_contact"], 1.0)
         more = more * np.where(visits.kind == INPATIENT, self.settings["inpatient"], 1.0)
         named = rng.random(len(row)) < np.minimum(ready[row] * more[visit], 0.97)
         row, visit = row[named], visit[named]

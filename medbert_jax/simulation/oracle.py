@@ -98,7 +98,8 @@ def probability_within_year(
     """Probability (n,) that heart failure is coded at a visit admitted 1 … 365 days after the date of t0.
 
     Given the hidden state at t0 and that no heart failure was coded until then. The rest of the step of time that t0
-    falls in goes on under its own hazards, as in the life that was simulated.
+    falls in goes on under its own hazards, as in the life that was simulated. NaN where none of the patient's futures
+    agrees with this condition: nothing is known then, so callers count these patients and leave them out.
 
     Args:
         t0: days from 2000-01-01 (n,), within the patient's time at the site.
@@ -112,8 +113,8 @@ def probability_within_year(
         coded, earlier = _futures(world, past.take(who), t0[who].astype(np.float64), rng)
         shape = (-1, replicates)
         possible = ~earlier.reshape(shape)
-        hits = (coded.reshape(shape) & possible).sum(1)
-        out[begin : begin + each] = hits / np.maximum(possible.sum(1), 1)
+        hits, of = (coded.reshape(shape) & possible).sum(1), possible.sum(1)
+        out[begin : begin + each] = np.where(of > 0, hits / np.maximum(of, 1), np.nan)
     return out
 
 
@@ -144,7 +145,7 @@ def _futures(world: World, past: Past, t0: np.ndarray, rng: np.random.Generator)
         onset=np.concatenate([state.onset[has, place], gets.day]),
         pace=np.zeros(len(patient), np.float32),
     )
-    mentions = world.coder(lives, visits, stands, rng)
+    mentions = world.coder(lives, visits, stands, rng, first_contact=False)
     named = mentions.visit[heart_failure_codes(world)[mentions.code]]
     day, of = np.floor(visits.admit[named]), visits.patient[named]
     coded, earlier = np.zeros(n, bool), np.zeros(n, bool)

@@ -1,4 +1,4 @@
-"""The parameters of the simulation, from v1.yaml and v1_coding.yaml: nothing about the world stands in the code."""
+"""The parameters of the simulation, from v1.yaml and v1_coding.yaml, and a hash of all that its world follows from."""
 
 import hashlib
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Parameters:
     effects: tuple[Effect, ...]
     """Those that act in this world."""
     hash: str
-    """sha256 over both files."""
+    """`world_hash` of the folder that they were read from."""
 
     @property
     def conditions(self) -> dict[str, dict]:
@@ -60,8 +60,8 @@ def load_parameters(site: str = "cerner", world: str = "rich", folder: Path = FO
             f"site must be one of {', '.join(SITES)} and world one of {', '.join(WORLDS)}: got {site!r} and {world!r};"
             " choose from these"
         )
-    texts = [(Path(folder) / name).read_bytes() for name in FILES]
-    parts = [yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) for text in texts]
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    parts = [yaml.load((Path(folder) / name).read_bytes(), loader) for name in FILES]
     dynamics, coding = parts[0]["dynamics"], parts[1]
     effects = tuple(_effect(one) for one in dynamics["effects"])
     if faults := _faults(dynamics, coding["coding"], effects):
@@ -78,8 +78,21 @@ def load_parameters(site: str = "cerner", world: str = "rich", folder: Path = FO
         coding=coding["coding"],
         background=coding["background"],
         effects=tuple(acting),
-        hash=hashlib.sha256(b"".join(hashlib.sha256(text).digest() for text in texts)).hexdigest(),
+        hash=world_hash(folder),
     )
+
+
+def world_hash(folder: Path = FOLDER, sources: Path = FOLDER) -> str:
+    """sha256 over both parameter files and the package's sources, with normalised line ends.
+
+    Some constants of the world (shares, spreads, normal ranges) stand in the code, and so do the draws themselves: two
+    worlds with one hash are the same.
+    """
+    whole = hashlib.sha256()
+    for path in (*(Path(folder) / name for name in FILES), *sorted(Path(sources).glob("*.py"))):
+        text = path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        whole.update(path.name.encode() + b"\0" + hashlib.sha256(text).digest())
+    return whole.hexdigest()
 
 
 def _effect(one: dict) -> Effect:

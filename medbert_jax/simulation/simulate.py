@@ -2,9 +2,9 @@
 
 import functools
 import json
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,14 @@ import polars as pl
 
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ehr.replacing import replaced
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, write_shard
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.simulation.block import BLOCK, World
 from medbert_jax.simulation.parameters import load_parameters
 from medbert_jax.simulation.records import frames
-from medbert_jax.simulation.truth import TRUTH_TABLES, truth_frames
+from medbert_jax.simulation.truth import TRUTH_FILES, made_by, truth_frames
 
 SHARD_PATIENTS = 32_768
 """Patients of a shard, about, where the number of shards is not given: some 300 MB in memory."""
@@ -58,26 +59,27 @@ def simulate(
         seed: of everything random.
         shards: parts of the tables; 0: one per 32,768 patients.
         workers: processes; 0: one per core, one for few patients.
-        truth: folder for what is hidden: states, events, planted errors. Never inside `out`.
+        truth: folder for what is hidden: states, events, planted errors; beside `out`. An earlier truth there stays
+            until the new tables are in their place, and then is replaced as a whole.
         announce: gets lines of progress.
 
     Raises:
         ValueError: settings out of range.
-        BlockingIOError: another process is writing `out`.
+        BlockingIOError: another process is writing `out` or `truth`.
     """
     if patients < 1 or shards < 0 or seed < 0:
         raise ValueError(
             "patients must be at least 1, shards and seed at least 0:"
             f" got {patients}, {shards} and {seed}; correct them"
         )
-    if truth is not None and Path(out).resolve() in (Path(truth).resolve(), *Path(truth).resolve().parents):
-        raise ValueError(
-            f"the truth must stand outside of the tables: got {truth} inside {out}; name a folder beside it"
-        )
-    parameters = load_parameters(site, world)
     if truth is not None:
-        for name in TRUTH_TABLES:  # of an earlier simulation, whose shards may have been more
-            shutil.rmtree(Path(truth) / name, ignore_errors=True)
+        inside, outside = Path(truth).resolve(), Path(out).resolve()
+        for one, other in ((inside, outside), (outside, inside)):
+            if other in (one, *one.parents):
+                raise ValueError(
+                    f"the truth must stand outside of the tables: got {one} inside {other}; name a folder beside it"
+                )
+    parameters = load_parameters(site, world)
     shards = shards or -(-patients // SHARD_PATIENTS)
     numbers = np.arange(patients)
     shard_of = patient_hash(patient_ids(numbers), "shard") % np.uint64(shards)
@@ -85,8 +87,11 @@ def simulate(
         np.argsort(shard_of, kind="stable"), np.cumsum(np.bincount(shard_of.astype(np.int64), minlength=shards))[:-1]
     )
     started, done, records = time.monotonic(), 0, {}
-    with new_folder(out) as new, Workers(workers or int(patients < 2 * BLOCK)) as each:
-        job = _Job(World(parameters), seed, shards, new, Path(truth).resolve() if truth is not None else None)
+    # The tables take their place first: a run that dies in between leaves them beside a truth that is of other tables
+    # by its own account, which `check_truth` refuses.
+    staged = replaced(truth, TRUTH_FILES) if truth is not None else nullcontext()
+    with staged as hidden, new_folder(out) as new, Workers(workers or int(patients < 2 * BLOCK)) as each:
+        job = _Job(World(parameters), seed, shards, new, hidden)
         for shard, record in each(functools.partial(_shard, job), list(enumerate(by_shard))):
             records[shard] = record
             done += record.rows["patients"]
@@ -98,20 +103,17 @@ def simulate(
         ledger = Ledger.start(f"simulate {site} {world}", patients=rows["patients"], visits=rows["visits"],
                               codes=rows["diagnoses"])  # fmt: skip
         (new / "ledger.json").write_text(json.dumps(ledger.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+        said = {"site": site, "world": world, "seed": seed, "patients": patients, "shards": shards,
+                "parameters": parameters.hash}  # fmt: skip
         source = EhrSource(
             format="simulated",
             has_dates=True,
             age_precision="days",
-            assumptions=(
-                "Simulated data: no patient is real.",
-                f"Site {site}, world {world}, seed {seed}, parameters {parameters.hash}.",
-            ),
+            assumptions=("Simulated data: no patient is real.", made_by(said)),
         )
         source = seal(new, source, ordered)
-    if truth is not None:
-        said = {"site": site, "world": world, "seed": seed, "patients": patients, "shards": shards,
-                "parameters": parameters.hash, "tables": source.content_hash}  # fmt: skip
-        (Path(truth) / "truth.json").write_text(json.dumps(said, indent=1))
+        if hidden is not None:
+            (hidden / "truth.json").write_text(json.dumps({**said, "tables": source.content_hash}, indent=1))
     return source
 
 

@@ -1,10 +1,13 @@
 """What is hidden: traits, windows and every event, enough to take up a life again; never read by the pipeline."""
 
+import json
+import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.simulation.block import Block, World
 from medbert_jax.simulation.hazards import ABSENT
 from medbert_jax.simulation.life import Events, State
@@ -12,6 +15,8 @@ from medbert_jax.simulation.oracle import Past
 
 TRUTH_TABLES = ("patients", "events", "recent", "errors")
 """Folders of the truth; the errors are made with the tables that hold them."""
+TRUTH_FILES = re.compile(rf"truth\.json|({'|'.join(TRUTH_TABLES)})/shard-\d+-of-\d+\.parquet")
+"""Files of a truth, which go with it when it is replaced."""
 
 
 def truth_frames(world: World, block: Block, ids: pl.Series) -> dict[str, pl.DataFrame]:
@@ -51,12 +56,54 @@ def truth_frames(world: World, block: Block, ids: pl.Series) -> dict[str, pl.Dat
     return {"patients": patients, "events": events, "recent": recent}
 
 
-def read_past(world: World, truth, shard: int, shards: int, patient_ids: list[str]) -> Past:
-    """The hidden lives of some patients of a shard, in the order of the ids.
+def made_by(said: dict) -> str:
+    """What tables say of how they were made, among the assumptions of their source; `said` as in truth.json."""
+    return "Site {}, world {}, seed {}, parameters {}.".format(
+        *(said.get(name) for name in ("site", "world", "seed", "parameters"))
+    )
 
-    Raises KeyError for ids that the shard has not.
+
+def check_truth(world: World, truth, tables: EhrSource, **settings: int) -> None:
+    """Refuse a truth of another world or of other tables.
+
+    Args:
+        world: that the truth is used with.
+        truth: folder.
+        tables: that the truth is used with.
+        settings: further entries of truth.json as they must be: seed, patients.
+
+    Raises:
+        FileNotFoundError: no truth.json, which is written last.
+        ValueError: with everything that differs.
     """
-    name = f"shard-{shard:05d}-of-{shards:05d}.parquet"
+    rule = "a truth is used with the world and the tables that it was made with"
+    advice = "simulate tables and truth again, both in one run, or name the folders that belong together"
+    path = Path(truth) / "truth.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{rule}: got {truth}, which holds no truth.json; {advice}")
+    said = json.loads(path.read_bytes())
+    used = {
+        "site": world.parameters.site_name,
+        "world": world.parameters.world_name,
+        "parameters": world.parameters.hash,
+        "shards": tables.shards,
+        "tables": tables.content_hash,
+        **settings,
+    }
+    faults = [f"{name} {said.get(name)} instead of {value}" for name, value in used.items() if said.get(name) != value]
+    if made_by(said) not in tables.assumptions:
+        faults.append("tables that say another site, world, seed or parameters")
+    if faults:
+        raise ValueError(f"{rule}: got {', '.join(faults)}; {advice}")
+
+
+def read_past(world: World, truth, tables: EhrSource, shard: int, patient_ids: list[str]) -> Past:
+    """The hidden lives of some patients of a shard of `tables`, in the order of the ids.
+
+    Raises KeyError for ids that the shard has not, and as `check_truth`.
+    """
+    check_truth(world, truth, tables)
+    name = f"shard-{shard:05d}-of-{tables.shards:05d}.parquet"
     model, traits = world.model, world.parameters.dynamics["traits"]
     of = {patient: row for row, patient in enumerate(patient_ids)}
     patients = pl.read_parquet(Path(truth) / "patients" / name).filter(pl.col("patient_id").is_in(patient_ids))

@@ -1,7 +1,9 @@
 """The simulated health system on disk: the same for any number of workers, and every planted error is found again."""
 
+import dataclasses
 import json
 from datetime import timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -10,10 +12,11 @@ import pytest
 from medbert_jax.data.serialization import SerializationConfig, order_histories
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables
 from medbert_jax.ehr.validation import validate
+from medbert_jax.simulation import simulate as module
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.parameters import load_parameters
 from medbert_jax.simulation.simulate import simulate
-from medbert_jax.simulation.truth import read_past
+from medbert_jax.simulation.truth import check_truth, read_past
 
 PATIENTS = 1_500
 
@@ -114,7 +117,8 @@ def test_events_are_of_their_visits(made):
 def test_the_truth_gives_lives_back(made):
     world = World(load_parameters())
     ids = read_shard(made / "ehr", 1).patients["patient_id"].to_list()[5:25][::-1]
-    past = read_past(world, made / "truth", 1, 2, ids)
+    tables = read_source(made / "ehr")
+    past = read_past(world, made / "truth", tables, 1, ids)
     patients = pl.read_parquet(made / "truth" / "patients" / "shard-00001-of-00002.parquet")
     known = {row["patient_id"]: row for row in patients.iter_rows(named=True)}
     assert [float(day) for day in past.entry] == [known[one]["entry"] for one in ids]
@@ -124,12 +128,75 @@ def test_the_truth_gives_lives_back(made):
     before = (past.state.onset < 1e8).sum()
     assert before + len(past.events.day) == mine.height > 20
     with pytest.raises(KeyError, match="1 of 1 patients are not in the truth of shard 0"):
-        read_past(world, made / "truth", 0, 2, ids[:1])
+        read_past(world, made / "truth", tables, 0, ids[:1])
+
+
+@pytest.mark.parametrize("name", ["site", "world", "seed", "parameters", "shards", "tables"])
+def test_a_truth_of_another_world_or_of_other_tables_is_refused(made, tmp_path, name):
+    world, tables = World(load_parameters()), read_source(made / "ehr")
+    check_truth(world, made / "truth", tables, seed=3, patients=PATIENTS)
+    said = json.loads((made / "truth" / "truth.json").read_text())
+    (tmp_path / "truth.json").write_text(json.dumps({**said, name: 4 if name in ("seed", "shards") else "other"}))
+    with pytest.raises(ValueError, match=r"a truth is used with the world and the tables .*; simulate"):
+        read_past(world, tmp_path, tables, 1, [])
+    (tmp_path / "truth.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"got .*, which holds no truth\.json; simulate"):
+        read_past(world, tmp_path, tables, 1, [])
+    with pytest.raises(ValueError, match="got seed 3 instead of 4, patients 1500 instead of 9; simulate"):
+        check_truth(world, made / "truth", tables, seed=4, patients=9)
+
+
+def test_a_truth_is_refused_beside_tables_made_anew(made):
+    world = World(load_parameters())
+    with pytest.raises(ValueError, match=r"shards 2 instead of 1, tables [0-9a-f]{64} instead of [0-9a-f]{64}"):
+        check_truth(world, made / "truth", dataclasses.replace(read_source(made / "few"), shards=1))
+    with pytest.raises(ValueError, match=r"got parameters [0-9a-f]{64} instead of [0-9a-f]{64}; simulate"):
+        parameters = dataclasses.replace(world.parameters, hash="0" * 64)
+        other = SimpleNamespace(parameters=parameters)
+        check_truth(other, made / "truth", read_source(made / "ehr"))
+
+
+def test_a_run_that_fails_leaves_tables_and_truth_as_they_were(tmp_path, monkeypatch):
+    made = {"patients": 60, "shards": 2, "workers": 1, "announce": lambda line: None}
+    simulate(tmp_path / "ehr", truth=tmp_path / "truth", seed=3, **made)
+    (tmp_path / "truth" / "notes.txt").write_text("mine")
+    before = files(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "seal", fail)
+        with pytest.raises(RuntimeError, match="dies"):
+            simulate(tmp_path / "ehr", truth=tmp_path / "truth", seed=4, **made)
+    assert files(tmp_path) == before
+    check_truth(World(load_parameters()), tmp_path / "truth", read_source(tmp_path / "ehr"), seed=3)
+    # Of fewer shards: nothing of the earlier truth stays, but what is not of a truth does.
+    simulate(tmp_path / "ehr", truth=tmp_path / "truth", seed=4, **{**made, "shards": 1})
+    check_truth(World(load_parameters()), tmp_path / "truth", read_source(tmp_path / "ehr"), seed=4)
+    assert len([*(tmp_path / "truth").glob("*/*.parquet")]) == 4 and (tmp_path / "truth" / "notes.txt").exists()
+
+
+def test_the_truth_has_one_writer(tmp_path, monkeypatch):
+    def inside(*args):
+        with pytest.raises(BlockingIOError, match="which another run is writing"):
+            simulate(tmp_path / "other", patients=10, workers=1, truth=tmp_path / "truth")
+        fail()
+
+    monkeypatch.setattr(module, "seal", inside)
+    with pytest.raises(RuntimeError, match="dies"):
+        simulate(tmp_path / "ehr", patients=10, workers=1, truth=tmp_path / "truth", announce=lambda line: None)
+
+
+def fail(*args):
+    raise RuntimeError("dies")
+
+
+def files(folder) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_the_truth_may_not_stand_inside_the_tables(tmp_path):
     with pytest.raises(ValueError, match=r"truth must stand outside of the tables: got .*; name a folder beside it"):
         simulate(tmp_path / "ehr", patients=10, truth=tmp_path / "ehr" / "truth")
+    with pytest.raises(ValueError, match=r"truth must stand outside of the tables"):
+        simulate(tmp_path / "truth" / "ehr", patients=10, truth=tmp_path / "truth")
 
 
 def test_wrong_settings_are_told(tmp_path):
