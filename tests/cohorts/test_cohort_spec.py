@@ -16,6 +16,15 @@ def test_the_built_ins_are_these_and_each_is_named_as_its_file():
         assert load_spec(name).name == name
 
 
+def test_the_three_cohorts_of_heart_failure_mean_the_same_by_the_same_words():
+    specs = [load_spec(name) for name in ("dhf", "dhf-landmark", "dhf-matched")]
+    for group in ("code_sets", "drug_sets", "laboratory_sets"):
+        meant = [{one.id: one for one in getattr(spec, group)} for spec in specs]
+        for other in meant[1:]:
+            shared = meant[0].keys() & other.keys()
+            assert shared and {id: meant[0][id] for id in shared} == {id: other[id] for id in shared}
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_plain_data_of_a_spec_give_the_spec_back(name, tmp_path):
     spec = load_spec(name)

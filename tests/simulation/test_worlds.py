@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
+from medbert_jax.cohorts.spec import load_spec
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.codes import build_code_book
 from medbert_jax.simulation.life import site_days
-from medbert_jax.simulation.oracle import Past, heart_failure_codes, probability_within_year, state_at
+from medbert_jax.simulation.oracle import HEART_FAILURE, Past, heart_failure_codes, probability_within_year, state_at
 from medbert_jax.simulation.parameters import SITES, WORLDS, load_parameters
 from medbert_jax.simulation.refit import gather
 
@@ -172,3 +173,7 @@ def test_a_life_taken_up_in_the_middle_of_a_step_goes_on_as_it_would(rich):
     assert (onsets <= block.lives.events.day[ill]).all()
     repeated = past.take(np.array([7, 7, 3]))
     assert np.array_equal(state_at(world, repeated, block.lives.end[[7, 7, 3]]).onset, at_end.onset[[7, 7, 3]])
+
+
+def test_the_oracle_asks_for_the_cohorts_heart_failure():
+    assert set(HEART_FAILURE) == set(load_spec("dhf-landmark").code_set("heart_failure").prefixes)
