@@ -11,7 +11,7 @@ class Background:
     """Draws of background conditions by age and sex."""
 
     def __init__(self, parameters: Parameters):
-        listed = parameters.background
+        listed, settings = parameters.background, parameters.dynamics["background"]
         self.size = len(listed)
         self.follow_ups = np.array([float(one.get("follow_ups", 0.0)) for one in listed])
         years = np.arange(AGES + 1) + 0.5
@@ -21,14 +21,13 @@ class Background:
             # A triangle over the ages, and a trickle at its ends.
             rise, fall = max(peak - start, 0.5), max(end - peak, 0.5)
             shape = np.clip(np.minimum((years - start) / rise, (end - years) / fall), 0.0, 1.0)
-            shape = np.where((years >= start) & (years <= end), np.maximum(shape, 0.05), 0.0)
+            shape = np.where((years >= start) & (years <= end), np.maximum(shape, settings["trickle"]), 0.0)
             for sex, name in enumerate(("female", "male")):
                 if one["sex"] in ("any", name):
                     weights[sex, :, place] = one["yearly_rate"] * shape
         acute = np.array([one["kind"] == "acute" for one in listed])
         self._acute = _cumulative(weights * acute)
         self._chronic = _cumulative(weights * ~acute)
-        settings = parameters.dynamics["background"]
         total = (weights * ~acute).sum(-1)
         # So many by that age, on average, whatever the rates of the list sum to.
         by_age = np.cumsum(total, axis=1)

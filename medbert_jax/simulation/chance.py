@@ -24,16 +24,16 @@ def strike(
         onset = begin + rng.standard_exponential(n) / rate * YEAR
         struck = np.flatnonzero(onset < end)
         onsets.append(np.where(onset < end, onset, np.nan))
-        days = parameters.world["days"]
+        days, (low, high) = parameters.world["days"], parameters.world["between"]
         patient = np.repeat(struck, len(days))
-        hour = np.tile(days, len(struck)) + 0.3 + 0.4 * rng.random(len(patient))
+        hour = np.tile(days, len(struck)) + low + (high - low) * rng.random(len(patient))
         admit = np.floor(onset[patient]) + np.round(hour * 1440) / 1440
         keep = admit < end[patient]
         patient, admit = patient[keep], admit[keep]
         m = len(patient)
         parts.append(
-            Visits(patient, admit, admit + 1 / 48, np.full(m, OUTPATIENT, np.int8), np.full(m, model.place(name)),
-                   np.zeros(m, bool), np.zeros(m, bool), np.ones(m, bool))
+            Visits(patient, admit, admit + parameters.world["visit_days"], np.full(m, OUTPATIENT, np.int8),
+                   np.full(m, model.place(name)), np.zeros(m, bool), np.zeros(m, bool), np.ones(m, bool))
         )  # fmt: skip
     names = Visits.__dataclass_fields__
     visits = Visits(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

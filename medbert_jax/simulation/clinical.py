@@ -33,10 +33,10 @@ class Clinic:
     def __init__(self, parameters: Parameters, model: Model):
         dynamics = parameters.dynamics
         self.places = {name: place for place, name in enumerate(model.conditions)}
-        self.acute, self.struck = model.acute, parameters.world.get("random", {})
+        self.acute, self.world = model.acute, parameters.world
         self.traits = {name: place for place, name in enumerate(dynamics["traits"])}
-        self.drugs = {name: one for name, one in dynamics["drugs"].items() if name != "named"}
-        self.named = dynamics["drugs"]["named"]
+        self.drugs = {name: one for name, one in dynamics["drugs"].items() if name not in ("named", "same")}
+        self.named, self.same = dynamics["drugs"]["named"], dynamics["drugs"]["same"]
         self.ingredients = sorted({drug for one in self.drugs.values() for drug in one["ingredients"]})
         self.rxnorm = [dynamics["rxnorm"].get(drug) for drug in self.ingredients]
         self.laboratory, self.tests = dynamics["laboratory"], list(dynamics["laboratory"])
@@ -73,13 +73,14 @@ class Clinic:
             taking = np.where(row >= 0, takes[row], rng.random(len(row))) < one["share"]
             listed = taking & ((row < 0) | (rng.random(len(row)) < self.named))
             visit, row = visit[listed], row[listed]
-            u = np.where((row >= 0) & (rng.random(len(row)) < 0.8), which[row], rng.random(len(row)))
+            u = np.where((row >= 0) & (rng.random(len(row)) < self.same), which[row], rng.random(len(row)))
             names = np.array([self.ingredients.index(drug) for drug in one["ingredients"]])
             shares = np.cumsum(list(one["ingredients"].values()))
             drug = names[np.searchsorted(shares / shares[-1], u)]
             parts.append(Rows(visit, drug, np.zeros(len(visit))))
-        own = np.flatnonzero(visits.fixed & (visits.reason == self.places["heart_failure"]))
-        parts.append(Rows(own, np.full(len(own), self.ingredients.index("furosemide")), np.zeros(len(own))))
+        if "random" in self.world:
+            own = np.flatnonzero(visits.fixed & (visits.reason == self.places["heart_failure"]))
+            parts.append(Rows(own, np.full(len(own), self.ingredients.index(self.world["drug"])), np.zeros(len(own))))
         return Rows.concatenate(parts)
 
     def measurements(self, lives: Lives, visits: Visits, standing: Standing, rng: np.random.Generator) -> Rows:
@@ -100,9 +101,10 @@ class Clinic:
                 found.append((visit, mean + of["sd"] * rng.standard_normal(len(visit))))
             visit = np.flatnonzero(adult & (rng.random(len(visits)) < one["all"]))
             found.append((visit, one["mean"] + one["sd"] * rng.standard_normal(len(visit))))
-            if test == "BNP":
+            if test == "BNP" and "random" in self.world:
                 own = np.flatnonzero(visits.fixed & (visits.reason == self.places["heart_failure"]))
-                found.append((own, 5.5 + rng.random(len(own)) * 2.0))
+                low, high = self.world["log_bnp"]
+                found.append((own, low + rng.random(len(own)) * (high - low)))
             visit, value = (np.concatenate([part[place] for part in found]) for place in (0, 1))
             value = np.exp(value) if one.get("log") else np.maximum(value, 0.1)
             parts.append(Rows(visit, np.full(len(visit), number), np.round(value, one["decimals"])))

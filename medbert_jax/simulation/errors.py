@@ -64,6 +64,7 @@ class Planted:
 def plant(parameters: Parameters, block: Block, rng: np.random.Generator) -> Planted:
     """Decide on the errors of a block."""
     lives, visits, rates = block.lives, block.visits, parameters.dynamics["errors"]
+    most = rates["days"]
     n, v = len(lives.entry), len(visits)
     patients = {kind: rng.random(n) < share for kind, share in rates["patients"].items()}
     seen = np.bincount(visits.patient, minlength=n) > 0
@@ -81,7 +82,7 @@ def plant(parameters: Parameters, block: Block, rng: np.random.Generator) -> Pla
         free[visits.patient[rows]] = False
         chosen[kind] = rows
     last_day = site_days(parameters)[1]
-    late = lives.end + 5 + rng.random(n) * 200
+    late = lives.end + 5 + rng.random(n) * most["visit_after_death"]
     ghosts = lives.died & free & (rng.random(n) < rates["visits"]["visit_after_death"]) & (late < last_day - 1)
     ghost = np.flatnonzero(ends & ghosts[visits.patient])
     twice = chosen["same_times"]
@@ -101,7 +102,9 @@ def plant(parameters: Parameters, block: Block, rng: np.random.Generator) -> Pla
     swapped = place[chosen["order_against_time"]]
     order[swapped], order[swapped - 1] = order[swapped - 1], order[swapped]
     back = place[chosen["discharge_before_admission"]]
-    discharge[back] = np.floor(admit[back]) - 1 - np.floor(rng.random(len(back)) * 30) + 0.5
+    discharge[back] = (
+        np.floor(admit[back]) - 1 - np.floor(rng.random(len(back)) * most["discharge_before_admission"]) + 0.5
+    )
     known_admit, known_discharge = np.ones(len(of), bool), np.ones(len(of), bool)
     known_admit[place[chosen["no_admission"]]] = False
     known_discharge[place[chosen["no_discharge"]]] = False
@@ -110,7 +113,10 @@ def plant(parameters: Parameters, block: Block, rng: np.random.Generator) -> Pla
     begin = np.full(n, np.inf)
     np.minimum.at(begin, visits.patient, visits.admit)
     death[false] = np.floor(
-        np.maximum(begin[false] - 1 - np.floor(rng.random(false.sum()) * 300), lives.state.birth[false])
+        np.maximum(
+            begin[false] - 1 - np.floor(rng.random(false.sum()) * most["death_before_first_visit"]),
+            lives.state.birth[false],
+        )
     )
     false &= death < np.floor(begin)
     death[~false] = np.nan

@@ -75,7 +75,9 @@ def build_model(parameters: Parameters) -> Model:
     for column, one in enumerate((*parameters.conditions.values(), *others.values())):
         curve = rate_by_age(one["rate"])
         if parameters.world_name == "bag" and targets[column] in dynamics["worlds"]["bag"]["flat"]:
-            curve = np.where(np.arange(AGES + 1) < 18, NEVER, np.log(one["rate"][max(one["rate"])] * 0.35))
+            curve = np.where(
+                np.arange(AGES + 1) < world["adult"], NEVER, np.log(one["rate"][max(one["rate"])] * world["flat_share"])
+            )
         curve = curve + offsets.get(targets[column], 0.0)
         base[0, :, column] = curve
         base[1, :, column] = curve + np.log(one.get("male", 1.0))

@@ -105,7 +105,7 @@ class Coder:
         first = np.concatenate([[True], visits.patient[1:] != visits.patient[:-1]])
         more = np.where(first & first_contact, self.settings["first_contact"], 1.0)
         more = more * np.where(visits.kind == INPATIENT, self.settings["inpatient"], 1.0)
-        named = rng.random(len(row)) < np.minimum(ready[row] * more[visit], 0.97)
+        named = rng.random(len(row)) < np.minimum(ready[row] * more[visit], self.settings["at_most"])
         row, visit = row[named], visit[named]
         # The reason comes first.
         why = np.flatnonzero(visits.reason >= 0)
@@ -124,7 +124,9 @@ class Coder:
         variant = np.clip(variant, 0, STAGES - 1).astype(np.int64)
         hurried = rng.random(len(where)) < self.site["unspecific"]
         variant[hurried] = UNSPECIFIC
-        variant[len(variant) - len(suspected) :] = np.where(rng.random(len(suspected)) < 0.5, RULE_OUT, 0)
+        variant[len(variant) - len(suspected) :] = np.where(
+            rng.random(len(suspected)) < self.settings["suspected_as"], RULE_OUT, 0
+        )
         system = (visits.admit[where] >= self.icd10_from).astype(np.int64)
         wrong = rng.random(len(where)) < self.site["wrong"] * ~visits.fixed[where]
         condition = np.where(

@@ -32,7 +32,7 @@ def frames(world: World, block: Block, ids: pl.Series, rng: np.random.Generator)
     visit_ids = names + "-" + pl.Series(planted.order).cast(pl.String)
     tables = {
         "patients": _patients(world, block, ids, planted, rng),
-        "visits": _visits(block, planted, names, visit_ids, rng),
+        "visits": _visits(world, block, planted, names, visit_ids, rng),
         "diagnoses": _diagnoses(world, block, planted, names, visit_ids, rng),
     }
     clinic = world.clinic
@@ -45,7 +45,10 @@ def frames(world: World, block: Block, ids: pl.Series, rng: np.random.Generator)
         visit, what = rows.visit[kept], rows.name[kept]
         at = planted.place[visit]
         # At some time of the first day, at the latest at discharge.
-        wait = np.minimum(rng.random(len(visit)) * 0.2, np.maximum(visits.discharge[visit] - visits.admit[visit], 0.0))
+        wait = np.minimum(
+            rng.random(len(visit)) * parameters.dynamics["visits"]["late_events_days"],
+            np.maximum(visits.discharge[visit] - visits.admit[visit], 0.0),
+        )
         columns = {
             "patient_id": names.gather(at),
             "visit_id": visit_ids.gather(at),
@@ -105,7 +108,7 @@ def _known(values: pl.Series, known: np.ndarray) -> pl.Series:
 
 def _patients(world: World, block: Block, ids: pl.Series, planted: Planted, rng: np.random.Generator) -> pl.DataFrame:
     lives, n = block.lives, len(ids)
-    told = lives.died & ((rng.random(n) < 0.85) | planted.expired)
+    told = lives.died & ((rng.random(n) < world.parameters.dynamics["known"]["death"]) | planted.expired)
     race = pl.Series(block.race.tolist(), dtype=pl.String)
     if not world.parameters.site["race"]:
         race = pl.Series([None] * n, dtype=pl.String)
@@ -120,10 +123,12 @@ def _patients(world: World, block: Block, ids: pl.Series, planted: Planted, rng:
     })  # fmt: skip
 
 
-def _visits(block: Block, planted: Planted, names: pl.Series, ids: pl.Series, rng: np.random.Generator) -> pl.DataFrame:
+def _visits(
+    world: World, block: Block, planted: Planted, names: pl.Series, ids: pl.Series, rng: np.random.Generator
+) -> pl.DataFrame:
     visits, of = block.visits, planted.of
     kind = visits.kind[of]
-    way = np.searchsorted([0.78, 0.93, 0.95], rng.random(len(visits)))
+    way = np.searchsorted(list(world.parameters.dynamics["dispositions"].values()), rng.random(len(visits)))
     way = np.where(visits.kind == INPATIENT, way, 0)
     way = np.where(visits.last, 4, way)[of]
     stay = np.floor(planted.discharge).astype(np.int64) - np.floor(planted.admit).astype(np.int64)
@@ -146,11 +151,12 @@ def _visits(block: Block, planted: Planted, names: pl.Series, ids: pl.Series, rn
 def _diagnoses(
     world: World, block: Block, planted: Planted, names: pl.Series, ids: pl.Series, rng: np.random.Generator
 ) -> pl.DataFrame:
-    mentions, visits, known = block.mentions, block.visits, world.parameters.dynamics["known"]
+    mentions, visits = block.mentions, block.visits
+    known, flags = world.parameters.dynamics["known"], world.parameters.dynamics["flags"]
     n = len(mentions.visit)
-    here = np.where(visits.kind[mentions.visit] == INPATIENT, rng.random(n) < 0.85, True)
-    billed = rng.random(n) < 0.25
-    unknown = {name: rng.random(n) >= share for name, share in known.items()}
+    here = np.where(visits.kind[mentions.visit] == INPATIENT, rng.random(n) < flags["present_on_admission"], True)
+    billed = rng.random(n) < flags["captured_at_billing"]
+    unknown = {name: rng.random(n) >= share for name, share in known.items() if name != "death"}
     row, at = planted.diagnosis_rows(mentions.visit, visits.patient)
     code = mentions.code[row]
     return _table("diagnoses", {

@@ -42,17 +42,23 @@ class VisitMaker:
     def __init__(self, parameters: Parameters, model: Model, background: Background):
         self.model, self.background = model, background
         self.settings, self.world = parameters.dynamics["visits"], parameters.world
-        listed = [*parameters.conditions.values()]
+        listed, besides = [*parameters.conditions.values()], parameters.dynamics["background"]
         n = len(listed)
         self.hidden = np.array([one["kind"] == "hidden" for one in listed])
         self.seen = np.concatenate([[one.get("seen", 0.0) for one in listed], np.ones(background.size)])
-        at = np.array([one.get("at", [0.0, 0.1, 0.9]) for one in listed], float)
-        at = np.concatenate([at, np.tile([0.01, 0.12, 0.87], (background.size, 1))])
+        at = np.array([one.get("at", self.settings["at"]) for one in listed], float)
+        at = np.concatenate([at, np.tile(besides["at"], (background.size, 1))])
         self.at = np.cumsum(at / at.sum(1, keepdims=True), axis=1)
-        self.stay = np.concatenate([[one.get("stay", 3.0) for one in listed], np.full(background.size, 2.5)])
+        self.stay = np.concatenate(
+            [
+                [one.get("stay", self.settings["median_stay"]) for one in listed],
+                np.full(background.size, besides["stay"]),
+            ]
+        )
         self.follow = np.concatenate([[one.get("follow", 0.0) for one in listed], background.follow_ups])
-        self.wait = np.concatenate([[0.0 if one["kind"] == "acute" else 20.0 for one in listed],
-                                    np.zeros(background.size)])  # fmt: skip
+        wait = self.settings["first_visit_days"]
+        wait = [0.0 if one["kind"] == "acute" else wait for one in listed]
+        self.wait = np.concatenate([wait, np.zeros(background.size)])
         self.conditions = n
 
     def __call__(self, lives: Lives, rng: np.random.Generator, *, first_contact: bool = True) -> Visits:
@@ -98,7 +104,7 @@ class VisitMaker:
             * settings["stay"]
             * np.exp(settings["stay_spread"] * rng.standard_normal(len(day)) + spread)
         )
-        stay = np.where(kind == INPATIENT, stay, rng.random(len(day)) * 0.15)
+        stay = np.where(kind == INPATIENT, stay, rng.random(len(day)) * settings["outpatient_days"])
         # Follow-ups.
         counts = rng.poisson(np.where(reason >= 0, self.follow[known], 0.0))
         of = np.repeat(np.arange(len(day)), counts)
@@ -109,7 +115,7 @@ class VisitMaker:
         visits = Visits(
             patient=np.concatenate([patient, patient[of]]),
             admit=day,
-            discharge=day + np.concatenate([stay, rng.random(m) * 0.1]),
+            discharge=day + np.concatenate([stay, rng.random(m) * settings["short_days"]]),
             kind=np.concatenate([kind, np.full(m, OUTPATIENT)]).astype(np.int8),
             reason=np.concatenate([reason, reason[of]]),
             follow_up=np.arange(len(day)) >= len(day) - m,
