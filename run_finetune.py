@@ -8,7 +8,7 @@ goes on where it stopped. Predictions and results land in `--results`. Paper: Me
 
 import subprocess
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -91,7 +91,7 @@ def finetune(config: FinetuneConfig, data: CohortData, predictions: Path) -> dic
     if not config.run:
         return fit(config, data, predictions, None)
     # Opened before any training, so that a folder that cannot be written is told at once; closed whatever happens.
-    model = ModelConfig(**read_config(config.checkpoint)["model"])
+    model = architecture(config)
     described = asdict(config) | {"model": asdict(model), "dataset_hash": data.metadata["dataset_hash"]}
     with RunDirectory.create_or_open(
         config.run, config=described, vocabulary=data.vocabulary, kind="finetune", card={"cohort": data.name}
@@ -108,7 +108,7 @@ def fit(config: FinetuneConfig, data: CohortData, predictions: Path, directory: 
         announce("fine-tuning", config, mesh)
 
     # ── 2 Data: the architecture is the checkpoint's, the sequences are cut to it ─────────────────────────────────────
-    model = ModelConfig(**read_config(config.checkpoint)["model"])
+    model = architecture(config)
     limits = {
         "vocabulary_size": model.vocabulary_size,
         "max_visits": model.max_visits,
@@ -164,6 +164,12 @@ def fit(config: FinetuneConfig, data: CohortData, predictions: Path, directory: 
         "stopping_reason": "patience" if stopping.waited >= config.patience else "max_epochs",
         "scores": {"validation": {"auroc": stopping.best, "best_step": stopping.best_step}, "test": test},
     }
+
+
+def architecture(config: FinetuneConfig) -> ModelConfig:
+    """The checkpoint's; without its encoder where there is to be no backbone."""
+    model = ModelConfig(**read_config(config.checkpoint)["model"])
+    return replace(model, layers=0) if config.backbone == "none" else model
 
 
 def fit_baseline(config: BaselineConfig, data: CohortData, predictions: Path) -> dict:

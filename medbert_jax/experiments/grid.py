@@ -39,7 +39,7 @@ class GridConfig:
     replicates: int = 5
     first_replicate: int = 0
     """Number of the first replicate: another one gives a fresh run with other subsets and seeds."""
-    backbones: tuple[Literal["pretrained", "untrained"], ...] = ("untrained", "pretrained")
+    backbones: tuple[Literal["pretrained", "untrained", "none"], ...] = ("untrained", "pretrained")
     heads: tuple[HeadKind, ...] = ("feed_forward", "bi_gru")
     baselines: tuple[Literal["codes", "age", "codes+age"], ...] = ("age", "codes")
     part: int = 0

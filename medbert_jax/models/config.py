@@ -16,7 +16,7 @@ class ModelConfig:
     hidden_size: int = 192
     """Width of every code's vector."""
     layers: int = 6
-    """Transformer layers."""
+    """Transformer layers; 0 leaves the embeddings alone, the input of a recurrent baseline."""
     heads: int = 6
     """Attention heads per layer; must divide hidden_size."""
     feed_forward_size: int = 64
@@ -49,12 +49,14 @@ class ModelConfig:
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
-        positive = ("vocabulary_size", "hidden_size", "layers", "heads", "feed_forward_size", "max_visits")
+        positive = ("vocabulary_size", "hidden_size", "heads", "feed_forward_size", "max_visits")
         faults = [
             f"{name} must be at least 1: got {getattr(self, name)}; give a positive whole number"
             for name in (*positive, "max_length", "los_logits")
             if getattr(self, name) < 1
         ]
+        if self.layers < 0:
+            faults.append(f"layers must be at least 0: got {self.layers}; the paper has 6, 0 is no encoder")
         faults += [
             f"{field.name} must be one of {', '.join(field.type.__args__)}: got {getattr(self, field.name)!r}; "
             "choose one of them"

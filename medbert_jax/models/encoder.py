@@ -46,7 +46,9 @@ class Encoder(nnx.Module):
             layers.append(hidden_TD.reshape(hidden_BLD.shape))
             attention.append(attention_BHLL)
         captured = {"layers": layers, "attention": attention}
-        return layers[-1], {name: jnp.stack(captured[name]) for name in captured if name in capture}
+        return hidden_TD.reshape(hidden_BLD.shape), {
+            name: jnp.stack(captured[name]) for name in captured if name in capture
+        }
 
 
 class EncoderLayer(nnx.Module):

@@ -87,7 +87,9 @@ class FinetuneConfig:
     """Folder of the results and predictions, one Parquet file per run."""
     experiment: str = "finetune"
     """Name under which the results are filed."""
-    backbone: Literal["pretrained", "untrained"] = "pretrained"
+    backbone: Literal["pretrained", "untrained", "none"] = "pretrained"
+    """untrained: the same architecture, fresh; none: fresh embeddings without an encoder, so that head gru or bi_gru is
+    the paper's plain recurrent baseline."""
     head: HeadConfig = field(default_factory=HeadConfig)
     train_size: int = 0
     """Training patients; 0 takes all. Subsets of one replicate are nested."""

@@ -45,7 +45,7 @@ def test_unknown_preset():
 
 def test_every_fault_is_in_one_error():
     with pytest.raises(ValueError) as error:
-        ModelConfig(hidden_size=100, heads=6, layers=0, dropout=1.0, serialization="age", los_pooling="first")
+        ModelConfig(hidden_size=100, heads=6, layers=-1, dropout=1.0, serialization="age", los_pooling="first")
     lines = str(error.value).splitlines()
     assert [line.split(" must")[0].split(" needs")[0] for line in lines] == [
         "layers",

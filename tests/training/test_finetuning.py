@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from made_sequences import TINY_MODEL, made_sequences
 
-from medbert_jax.models.finetune_heads import HeadConfig
-from medbert_jax.models.med_bert import init
+from medbert_jax.models.finetune_heads import HeadConfig, apply_head
+from medbert_jax.models.med_bert import apply, init
 from medbert_jax.training.cohort_data import training_subset
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.finetuning import (
@@ -21,6 +21,7 @@ from medbert_jax.training.finetuning import (
     endless_batches,
     init_finetuning,
     predict_all,
+    risk_logits,
     steps_per_round,
 )
 from medbert_jax.training.merging import merge_parameters
@@ -169,3 +170,16 @@ def test_a_schedule_that_ends_is_refused():
     optimizer = replace(FinetuneConfig().optimizer, schedule="bert")
     with pytest.raises(ValueError, match=r"cannot decay to an end: got optimizer\.schedule bert; use constant"):
         compile_steps(MODEL, HeadConfig(), optimizer, make_mesh(MeshConfig()))
+
+
+def test_without_a_backbone_the_head_reads_the_embeddings():
+    """Backbone none: no encoder parameter is left, and the logits are the head's on the embeddings of a whole model."""
+    model, head = replace(MODEL, layers=0), HeadConfig(kind="bi_gru", gru_hidden=8)
+    params = init_finetuning(model, head, jax.random.key(0))
+    assert not params["encoder"]
+    _, batch = next(batches(labelled(5, seed=1), batch_size=5))
+    logits = risk_logits(params, batch, model=model, head=head)
+    whole = init(MODEL, jax.random.key(1)) | {"embeddings": params["embeddings"]}
+    embedded = apply(whole, batch, config=MODEL, capture=("embeddings",))[1]["embeddings"]
+    expected = apply_head(params["head"], embedded, batch, config=head, model_config=model, patients=1)
+    np.testing.assert_array_equal(logits, expected)
