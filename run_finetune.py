@@ -17,7 +17,8 @@ import jax
 import numpy as np
 
 from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
-from medbert_jax.data.rows import check_batch_size, fit_to_model
+from medbert_jax.data.row_plan import check_batch_size
+from medbert_jax.data.rows import fit_to_model
 from medbert_jax.evaluation.results import RunRecord, is_done, result_rows, run_id, write_results
 from medbert_jax.evaluation.test_split import evaluate_test
 from medbert_jax.experiments.grid import BaselineConfig, GridConfig

@@ -16,7 +16,7 @@ import jax
 from length_model import length_model
 from step_rate import machine, timed_step
 
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.models.config import preset
 
 ROOT = Path(__file__).parents[1]

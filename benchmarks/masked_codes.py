@@ -17,18 +17,20 @@ import tyro
 from step_rate import machine
 
 from medbert_jax.data.negative_control import exchange_codes
-from medbert_jax.data.rows import RowsConfig, plan_rows
+from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store
 from medbert_jax.metrics.masked_codes import masked_code_baselines
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import init
+from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig, masked_per_patient
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretrained import load_pretrained
 from medbert_jax.training.pretraining import (
     TasksConfig,
-    batches,
     init_state,
     make_eval_step,
     make_train_step,
@@ -44,8 +46,11 @@ ROWS = RowsConfig(batch_size=256, short_row=32)
 def evaluate(params: dict, model: ModelConfig, held_out: PatientSequences) -> dict[str, float]:
     """Validation metrics of parameters."""
     plan = plan_rows(held_out.lengths, ROWS, max_length=model.max_length)
-    step = jax.jit(make_eval_step(model=model, masking=MASKING, shapes=step_shapes(plan, MASKING), seed=0))
-    return validate(step, params, held_out, plan, make_mesh(MeshConfig()))
+    step = make_eval_step(model=model, masking=MASKING, shapes=step_shapes(plan, MASKING), seed=0)
+    with PatientSource(
+        held_out, plan, make_mesh(MeshConfig()), CorpusConfig(), seed=0, total=plan.steps_per_epoch
+    ) as source:
+        return validate(jax.jit(make_eval_dispatch(step, source.rows_of)), params, source)
 
 
 def pretrain(train: PatientSequences, model: ModelConfig, steps: int) -> dict:
@@ -57,9 +62,11 @@ def pretrain(train: PatientSequences, model: ModelConfig, steps: int) -> dict:
     step = make_train_step(
         model=model, masking=MASKING, tasks=TasksConfig(), shapes=shapes, optimizer=optimizer, seed=0
     )
-    step = jax.jit(step, donate_argnums=0)
-    for _, batch in zip(range(steps), batches(train, plan, seed=0), strict=False):
-        state, _ = step(state, batch)
+    mesh, corpus = make_mesh(MeshConfig()), CorpusConfig(steps_per_dispatch=4)
+    with PatientSource(train, plan, mesh, corpus, seed=0, total=steps) as source:
+        dispatch = jax.jit(make_train_dispatch(step, source.rows_of), donate_argnums=0)
+        for start in range(0, steps, source.steps):
+            state, _ = dispatch(state, source.corpus, source.feed(start, min(source.steps, steps - start)))
     return state["params"]
 
 

@@ -13,7 +13,7 @@ import tyro
 from length_model import length_model
 from step_rate import machine, rates, timed_step
 
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import open_token_store
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.config import preset

@@ -4,64 +4,78 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
 
-from medbert_jax.data.rows import RowsConfig, plan_rows
+from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import init
+from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.dispatch import make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from medbert_jax.training.pretraining import TasksConfig, batches, init_state, make_train_step, step_shapes
+from medbert_jax.training.patient_source import PatientSource
+from medbert_jax.training.pretraining import TasksConfig, init_state, make_train_step, step_shapes
 from medbert_jax.training.progress import versions
+from medbert_jax.training.sharding import MeshConfig, make_mesh
 
 
 @dataclass
 class TimedStep:
-    """A compiled step with its data; every call trains once more."""
+    """A compiled dispatch with its data; every call trains on."""
 
     compile_s: float
     fill: float
     state: dict
-    step: object
-    stream: Iterator[dict]
+    dispatch: Callable
+    source: PatientSource
+    done: int = 0
 
     def run(self, steps: int) -> tuple[float, float]:
-        """Train `steps` steps; returns (patients, seconds), host batches and the transfer included."""
-        began, patients = time.perf_counter(), 0
-        for _ in range(steps):
-            batch = next(self.stream)
-            patients += sum(int((rows["patients"] >= 0).sum()) for rows in batch["tiers"])
-            self.state, metrics = self.step(self.state, batch)
+        """Train `steps` steps; returns (patients, seconds), plans, feeds and the transfer included."""
+        began, patients, end = time.perf_counter(), [], self.done + steps
+        while self.done < end:
+            count = min(self.source.steps, end - self.done)
+            feed = self.source.feed(self.done, count)
+            self.state, metrics = self.dispatch(self.state, self.source.corpus, feed)
+            self.done += count
+            self.source.prepare(self.done, min(self.source.steps, max(1, end - self.done)))
+            patients.append(metrics["prolonged_los_weight"])
         jax.block_until_ready((self.state, metrics))
-        return patients, time.perf_counter() - began
+        return float(sum(np.asarray(one).sum() for one in patients)), time.perf_counter() - began
 
 
 def timed_step(
-    sequences: PatientSequences, model: ModelConfig, rows: RowsConfig, masking: MaskingConfig | None = None
+    sequences: PatientSequences,
+    model: ModelConfig,
+    rows: RowsConfig,
+    masking: MaskingConfig | None = None,
+    corpus: CorpusConfig | None = None,
 ) -> TimedStep:
-    """Plan, initialise, compile; the first step is not timed."""
+    """Plan, upload, initialise, compile; the first dispatch is not timed."""
     masking = masking or MaskingConfig()
     plan = plan_rows(sequences.lengths, rows, max_length=model.max_length)
     optimizer = make_optimizer(OptimizerConfig(), 1_000_000)
     state = jax.jit(partial(init_state, partial(init, model), optimizer))(jax.random.key(0))
-    step = jax.jit(
-        make_train_step(
-            model=model,
-            masking=masking,
-            tasks=TasksConfig(),
-            shapes=step_shapes(plan, masking),
-            optimizer=optimizer,
-            seed=0,
-        ),
-        donate_argnums=0,
+    source = PatientSource(
+        sequences, plan, make_mesh(MeshConfig()), corpus or CorpusConfig(steps_per_dispatch=20), seed=0, total=10**9
     )
-    timed = TimedStep(0.0, plan.fill, state, step, batches(sequences, plan, seed=0))
+    step = make_train_step(
+        model=model,
+        masking=masking,
+        tasks=TasksConfig(),
+        shapes=step_shapes(plan, masking),
+        optimizer=optimizer,
+        seed=0,
+    )
+    dispatch = jax.jit(make_train_dispatch(step, source.rows_of), donate_argnums=0)
+    timed = TimedStep(0.0, plan.fill, state, dispatch, source)
     timed.compile_s = timed.run(1)[1]
     return timed
 

@@ -4,17 +4,17 @@
 
 Duration: the paper took a week on one V100 for 20 million training patients. Expected: masked-code accuracy stays low
 for long with one masked code per patient and a rate of 5e-5; on small corpora use pretrain_small.py.
-A step has 32 patients in expectation, the paper's exactly 32.
+Every step has exactly 32 patients, in three rows of 512 slots.
 Paper: Methods, "Pre-training Med-BERT"; serialization is the rank within the visit, [MASK] has its own id.
 """
 
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.models.config import preset
 from medbert_jax.training.config import PretrainConfig
 
 CONFIG = PretrainConfig(
     model=preset("paper"),
-    rows=RowsConfig(batch_size=32, short_row=64),
+    rows=RowsConfig(batching="patients", batch_size=32),
     steps=45_000_000,
     checkpoint_every=50_000,
     evaluate_every=50_000,

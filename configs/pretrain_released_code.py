@@ -8,7 +8,7 @@ Patients of more than 512 codes are dropped, prolonged LOS is read off the poole
 in every epoch. Released code: github.com/ZhiGroup/Med-BERT.
 """
 
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.models.config import preset
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.masking import MaskingConfig
@@ -16,7 +16,7 @@ from medbert_jax.training.masking import MaskingConfig
 CONFIG = PretrainConfig(
     dataset_preset="released_code",
     model=preset("released_code"),
-    rows=RowsConfig(batch_size=32, short_row=64),
+    rows=RowsConfig(batching="patients", batch_size=32),
     masking=MaskingConfig(static=True),
     too_long="drop",
     steps=4_500_000,

@@ -5,7 +5,7 @@
 The layers are the paper's; the budget is not, and this is never called `paper`.
 """
 
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.models.config import preset
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.masking import MaskingConfig

@@ -15,7 +15,7 @@ from made_ehr import made_tables
 import run_finetune
 import run_pretrain
 from medbert_jax import cli
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.tables import write_tables

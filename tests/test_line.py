@@ -14,7 +14,7 @@ from made_ehr import OUTCOME, made_tables
 import medbert_jax
 import run_finetune
 import run_pretrain
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.tables import write_tables

@@ -45,10 +45,8 @@ class Encoder(nnx.Module):
             hidden_TD, attention_BHLL = layer(hidden_TD, bias_B1LL, seeds=seeds[3 * index : 3 * index + 3])
             layers.append(hidden_TD.reshape(hidden_BLD.shape))
             attention.append(attention_BHLL)
-        captured = {"layers": layers, "attention": attention}
-        return hidden_TD.reshape(hidden_BLD.shape), {
-            name: jnp.stack(captured[name]) for name in captured if name in capture
-        }
+        kept = {"layers": layers, "attention": attention}
+        return hidden_TD.reshape(hidden_BLD.shape), {name: jnp.stack(kept[name]) for name in kept if name in capture}
 
 
 class EncoderLayer(nnx.Module):

@@ -9,14 +9,17 @@ from typing import Literal, TypeVar
 
 import tyro
 
-from medbert_jax.data.rows import RowsConfig
+from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
+from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.interruption import EXIT_CODE, Interrupted
 from medbert_jax.training.manifest import CheckpointError
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from medbert_jax.training.pretraining import TasksConfig
+from medbert_jax.training.processes import ProcessesConfig
 from medbert_jax.training.run_directory import read_config
 from medbert_jax.training.sharding import MeshConfig
 
@@ -50,7 +53,9 @@ class PretrainConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     warmup_share: float = 0.0
     """Warm-up as a share of all steps; above 0 it replaces optimizer.warmup_steps."""
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    processes: ProcessesConfig = field(default_factory=ProcessesConfig)
     init_from: str = ""
     """Checkpoint directory whose parameters a new run starts from."""
     checkpoint_every: int = 1000
@@ -59,6 +64,8 @@ class PretrainConfig:
     """Steps between evaluations on the validation patients."""
     log_every: int = 20
     """Steps between progress lines."""
+    validation_size: int = 0
+    """Validation patients that evaluations look at; 0, or more than there are, takes all."""
     seed: int = 0
 
     def for_dataset(self, vocabulary: Vocabulary, steps_per_epoch: int) -> "PretrainConfig":
@@ -157,10 +164,14 @@ def parse_config(kinds: type[Config] | tuple[type, ...], script: str, arguments:
 def run_script(main: Callable, kinds: type | tuple[type, ...], script: str) -> None:
     """Run `main` on the command line's configuration and print what it returns.
 
-    Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback.
+    Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback; a
+    run that was asked to stop, and has saved, with exit code 75.
     """
     try:
         print(main(parse_config(kinds, script)))
+    except Interrupted as interrupted:
+        print(f"{Path(script).name}: {interrupted}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
     except EXPECTED_ERRORS as error:
         print(f"{Path(script).name}: {error}", file=sys.stderr)
         sys.exit(2)

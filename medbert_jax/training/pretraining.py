@@ -4,7 +4,7 @@ A batch is {"tiers": one dict of row arrays per row length, "epoch": scalar}; ro
 plus "prolonged_los" (B, P).
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import jax
@@ -12,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from medbert_jax.data.rows import RowPlan, gather_rows
-from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.row_plan import RowPlan
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import apply, masked_code_logits, prolonged_los_logits
+from medbert_jax.training.corpus import Corpus
+from medbert_jax.training.dispatch import RowsOf
 from medbert_jax.training.losses import cross_entropy
 from medbert_jax.training.masking import MaskingConfig, mask_codes, masked_per_patient
 
@@ -46,34 +47,14 @@ class StepShapes:
 
 def step_shapes(plan: RowPlan, masking: MaskingConfig) -> StepShapes:
     """Static shapes of the steps of a plan."""
-    per_patient = masked_per_patient(masking, np.arange(plan.lengths.max() + 1))
+    per_patient = masked_per_patient(masking, np.arange(int(plan.lengths.max()) + 1))
     return StepShapes(
         plan.groups,
-        tuple(tier.most_per_step(per_patient, plan.groups) for tier in plan.tiers),
+        plan.most_per_group(per_patient),
         tuple(tier.patients_per_row for tier in plan.tiers),
-        float(per_patient[plan.lengths].sum() / plan.steps_per_epoch),
-        len(plan.lengths) / plan.steps_per_epoch,
+        float(per_patient[plan.lengths].mean() * plan.patients_per_step),
+        plan.patients_per_step,
     )
-
-
-def batches(sequences: PatientSequences, plan: RowPlan, *, seed: int, start: int = 0) -> Iterator[dict]:
-    """Endless stream of host batches from step `start` on: a pure function of (seed, step)."""
-    epoch = start // plan.steps_per_epoch
-    while True:
-        tiers = plan.epoch(seed, epoch)
-        for step in range(start - epoch * plan.steps_per_epoch, plan.steps_per_epoch):
-            rows = tuple(
-                gather_rows(sequences, patients[step], tier.row_length)
-                | {
-                    "prolonged_los": np.where(
-                        patients[step] < 0, 0, sequences.outcomes["prolonged_los"][patients[step]]
-                    )
-                }
-                for tier, patients in zip(plan.tiers, tiers, strict=True)
-            )
-            yield {"tiers": rows, "epoch": np.int32(epoch)}
-        epoch += 1
-        start = epoch * plan.steps_per_epoch
 
 
 def pretraining_losses(
@@ -146,7 +127,10 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     seed: int,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
-    """The pure function (state, batch) → (state, metrics), to be jitted with the shardings of both."""
+    """The pure function (state, batch) → (state, metrics), to be jitted with the shardings of both.
+
+    A loss or gradient that is not finite leaves the state as it was; "finite" among the metrics tells.
+    """
 
     def train_step(state: dict, batch: dict) -> tuple[dict, dict]:
         mask_key = jax.random.key(seed)
@@ -172,8 +156,11 @@ def make_train_step(
         (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
         updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        metrics |= {"loss": total, "gradient_norm": optax.tree.norm(grads)}
-        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, metrics
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(total) & jnp.isfinite(norm)
+        new = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
+        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        return new, metrics | {"loss": total, "gradient_norm": norm, "finite": finite}
 
     return train_step
 
@@ -208,23 +195,79 @@ def init_state(init: Callable[[jax.Array], dict], optimizer: optax.GradientTrans
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
 
 
-def summarize(sent: list[tuple[int, dict]]) -> tuple[dict[str, float], float]:
-    """Means over steps (step, metrics of `train_step`), and the number of patients they trained on.
+def check_finite(first: int, metrics: dict) -> None:
+    """Raise NotFinite where a step among `metrics` (K,), the first of which is step `first`, was not finite.
 
-    Raises FloatingPointError that names the first step whose loss or gradient is not finite.
+    Steps are counted from 1. `metrics` are those of the steps that ran.
     """
-    steps = [(step, jax.device_get(metrics)) for step, metrics in sent]
-    for step, metrics in steps:
-        if not np.isfinite(metrics["loss"]) or not np.isfinite(metrics["gradient_norm"]):
-            raise FloatingPointError(
-                f"loss and gradient norm must be finite: got {metrics['loss']} and {metrics['gradient_norm']} at step "
-                f"{step}; resume from the last checkpoint with a lower learning rate or a longer warm-up"
+    bad = np.flatnonzero(~np.asarray(metrics["finite"]))
+    if len(bad):
+        raise NotFinite(first + int(bad[0]), *(float(metrics[name][bad[0]]) for name in ("loss", "gradient_norm")))
+
+
+class NotFinite(FloatingPointError):
+    """A step whose loss or gradient is not finite: nothing was learned from it, nor from those after it."""
+
+    def __init__(self, step: int, loss: float, norm: float, where: str = ""):
+        self.step, self.loss, self.norm = step, loss, norm
+        super().__init__(
+            f"loss and gradient norm must be finite: got {loss} and {norm} at step {step}{where}; "
+            "resume from the last checkpoint with a lower learning rate or a longer warm-up"
+        )
+
+    def with_rows(self, finite: Sequence[np.ndarray], patients: Sequence[np.ndarray], shown: int = 5) -> "NotFinite":
+        """The same fault with the rows of the step whose outputs are not finite.
+
+        Args:
+            finite: per tier (B,) bool, from `make_row_check`.
+            patients: per tier (B, P) patients of the rows, −1 where there is none.
+            shown: rows that are named with their patients' numbers, at most.
+        """
+        rows = [
+            f"row {row} of tier {tier} (patients {', '.join(str(one) for one in who[row] if one >= 0)} of the split)"
+            for tier, (fine, who) in enumerate(zip(finite, patients, strict=True))
+            for row in np.flatnonzero(~np.asarray(fine))
+        ]
+        more = f" and {len(rows) - shown} more rows" if len(rows) > shown else ""
+        where = f", in {', '.join(rows[:shown])}{more}" if rows else ", with finite outputs in every row"
+        return NotFinite(self.step, self.loss, self.norm, where)
+
+
+def make_row_check(rows_of: RowsOf, *, model: ModelConfig, masking: MaskingConfig, seed: int) -> Callable:
+    """The pure function (state, corpus, feed of one step) → per tier (B,) bool: are the outputs of each row finite?
+
+    Masks and dropout are those of the training step that `state` was to take next.
+    """
+
+    def row_check(state: dict, corpus: Corpus | None, feed: dict) -> tuple:
+        batch = rows_of(corpus, jax.tree.map(lambda x: x[0], {"tiers": feed["tiers"], "epoch": feed["epoch"]}))
+        dropout_key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state["step"])
+        found = []
+        for number, rows in enumerate(batch["tiers"]):
+            masked = mask_codes(
+                rows,
+                config=masking,
+                key=jax.random.key(seed),
+                epoch=batch["epoch"],
+                vocabulary_size=model.vocabulary_size,
+                mask_id=model.mask_id,
             )
-    total = {name: sum(float(metrics[name]) for _, metrics in steps) for name in steps[0][1]}
+            inputs, key = rows | {"code_ids": masked.code_ids}, jax.random.fold_in(dropout_key, number)
+            hidden_BLD, _ = apply(state["params"], inputs, config=model, key=key)
+            found.append(jnp.isfinite(hidden_BLD).all(axis=(1, 2)))
+        return tuple(found)
+
+    return row_check
+
+
+def summarize(metrics: dict) -> tuple[dict[str, float], float]:
+    """Means over steps, (K,) arrays each, and the number of patients they trained on."""
+    total = {name: float(np.sum(values, dtype=np.float64)) for name, values in metrics.items()}
+    steps = len(metrics["loss"])
     return {
-        "loss": total["loss"] / len(steps),
+        "loss": total["loss"] / steps,
         "masked_code_loss": total["masked_code_sum"] / max(1, total["masked_code_weight"]),
         "masked_code_accuracy": total["masked_code_correct"] / max(1, total["masked_code_weight"]),
         "prolonged_los_loss": total["prolonged_los_sum"] / max(1, total["prolonged_los_weight"]),
-        "gradient_norm": total["gradient_norm"] / len(steps),
+        "gradient_norm": total["gradient_norm"] / steps,
     }, total["prolonged_los_weight"]

@@ -29,8 +29,9 @@ def versions() -> dict[str, str]:
 
 
 def say(line: str) -> None:
-    """One plain line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """One plain line to standard error, by the first of several processes."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -58,6 +59,8 @@ class Progress:
             parts.append(f"{left / 60:.1f} min left")
         self._time = now
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
+        if jax.process_index():
+            return
         with self._path.open("a") as file:
             file.write(json.dumps({"kind": kind, **finite}) + "\n")
         say(" | ".join(parts))

@@ -84,4 +84,11 @@ def with_shardings(shapes, shardings):
 def put_batch(batch: dict, mesh: Mesh) -> dict:
     """A host batch on the devices: arrays over the data axis by their rows, scalars everywhere."""
     rows, everywhere = over_rows(mesh), replicated(mesh)
-    return jax.device_put(batch, jax.tree.map(lambda x: rows if np.ndim(x) else everywhere, batch))
+    return jax.tree.map(lambda x: put_global(np.asarray(x), rows if np.ndim(x) else everywhere), batch)
+
+
+def put_global(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """A host array, the same in every process, as one array over the devices of all processes."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(array, sharding)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -2,39 +2,39 @@
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
-from jax.sharding import Mesh
 
-from medbert_jax.data.rows import RowPlan
-from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.metrics.discrimination import auroc
-from medbert_jax.training.pretraining import batches
-from medbert_jax.training.sharding import put_batch
+from medbert_jax.training.corpus import Corpus
+from medbert_jax.training.patient_source import PatientSource
 
 
 def validate(
-    eval_step: Callable[[dict, dict], dict],
-    params: dict,
-    sequences: PatientSequences,
-    plan: RowPlan,
-    mesh: Mesh,
+    eval_dispatch: Callable[[dict, Corpus | None, dict], dict], params: dict, source: PatientSource
 ) -> dict[str, float]:
     """Masked-code loss (nats) and accuracy, prolonged-LOS loss (nats) and AUROC (NaN when one class is missing).
 
-    Every patient of `sequences` counts exactly once: one epoch of `plan`, in the order of epoch 0.
+    Every patient of the source counts exactly once: one epoch of its plan, in the order of epoch 0.
     """
-    stream, pending, labels = batches(sequences, plan, seed=0), [], []
-    for _, batch in zip(range(plan.steps_per_epoch), stream, strict=False):
-        labels.append(np.concatenate([rows["prolonged_los"][rows["patients"] >= 0] for rows in batch["tiers"]]))
-        real = [rows["patients"] >= 0 for rows in batch["tiers"]]
-        pending.append((real, eval_step(params, put_batch(batch, mesh))))
+    plan, pending = source.plan, []
+    for start in range(0, plan.steps_per_epoch, source.steps):
+        count = min(source.steps, plan.steps_per_epoch - start)
+        pending.append((start, count, eval_dispatch(params, source.corpus, source.feed(start, count))))
+        left = plan.steps_per_epoch - start - count
+        if left:
+            source.prepare(start + count, min(source.steps, left))
+    outcome, tiers = source.sequences.outcomes["prolonged_los"], plan.epoch(source.seed, 0)
     sums: dict[str, float] = {}
-    scores = []
-    for real, out in pending:
+    scores, labels = [], []
+    for start, count, out in pending:
         logits = out.pop("prolonged_los_logits")
-        scores.append(np.concatenate([np.asarray(tier)[mask] for tier, mask in zip(logits, real, strict=True)]))
-        for name, value in out.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+        for tier, found in zip(tiers, logits, strict=True):
+            patients = tier[start : start + count]
+            scores.append(np.asarray(found)[:count][patients >= 0])
+            labels.append(outcome[patients[patients >= 0]])
+        for name, values in jax.device_get(out).items():
+            sums[name] = sums.get(name, 0.0) + float(values[:count].sum())
     labels_N, scores_N = np.concatenate(labels), np.concatenate(scores)
     return {
         "masked_code_loss": sums["masked_code_sum"] / sums["masked_code_weight"],

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from made_sequences import VOCABULARY_SIZE, made_sequences
 
-from medbert_jax.data.rows import RowsConfig, gather_rows, padded_batch, plan_rows
+from medbert_jax.data.row_plan import RowsConfig, plan_rows
+from medbert_jax.data.rows import gather_rows, padded_batch
 from medbert_jax.data.vocabulary import FIRST_CODE, MASK, UNK
 from medbert_jax.training.masking import MaskingConfig, mask_codes, masked_per_patient
 

@@ -7,22 +7,26 @@ import jax
 import numpy as np
 import pytest
 from made_sequences import TINY_MODEL, made_sequences
+from reference_batches import batches
 
 from medbert_jax.data.negative_control import exchange_codes
-from medbert_jax.data.rows import RowsConfig, plan_rows
+from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.metrics.masked_codes import masked_code_baselines
 from medbert_jax.models.med_bert import init
+from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig, masked_per_patient
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import (
+    NotFinite,
     TasksConfig,
-    batches,
+    check_finite,
     init_state,
     make_eval_step,
     make_train_step,
     pretraining_losses,
     step_shapes,
-    summarize,
 )
 from medbert_jax.training.sharding import MeshConfig, make_mesh
 from medbert_jax.training.validation import validate
@@ -93,13 +97,16 @@ def train(sequences, held_out, *, steps: int):
     optimizer = make_optimizer(OptimizerConfig(learning_rate=3e-3, warmup_steps=20), steps)
     state = init_state(partial(init, model), optimizer, jax.random.key(0))
     shared = {"model": model, "masking": MASKING, "seed": 0}
-    train_step = jax.jit(
-        make_train_step(tasks=TasksConfig(), shapes=step_shapes(plan, MASKING), optimizer=optimizer, **shared)
-    )
-    eval_step = jax.jit(make_eval_step(shapes=step_shapes(validation_plan, MASKING), **shared))
-    for _, batch in zip(range(steps), batches(sequences, plan, seed=0), strict=False):
-        state, _ = train_step(state, batch)
-    return validate(eval_step, state["params"], held_out, validation_plan, make_mesh(MeshConfig(data=1)))
+    train_step = make_train_step(tasks=TasksConfig(), shapes=step_shapes(plan, MASKING), optimizer=optimizer, **shared)
+    eval_step = make_eval_step(shapes=step_shapes(validation_plan, MASKING), **shared)
+    mesh, corpus = make_mesh(MeshConfig(data=1)), CorpusConfig(steps_per_dispatch=25)
+    with PatientSource(sequences, plan, mesh, corpus, seed=0, total=steps) as source:
+        dispatch = jax.jit(make_train_dispatch(train_step, source.rows_of))
+        for start in range(0, steps, source.steps):
+            state, _ = dispatch(state, source.corpus, source.feed(start, source.steps))
+    total = validation_plan.steps_per_epoch
+    with PatientSource(held_out, validation_plan, mesh, corpus, seed=0, total=total) as source:
+        return validate(jax.jit(make_eval_dispatch(eval_step, source.rows_of)), state["params"], source)
 
 
 def test_masked_codes_are_learned_and_the_negative_control_removes_the_gain():
@@ -127,9 +134,10 @@ def test_exchanging_codes_keeps_what_stands_where():
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_step():
-    fine = {"loss": np.float32(1), "gradient_norm": np.float32(1)}
-    with pytest.raises(FloatingPointError, match=r"got nan and 1\.0 at step 7; resume from the last checkpoint"):
-        summarize([(6, fine), (7, fine | {"loss": np.float32("nan")})])
+    metrics = {"loss": np.float32([1, np.nan, 1]), "gradient_norm": np.ones(3, np.float32)}
+    check_finite(6, metrics | {"finite": np.array([True, True, True])})
+    with pytest.raises(NotFinite, match=r"got nan and 1\.0 at step 7; resume from the last checkpoint"):
+        check_finite(6, metrics | {"finite": np.array([True, False, False])})
 
 
 def test_released_code_trains_with_its_own_flaws():

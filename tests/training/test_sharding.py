@@ -21,13 +21,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 from made_sequences import VOCABULARY_SIZE, made_sequences
+from reference_batches import batches
 
-from medbert_jax.data.rows import RowsConfig, plan_rows
+from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from medbert_jax.training.pretraining import TasksConfig, batches, init_state, make_train_step, step_shapes
+from medbert_jax.training.pretraining import TasksConfig, init_state, make_train_step, step_shapes
 from medbert_jax.training.sharding import (
     MeshConfig, make_mesh, over_rows, parameter_shardings, put_batch, replicated, state_shardings,
 )

@@ -1,0 +1,370 @@
+"""Row plan: which patient takes which place of which row, in which step, for every epoch.
+
+A row is a fixed number of slots that several patients share. The shapes of a step, the number of steps per epoch and
+the weights that losses are divided by are constants of the dataset, and the order of the data is a pure function of
+(seed, epoch, step): going on from any step needs its number and nothing else.
+
+`batching="rows"`: best fit on the histogram of lengths is done once and gives a composition table that never changes;
+an epoch only permutes which patient takes which place of his length, and which row comes in which step.
+`batching="patients"`: exactly `batch_size` patients a step, in a fixed few rows, as the paper's batches of 32 are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from medbert_jax.data.patient_groups import group_patients
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """How patients are laid out in rows and steps."""
+
+    batching: Literal["rows", "patients"] = "rows"
+    """rows: as many full rows as `batch_size` patients take, in expectation, every patient once per epoch; patients:
+    exactly batch_size patients a step (an epoch leaves out what is left of the patients, others each time)."""
+    batch_size: int = 256
+    """Patients per step, in expectation or exactly."""
+    short_row: int = 128
+    """Slots of a short row; batching rows."""
+    long_row: int = 0
+    """Slots of a long row, at least the longest patient; 0 takes what he needs, in eighths of max_length (batching
+    patients: max_length)."""
+    rows_per_step: int = 3
+    """Long rows of a step; batching patients."""
+    packed: bool = True
+    """Several patients share a row; False gives every patient a row of his own, the reference layout."""
+
+    def __post_init__(self):
+        """Check what no dataset can mend; all faults are in one error."""
+        faults = [
+            f"{name} must be at least {least}: got {getattr(self, name)}; raise it"
+            for name, least in (("batch_size", 1), ("short_row", 1), ("long_row", 0), ("rows_per_step", 1))
+            if getattr(self, name) < least
+        ]
+        if self.batching not in ("rows", "patients"):
+            faults.append(f"batching must be rows or patients: got {self.batching!r}; choose one of them")
+        if faults:
+            raise ValueError("\n".join(faults))
+
+
+@dataclass(frozen=True)
+class Tier:
+    """The rows of one length that every step has."""
+
+    row_length: int
+    rows_per_step: int
+    patients_per_row: int
+
+    def dealt(self, groups: int) -> np.ndarray:
+        """(groups, rows each): which of the step's rows each device group takes; −1 is an empty row.
+
+        Dealt to and fro, so that every device has the same work. Which rows a step has does not depend on it.
+        """
+        deal = np.full(-(-self.rows_per_step // groups) * groups, -1)
+        deal[: self.rows_per_step] = np.arange(self.rows_per_step)
+        deal = deal.reshape(-1, groups)
+        deal[1::2] = deal[1::2, ::-1].copy()
+        return deal.T
+
+
+@dataclass(frozen=True, eq=False)
+class RowPlan:
+    """What is constant over all epochs of one dataset split and one configuration."""
+
+    tiers: tuple[Tier, ...]
+    steps_per_epoch: int
+    lengths: np.ndarray  # (n,) codes per patient
+    groups: int
+
+    @property
+    def fill(self) -> float:
+        """Share of the slots of a step that hold a code, on average over all epochs."""
+        slots = sum(tier.row_length * tier.dealt(self.groups).size for tier in self.tiers)
+        return float(self.patients_per_step * self.lengths.mean() / slots)
+
+    @property
+    def patients_per_step(self) -> float:
+        """Patients of a step, on average."""
+        raise NotImplementedError
+
+    def epoch(self, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
+        """Patients of every tier, step by step: one (steps, rows, P) int32 array per tier, −1 where empty.
+
+        `rows` is the tier's rows_per_step, rounded up to a multiple of the device groups by empty rows.
+        """
+        raise NotImplementedError
+
+    def most_per_group(self, per_patient: np.ndarray) -> tuple[int, ...]:
+        """Upper bound, over all epochs, of Σ per_patient[length] in one device group of one step, for every tier.
+
+        `per_patient` is indexed by length.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, eq=False)
+class CompositionPlan(RowPlan):
+    """`batching="rows"`: a table of all rows, each place of which waits for a patient of its length."""
+
+    row_places: tuple[np.ndarray, ...]
+    """Per tier (rows_per_step × steps, P) int32: places of each row, −1 where there is none; sorted by patients per
+    row, descending, so that its stretches of `steps` rows are strata."""
+    place_lengths: np.ndarray
+    """(n,) int: codes of the patient who takes the place."""
+
+    @property
+    def patients_per_step(self) -> float:
+        """Patients of a step, on average."""
+        return len(self.lengths) / self.steps_per_epoch
+
+    @cached_property
+    def _places_by_length(self) -> np.ndarray:
+        return _argsort(self.place_lengths).astype(np.int32)
+
+    def epoch(self, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
+        """Every patient once; each step takes one row of every stratum."""
+        rng = np.random.default_rng((seed, epoch))
+        shuffled = rng.permutation(np.arange(len(self.lengths), dtype=np.int32))
+        patients = np.full(len(shuffled) + 1, -1, np.int32)  # the last entry answers for place −1
+        patients[self._places_by_length] = shuffled[_argsort(self.lengths[shuffled])]
+        return tuple(
+            self._dealt(tier, places, patients, rng) for tier, places in zip(self.tiers, self.row_places, strict=True)
+        )
+
+    def _dealt(self, tier: Tier, places: np.ndarray, patients: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        strata = np.arange(len(places), dtype=np.int32).reshape(tier.rows_per_step, self.steps_per_epoch)
+        rows = rng.permuted(strata, axis=1).T
+        rows = np.concatenate([rows, np.full((self.steps_per_epoch, 1), len(places), np.int32)], axis=1)
+        with_an_empty_one = np.concatenate([places, np.full((1, places.shape[1]), -1, np.int32)])
+        return patients[with_an_empty_one[rows[:, tier.dealt(self.groups).ravel()]]]
+
+    def most_per_group(self, per_patient: np.ndarray) -> tuple[int, ...]:
+        """The sum of the strata's maxima: each step takes one row of every stratum."""
+        weights, bounds = np.append(per_patient[self.place_lengths], 0), []
+        for tier, places in zip(self.tiers, self.row_places, strict=True):
+            strata = weights[places].sum(axis=1).reshape(tier.rows_per_step, -1).max(axis=1)
+            bounds.append(int(np.append(strata, 0)[tier.dealt(self.groups)].sum(axis=1).max()))
+        return tuple(bounds)
+
+
+@dataclass(frozen=True, eq=False)
+class PatientsPlan(RowPlan):
+    """`batching="patients"`: random groups of exactly batch_size patients, each group the rows of one step."""
+
+    batch_size: int
+    packed_rows: int
+    """Rows that a group must fit into; unpacked, each of its patients has a row of his own all the same."""
+
+    @property
+    def patients_per_step(self) -> float:
+        """Patients of every step."""
+        return float(self.batch_size)
+
+    def epoch(self, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
+        """Groups of random patients; a patient who does not fit into his group's rows swaps with one of the next."""
+        (tier,) = self.tiers
+        rng = np.random.default_rng((seed, epoch))
+        shuffled = rng.permutation(np.arange(len(self.lengths), dtype=np.int32))
+        rows = group_patients(shuffled, self.lengths, self.batch_size, self.packed_rows, tier.row_length).rows
+        if tier.patients_per_row == 1:
+            rows = rows[rows >= 0].reshape(len(rows), -1, 1)
+        rows = np.concatenate([rows, np.full_like(rows[:, :1], -1)], axis=1)
+        rows = rows[:, tier.dealt(self.groups).ravel()]
+        return (np.pad(rows, ((0, 0), (0, 0), (0, tier.patients_per_row - rows.shape[2])), constant_values=-1),)
+
+    def most_per_group(self, per_patient: np.ndarray) -> tuple[int, ...]:
+        """The largest sum that so many patients and so many slots allow, whatever the group (a linear bound)."""
+        (tier,) = self.tiers
+        rows = tier.dealt(self.groups).shape[1]
+        patients = min(self.batch_size, rows * tier.patients_per_row)
+        present = np.unique(self.lengths)
+        slopes = np.linspace(0, 1, 101)
+        above = np.maximum(per_patient[present][None] - slopes[:, None] * present[None], 0).max(axis=1)
+        bound = (patients * above + slopes * rows * tier.row_length).min()
+        return (int(min(bound + 1e-6, patients * per_patient[present].max())),)
+
+
+def plan_rows(lengths: np.ndarray, config: RowsConfig, *, max_length: int, groups: int = 1) -> RowPlan:
+    """Plan the rows of patients with `lengths` (n,) codes each, every one in 1…max_length.
+
+    `groups` is the number of devices that share a step: rows per step are rounded up to a multiple of it by empty rows,
+    so that the patients of a step are the same on any number of devices. Raises ValueError when a configuration or a
+    length cannot be laid out.
+    """
+    lengths = np.asarray(lengths, np.int64)
+    check_batch_size(config.batch_size, groups)
+    if config.batching == "rows" and config.short_row > max_length:
+        raise ValueError(
+            f"short_row must be between 1 and max_length: got {config.short_row} and {max_length}; lower it"
+        )
+    if len(lengths) == 0:
+        raise ValueError("a row plan needs patients: got none; check the dataset split and the attrition ledger")
+    longest = int(lengths.max())
+    if lengths.min() < 1 or longest > max_length:
+        raise ValueError(
+            f"patients must have 1 to max_length codes: got {lengths.min()} to {longest} and {max_length}; "
+            "truncate the sequences first"
+        )
+    if 0 < config.long_row < longest:
+        raise ValueError(
+            f"a long row must hold the longest patient: got long_row {config.long_row} and a patient of {longest} "
+            "codes; raise it, or set it to 0"
+        )
+    eighth = -(-max_length // 8)  # so that few shapes compile
+    long_row = config.long_row or min(max_length, -(-longest // eighth) * eighth)
+    # 16-bit lengths are sorted by radix, ten times as fast as wider ones.
+    lengths = lengths.astype(np.uint16 if long_row < 2**16 else np.uint32)
+    if config.batching == "patients":
+        return _plan_patients(lengths, config, config.long_row or max_length, groups)
+    counts = np.bincount(lengths, minlength=long_row + 1)
+    if config.packed:
+        steps, tiers, patterns = _compose(counts, config, long_row)
+    else:
+        steps = max(1, round(len(lengths) / config.batch_size))
+        tiers, patterns = _one_patient_per_row(counts, min(config.short_row, long_row), long_row, steps)
+    return _tabulate(lengths, steps, tiers, patterns, groups)
+
+
+def check_batch_size(batch_size: int, groups: int) -> None:
+    """Raise ValueError when `groups` devices cannot have equal parts of a batch."""
+    if batch_size % groups:
+        down = batch_size - batch_size % groups
+        raise ValueError(
+            f"batch_size must be divisible by the number of devices: got {batch_size} and {groups}; "
+            f"use {' or '.join(str(x) for x in (down, down + groups) if x)}"
+        )
+
+
+Patterns = list[tuple[list[int], int]]
+"""(lengths in the row, how many such rows)."""
+
+
+def best_fit(counts: np.ndarray, row_length: int, rows: int | None = None) -> tuple[Patterns, np.ndarray]:
+    """Pack `counts[length]` patients of every length into rows: the rows, and the counts of who is left.
+
+    Best fit, decreasing, on the histogram: a row takes the longest patient left that still fits, again and again, and
+    is then repeated as often as the counts allow. A million patients take milliseconds.
+
+    Args:
+        counts: (longest + 1,) patients by length; none may be longer than a row.
+        row_length: slots of a row.
+        rows: rows to fill; None takes as many as all patients need.
+    """
+    left = counts.astype(np.int64).copy()
+    patterns: Patterns = []
+    while left.any() and rows != 0:
+        pattern, free, used = [], row_length, np.zeros_like(left)
+        while free:
+            fitting = np.nonzero(left[1 : free + 1] > used[1 : free + 1])[0]
+            if not len(fitting):
+                break
+            length = int(fitting[-1]) + 1
+            # As many of this length as fit, at once: a row of forty short patients is one turn of this loop.
+            times = int(min(free // length, left[length] - used[length]))
+            pattern += [length] * times
+            used[length] += times
+            free -= length * times
+        kinds = np.nonzero(used)[0]
+        repeats = int((left[kinds] // used[kinds]).min())
+        if rows is not None:
+            repeats = min(repeats, rows)
+            rows -= repeats
+        left -= used * repeats
+        patterns.append((pattern, repeats))
+    return patterns, left
+
+
+def _compose(counts: np.ndarray, config: RowsConfig, long_row: int) -> tuple[int, list[Tier], list[Patterns]]:
+    """How many steps, of how many rows of each length, and what is in them.
+
+    The rows of a step are chosen for `batch_size` patients; the steps are as few as then hold everybody. Long rows have
+    room for short patients too, so that neither length has rows to spare.
+    """
+    codes, patients = int((counts * np.arange(len(counts))).sum()), int(counts.sum())
+    rough = max(1.0, patients / config.batch_size)
+    short_row = min(config.short_row, long_row)
+    needs_long = counts.copy()
+    needs_long[: short_row + 1] = 0
+    long_rows = 0
+    if needs_long.any():
+        needed = sum(repeats for _, repeats in best_fit(needs_long, long_row)[0])
+        long_rows = max(1, round(needed / rough + 0.25))
+    short_rows = round((codes / rough - long_rows * long_row) / short_row)
+    if not long_rows:
+        short_rows = max(1, short_rows)
+    short_rows = max(0, short_rows)
+    shapes = {length: rows for length, rows in ((short_row, short_rows), (long_row, long_rows)) if rows}
+    steps = max(1, codes // sum(length * rows for length, rows in shapes.items()))
+    while True:
+        left, packed = counts, []
+        for length, rows in reversed(shapes.items()):  # the long ones first
+            if left[length + 1 :].any():
+                break
+            found, left = best_fit(left[: length + 1], length, rows * steps)
+            packed.append(found)
+        if not left.any():
+            break
+        # More steps, or one more row in each: what adds fewer slots.
+        more, shortest = max(1, steps // 1000), min(shapes)
+        if left[shortest + 1 :].any():
+            shortest = max(shapes)
+        if shortest * steps < more * sum(length * rows for length, rows in shapes.items()):
+            shapes[shortest] += 1
+        else:
+            steps += more
+    # A short row's table is the narrower one: the tiers go by it.
+    patterns = packed[::-1]
+    tiers = [
+        Tier(length, rows, max((len(pattern) for pattern, _ in found), default=1))
+        for (length, rows), found in zip(shapes.items(), patterns, strict=True)
+    ]
+    return steps, tiers, patterns
+
+
+def _one_patient_per_row(
+    counts: np.ndarray, short_row: int, long_row: int, steps: int
+) -> tuple[list[Tier], list[Patterns]]:
+    tiers, patterns, shortest = [], [], 0
+    for row_length in sorted({short_row, long_row}):
+        kinds = np.nonzero(counts[: row_length + 1])[0]
+        rows = [([int(length)], int(counts[length])) for length in kinds if length > shortest]
+        shortest = row_length
+        if rows:
+            tiers.append(Tier(row_length, -(-sum(repeats for _, repeats in rows) // steps), 1))
+            patterns.append(rows)
+    return tiers, patterns
+
+
+def _tabulate(
+    lengths: np.ndarray, steps: int, tiers: Sequence[Tier], patterns: Sequence[Patterns], groups: int
+) -> CompositionPlan:
+    tables, place_lengths, place = [], [], 0
+    for tier, found in zip(tiers, patterns, strict=True):
+        table, row = np.full((tier.rows_per_step * steps, tier.patients_per_row), -1, np.int32), 0
+        for pattern, repeats in sorted(found, key=lambda one: -len(one[0])):
+            places = place + np.arange(repeats * len(pattern), dtype=np.int32).reshape(repeats, -1)
+            table[row : row + repeats, : len(pattern)] = places
+            place_lengths.append(np.tile(np.array(pattern, lengths.dtype), repeats))
+            row, place = row + repeats, place + places.size
+        tables.append(table)
+    return CompositionPlan(tuple(tiers), steps, lengths, groups, tuple(tables), np.concatenate(place_lengths))
+
+
+def _plan_patients(lengths: np.ndarray, config: RowsConfig, long_row: int, groups: int) -> PatientsPlan:
+    steps = len(lengths) // config.batch_size
+    if not steps:
+        raise ValueError(
+            f"batching patients needs batch_size patients at least: got {len(lengths)} and {config.batch_size}; "
+            "lower batch_size, or use batching rows"
+        )
+    rows, width = (config.rows_per_step, config.batch_size) if config.packed else (config.batch_size, 1)
+    tier = Tier(long_row, rows, width)
+    return PatientsPlan((tier,), steps, lengths, groups, config.batch_size, config.rows_per_step)
+
+
+def _argsort(lengths: np.ndarray) -> np.ndarray:
+    return np.argsort(lengths, kind="stable")

@@ -1,0 +1,175 @@
+"""The corpus on the devices: uploaded once, gathered into rows inside the step, where nothing waits for the host."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.training.sharding import put_global
+
+Placement = Literal["replicated", "sharded", "streamed"]
+
+
+@dataclass(frozen=True)
+class CorpusConfig:
+    """Where the training data lie."""
+
+    placement: Literal["auto", "replicated", "sharded", "streamed"] = "auto"
+    """replicated: whole on every device; sharded: cut over the data axis; streamed: on the host, each dispatch's rows
+    sent ahead. All three train on the same batches, bit for bit. auto: replicated where it takes under a tenth of a
+    device's memory, else sharded where that takes under a third, else streamed."""
+    steps_per_dispatch: int = 50
+    """Steps that are compiled into one program at most; how many of them run is decided while it runs."""
+    dispatch_seconds: float = 2.0
+    """How long a dispatch should take: a run that is asked to stop does so after two at most."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        faults = []
+        if self.placement not in (known := ("auto", *get_args(Placement))):
+            faults.append(f"placement must be one of {', '.join(known)}: got {self.placement!r}; choose one of them")
+        if self.steps_per_dispatch < 1:
+            faults.append(f"steps_per_dispatch must be at least 1: got {self.steps_per_dispatch}; 50 is usual")
+        if not self.dispatch_seconds > 0:
+            faults.append(f"dispatch_seconds must be above 0: got {self.dispatch_seconds}; 2 is usual")
+        if faults:
+            raise ValueError("\n".join(faults))
+
+
+class Corpus(NamedTuple):
+    """Flat columns of n patients with C codes, as arrays of the devices."""
+
+    code_ids: jax.Array
+    """(C,) int32."""
+    visit_ids: jax.Array
+    """(C,) int16, or int32 where the ids need it."""
+    serialization_ids: jax.Array
+    """(C,) like visit_ids."""
+    code_offsets: jax.Array
+    """(n + 1,) int32."""
+    prolonged_los: jax.Array
+    """(n,) int8."""
+
+
+def corpus_columns(sequences: PatientSequences) -> Corpus:
+    """The columns as numpy arrays, as narrow as their values allow.
+
+    Raises ValueError where there are more codes than 32-bit offsets can count.
+    """
+    codes = int(sequences.code_offsets[-1])
+    if codes >= 2**31:
+        raise ValueError(
+            f"a corpus on the devices must have under {2**31:,} codes: got {codes:,}; set corpus.placement to streamed"
+        )
+    small = all(int(column.max(initial=0)) < 2**15 for column in (sequences.visit_ids, sequences.serialization_ids))
+    narrow = np.int16 if small else np.int32
+    return Corpus(
+        np.asarray(sequences.code_ids, np.int32),
+        np.asarray(sequences.visit_ids, narrow),
+        np.asarray(sequences.serialization_ids, narrow),
+        np.asarray(sequences.code_offsets, np.int32),
+        np.asarray(sequences.outcomes["prolonged_los"], np.int8),
+    )
+
+
+def choose_placement(config: CorpusConfig, sequences: PatientSequences, mesh: Mesh) -> Placement:
+    """What `auto` means for this corpus on these devices; any other placement is taken as it is."""
+    if config.placement != "auto":
+        return config.placement
+    codes = int(sequences.code_offsets[-1])
+    size = 8 * codes + 5 * len(sequences)
+    memory = _device_memory(mesh)
+    if codes >= 2**31:
+        return "streamed"
+    if size < memory / 10:
+        return "replicated"
+    return "sharded" if size / mesh.shape["data"] < memory / 3 else "streamed"
+
+
+def _device_memory(mesh: Mesh) -> float:
+    """Bytes of one device; on a CPU its share of the machine's memory."""
+    stats = mesh.local_devices[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(mesh.local_devices)
+
+
+def corpus_shardings(placement: Placement, mesh: Mesh) -> Corpus | None:
+    """Where each column lies; the columns of patients are small and lie everywhere. None: nothing is uploaded."""
+    if placement == "streamed":
+        return None
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    codes = everywhere if placement == "replicated" else NamedSharding(mesh, PartitionSpec("data"))
+    return Corpus(codes, codes, codes, everywhere, everywhere)
+
+
+def upload(sequences: PatientSequences, placement: Placement, mesh: Mesh) -> Corpus | None:
+    """The corpus on the devices of the mesh; None where it is streamed."""
+    shardings = corpus_shardings(placement, mesh)
+    if shardings is None:
+        return None
+    columns = corpus_columns(sequences)
+    if placement == "sharded":  # every device has as many codes
+        short = -len(columns.code_ids) % mesh.shape["data"]
+        columns = Corpus(*(np.pad(column, (0, short)) for column in columns[:3]), *columns[3:])
+    return jax.tree.map(put_global, columns, shardings)
+
+
+def gather_patients(
+    corpus: Corpus, patients_BP: jax.Array, row_length: int, *, sharded_over: Mesh | None = None
+) -> dict[str, jax.Array]:
+    """`data.rows.gather_rows` inside jit, with `prolonged_los` (B, P) besides: the same int32 arrays, bit for bit.
+
+    Args:
+        corpus: flat columns.
+        patients_BP: patients of every row, −1 where there is none; those of a row fit into it.
+        row_length: slots of a row.
+        sharded_over: the mesh over whose data axis the codes are cut; None where they lie on every device.
+    """
+    who_BP = jnp.maximum(patients_BP, 0)
+    first_BP = corpus.code_offsets[who_BP]
+    lengths_BP = jnp.where(patients_BP >= 0, corpus.code_offsets[who_BP + 1] - first_BP, 0)
+    ends_BP = jnp.cumsum(lengths_BP, axis=1)
+    slots_L = jnp.arange(row_length, dtype=jnp.int32)
+    # The place of a slot: how many places end before it.
+    place_BL = jnp.sum(ends_BP[:, :, None] <= slots_L[None, None, :], axis=1, dtype=jnp.int32)
+    real_BL = slots_L[None, :] < ends_BP[:, -1:]
+    place_BL = jnp.minimum(place_BL, patients_BP.shape[1] - 1)
+    # Where a patient's codes begin in the corpus, less where they begin in the row.
+    shift_BL = jnp.take_along_axis(first_BP, place_BL, axis=1)
+    begin_BL = jnp.take_along_axis(ends_BP - lengths_BP, place_BL, axis=1)
+    within_BL = jnp.where(real_BL, slots_L[None, :] - begin_BL, 0)
+    source_BL = jnp.where(real_BL, shift_BL + within_BL, 0)
+
+    def filled(column):
+        found_BL = column[source_BL] if sharded_over is None else _take_sharded(column, source_BL, sharded_over)
+        return jnp.where(real_BL, found_BL.astype(jnp.int32), 0)
+
+    return {
+        "code_ids": filled(corpus.code_ids),
+        "visit_ids": filled(corpus.visit_ids),
+        "serialization_ids": filled(corpus.serialization_ids),
+        "patient_slots": jnp.where(real_BL, place_BL + 1, 0),
+        "positions": within_BL,
+        "patients": patients_BP,
+        "prolonged_los": jnp.where(patients_BP >= 0, corpus.prolonged_los[who_BP].astype(jnp.int32), 0),
+    }
+
+
+def _take_sharded(column: jax.Array, places_BL: jax.Array, mesh: Mesh) -> jax.Array:
+    """column[places] where the column is cut over the data axis: the places travel, the corpus stays where it is."""
+
+    def local(column, places_BL):
+        wanted_BL = jax.lax.all_gather(places_BL, "data", tiled=True)
+        here_BL = wanted_BL - jax.lax.axis_index("data") * column.shape[0]
+        inside_BL = (here_BL >= 0) & (here_BL < column.shape[0])
+        found_BL = jnp.where(inside_BL, column[jnp.clip(here_BL, 0, column.shape[0] - 1)].astype(jnp.int32), 0)
+        return jax.lax.psum_scatter(found_BL, "data", tiled=True)
+
+    rows = PartitionSpec("data")
+    return jax.shard_map(local, mesh=mesh, in_specs=(rows, rows), out_specs=rows)(column, places_BL)

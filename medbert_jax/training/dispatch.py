@@ -1,0 +1,58 @@
+"""Many steps in one program: rows are gathered or taken from the host's, trained on, and the state handed on by scan.
+
+A feed is what the host sends for one dispatch of at most K steps: {"tiers": one dict per row length, "epoch": (K,),
+"start": the number of the first, "count": how many of the K are to run}. A tier's dict has "patients" (K, B, P), and
+where the corpus is streamed the rows themselves, (K, B, L) as `data.rows.gather_rows` makes them.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from medbert_jax.training.corpus import Corpus
+
+RowsOf = Callable[[Corpus | None, dict], dict]
+"""(corpus, one step of a feed) → batch of the training step: `PatientSource.rows_of`."""
+
+
+def make_train_dispatch(train_step: Callable, rows_of: RowsOf) -> Callable:
+    """The pure function (state, corpus, feed) → (state, metrics of every step (K,)).
+
+    Steps after `feed["count"]`, and after one whose loss or gradient is not finite, change nothing; their metrics are
+    0, "finite" among them. A dispatch that was sent behind such a one finds that the state is not at its first step,
+    and changes nothing either. So one program serves every number of steps, and K steps are bit for bit K times one.
+    """
+
+    def dispatch(state: dict, corpus: Corpus | None, feed: dict) -> tuple[dict, dict]:
+        def run(state: dict, step: dict) -> tuple[dict, dict]:
+            return train_step(state, rows_of(corpus, step))
+
+        steps = {"tiers": feed["tiers"], "epoch": feed["epoch"]}
+        shapes = jax.eval_shape(run, state, jax.tree.map(lambda x: x[0], steps))[1]
+
+        def skip(state: dict, step: dict) -> tuple[dict, dict]:
+            return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def body(carry: tuple[dict, jax.Array], this: tuple[jax.Array, dict]):
+            (state, sound), (number, step) = carry, this
+            wanted = sound & (number < feed["count"])
+            state, metrics = jax.lax.cond(wanted, run, skip, state, step)
+            return (state, sound & (metrics["finite"] | ~wanted)), metrics
+
+        numbers = jnp.arange(feed["epoch"].shape[0], dtype=jnp.int32)
+        sound = state["step"] == feed["start"]
+        (state, _), metrics = jax.lax.scan(body, (state, sound), (numbers, steps))
+        return state, metrics
+
+    return dispatch
+
+
+def make_eval_dispatch(eval_step: Callable, rows_of: RowsOf) -> Callable:
+    """The pure function (params, corpus, feed) → outputs of `eval_step` for each of the K steps."""
+
+    def dispatch(params: dict, corpus: Corpus | None, feed: dict) -> dict:
+        steps = {"tiers": feed["tiers"], "epoch": feed["epoch"]}
+        return jax.lax.map(lambda step: eval_step(params, rows_of(corpus, step)), steps)
+
+    return dispatch

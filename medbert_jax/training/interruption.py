@@ -1,0 +1,47 @@
+"""Being asked to stop: a run saves after the dispatch that is running, and ends with a code of its own."""
+
+import signal
+import threading
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+EXIT_CODE = 75
+"""What a run that was interrupted and saved ends with (EX_TEMPFAIL): the same command goes on with it."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved where it was."""
+
+
+class Interruption:
+    """Notices SIGTERM within its `with` block; the handler before it comes back at the end.
+
+    Several processes agree on the step after which they stop, by JAX's own preemption service, which notices the signal
+    in any of them.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: object = None
+
+    def __enter__(self) -> "Interruption":
+        """Listen, in the main thread; elsewhere Python cannot."""
+        if jax.process_count() == 1 and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._notice)
+        return self
+
+    def __exit__(self, *_) -> None:
+        """Listen no more."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def asked(self, step: int) -> bool:
+        """Whether the run is to stop after `step`; the same answer in every process."""
+        if jax.process_count() > 1:
+            return multihost_utils.reached_preemption_sync_point(step)
+        return self._asked

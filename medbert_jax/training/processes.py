@@ -1,0 +1,37 @@
+"""Several processes that train one model: on the hosts of a pod, or on one machine."""
+
+from dataclasses import dataclass
+
+import jax
+
+
+@dataclass(frozen=True)
+class ProcessesConfig:
+    """How the processes of a run find each other; the same command is started in each."""
+
+    count: int = 1
+    """Processes of the run; 0 takes what the environment says (Cloud TPU, Slurm, Open MPI, Kubernetes)."""
+    number: int = 0
+    """Which of them this one is, from 0."""
+    coordinator: str = ""
+    """HOST:PORT of process 0, at which the others ask."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        faults = []
+        if self.count < 0:
+            faults.append(f"processes.count must be at least 0: got {self.count}; 1 is one process, 0 asks around")
+        if self.count > 1 and not self.coordinator:
+            faults.append(f"{self.count} processes need a coordinator: got none; give HOST:PORT of process 0")
+        if self.count > 0 and not 0 <= self.number < self.count:
+            faults.append(f"processes.number must be one of 0 … {self.count - 1}: got {self.number}; count them from 0")
+        if faults:
+            raise ValueError("\n".join(faults))
+
+
+def join_processes(config: ProcessesConfig) -> None:
+    """Join the other processes of the run, before anything asks for devices; for one process do nothing."""
+    if config.count == 0:
+        jax.distributed.initialize()
+    elif config.count > 1:
+        jax.distributed.initialize(config.coordinator, config.count, config.number)
