@@ -42,13 +42,11 @@ from medbert_jax.training.progress import Progress, announce, say
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import (
     make_mesh,
-    parameter_shardings,
     put_global,
     replicated,
-    state_shardings,
-    with_shardings,
 )
 from medbert_jax.training.validation import validate
+from medbert_jax.training.vocabulary_padding import StateLayout
 
 # What may change when a run is resumed; `steps` is not among it, because the learning rate decays over all of them.
 MAY_DIFFER = (
@@ -89,6 +87,7 @@ def main(config: PretrainConfig) -> Path:
     stored = asdict(config) | {"dataset_hash": metadata["dataset_hash"], "split": metadata["split"]}
     card = {"dataset": config.dataset, "dataset hash": metadata["dataset_hash"], "split": metadata["split"]}
     with (
+        Interruption() as interruption,
         RunDirectory.create_or_open(
             config.run, config=stored, vocabulary=vocabulary, may_differ=MAY_DIFFER, card=card
         ) as run,
@@ -98,7 +97,7 @@ def main(config: PretrainConfig) -> Path:
         ) as held_out_source,
     ):
         say(f"corpus {source.placement}")
-        return train(run, config, source, held_out_source, mesh)
+        return train(run, config, source, held_out_source, mesh, interruption)
 
 
 def load_split(
@@ -115,7 +114,12 @@ def load_split(
 
 
 def train(
-    run: RunDirectory, config: PretrainConfig, source: PatientSource, held_out: PatientSource, mesh: jax.sharding.Mesh
+    run: RunDirectory,
+    config: PretrainConfig,
+    source: PatientSource,
+    held_out: PatientSource,
+    mesh: jax.sharding.Mesh,
+    interruption: Interruption,
 ) -> Path:
     """Sections 4 to 9 with the run folder open; it is closed whatever ends them."""
     losses = {"model": config.model, "masking": config.masking, "seed": config.seed}
@@ -128,22 +132,23 @@ def train(
     eval_step = make_eval_step(shapes=held_out_shapes, **losses)
 
     # ── 5 Mesh and shardings: shapes first, so that nothing is ever whole on one device ───────────────────────────────
-    state_shapes = jax.eval_shape(fresh_state, jax.random.key(config.seed))
-    shardings = state_shardings(state_shapes, optimizer, parameter_shardings(config.model, mesh), mesh)
-    target = with_shardings(state_shapes, shardings)
+    layout = StateLayout(jax.eval_shape(fresh_state, jax.random.key(config.seed)), optimizer, config.model, mesh)
+    shardings = layout.shardings
 
     # ── 6 State: resume this run? else start from a checkpoint? else from scratch ─────────────────────────────────────
-    start = latest_good_step(run.path, warn=say) or 0
+    start, left = latest_good_step(run.path, warn=say) or 0, {}
     run.forget_metrics_after(start)
     if start:
-        restored = restore_step(run.path, start, target["params"], target["opt_state"])
-        state = {"params": restored.params, "opt_state": restored.opt_state}
-        state["step"] = put_global(np.int32(start), replicated(mesh))
+        stored = restore_step(run.path, start, layout.stored["params"], layout.stored["opt_state"])
+        left = stored.progress
+        step = put_global(np.int32(start), replicated(mesh))
+        state = layout.from_disk({"params": stored.params, "opt_state": stored.opt_state, "step": step})
         say(f"resumed from step {start:,}")
     else:
-        state = jax.jit(fresh_state, out_shardings=shardings)(jax.random.key(config.seed))
+        state = layout.fresh(fresh_state, jax.random.key(config.seed))
         if config.init_from:
-            state["params"] = restore_step(config.init_from, good_step(config.init_from), target["params"]).params
+            stored = restore_step(config.init_from, good_step(config.init_from), layout.stored["params"])
+            state = layout.from_disk(layout.to_disk(state) | {"params": stored.params})
 
     # ── 7 Compile: many steps are one program ─────────────────────────────────────────────────────────────────────────
     train_dispatch = jax.jit(
@@ -157,50 +162,54 @@ def train(
         in_shardings=(shardings["params"], *held_out.shardings),
         out_shardings=replicated(mesh),
     )
-    evaluate = partial(validate, eval_dispatch, source=held_out)
+    evaluate = partial(validate, eval_dispatch, source=held_out, given_up=lambda: interruption.noticed)
     row_check = jax.jit(make_row_check(source.rows_of, **losses), out_shardings=replicated(mesh))
 
     # ── 8 Loop: metrics of earlier dispatches are fetched after the next one was sent ─────────────────────────────────
     progress = Progress(run.metrics_path, total=config.steps, start=start)
     edges = (config.evaluate_every, config.checkpoint_every)
     pace = Pace(edges, config.corpus, total=config.steps)
-    log = MetricsLog(progress, summarize, edges=(*edges, config.log_every), total=config.steps, pace=pace)
-    step, stop = start, False
+    log = MetricsLog(
+        progress,
+        summarize,
+        edges=(*edges, config.log_every),
+        total=config.steps,
+        pace=pace,
+        window=left.get("window", ()),
+    )
+    step, due = start, left.get("validation_due", False) and not progress.recorded(start, kind="validation")
+    stop = due and not progress.record_if(step, evaluate(state["params"]), kind="validation")
     try:
-        with Interruption() as interruption:
-            while step < config.steps and not stop:
-                count = pace.count(step)
-                state, metrics = train_dispatch(state, source.corpus, source.feed(step, count))
-                log.sent(step, count, metrics)
-                step += count
-                if step < config.steps:
-                    source.prepare(step, pace.count(step))
-                stop = interruption.asked(step)
-                evaluate_now, save_now = (step % every == 0 and step < config.steps for every in edges)
-                if evaluate_now or save_now or stop:
-                    log.fetch_all()
-                if evaluate_now:
-                    progress.record(step, evaluate(state["params"]), kind="validation")
-                if save_now or (stop and step < config.steps):
-                    save(run, step, state)
-            log.fetch_all()
+        while step < config.steps and not stop:
+            count = pace.count(step)
+            state, metrics = train_dispatch(state, source.corpus, source.feed(step, count))
+            log.sent(step, count, metrics)
+            step += count
+            if step < config.steps:
+                source.prepare(step, pace.count(step))
+            stop = interruption.asked(step)
+            due, save_now = (step % every == 0 or step == config.steps for every in edges)
+            if due or save_now or stop:
+                log.fetch_all()
+            if due and not stop:
+                due = not progress.record_if(step, evaluate(state["params"]), kind="validation")
+                stop = due  # a validation is given up where the run is to stop
+            if save_now or stop:
+                save(run, step, layout.to_disk(state), {"window": log.window, "validation_due": due})
     except NotFinite as fault:
         finite = row_check(state, source.corpus, source.feed(fault.step - 1, 1))
         raise fault.with_rows(finite, source.patients(fault.step - 1)) from None
 
-    # ── 9 Finish: final evaluation, checkpoint, the path printed ──────────────────────────────────────────────────────
-    if stop and step < config.steps:
+    # ── 9 Finish: the path printed, or that the run goes on another time ──────────────────────────────────────────────
+    if stop and (step < config.steps or due):
         raise Interrupted(f"asked to stop: step {step:,} is saved in {run.path}; the same command goes on from there")
-    if start < config.steps:
-        progress.record(config.steps, evaluate(state["params"]), kind="validation")
-        save(run, config.steps, state)
     say(f"checkpoint in {run.path}")
     return run.path
 
 
-def save(run: RunDirectory, step: int, state: dict) -> None:
-    """A step of the run, with all that going on from it needs."""
-    save_step(run, step, params=state["params"], opt_state=state["opt_state"], progress={"step": step})
+def save(run: RunDirectory, step: int, state: dict, left: dict) -> None:
+    """A step of the run, and what going on from it needs besides: what is `left` of the metrics and the validation."""
+    save_step(run, step, params=state["params"], opt_state=state["opt_state"], progress={"step": step, **left})
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def timed_step(
     dispatch = jax.jit(make_train_dispatch(step, source.rows_of), donate_argnums=0)
     timed = TimedStep(0.0, plan.fill, state, dispatch, source)
     timed.compile_s = timed.run(1)[1]
+    timed.run(1)  # compiled once more, for a state that lies where the dispatch has put it
     return timed
 
 

@@ -9,10 +9,11 @@ def seeds(key: jax.Array | None, count: int) -> jax.Array | list[None]:
     return [None] * count if key is None else jax.random.bits(key, (count, 2), jnp.uint32)
 
 
-def dropout(x: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:
+def dropout(x: jax.Array, rate: float, seed: jax.Array | None, places: jax.Array | None = None) -> jax.Array:
     """`x` with each element set to 0 with probability `rate` and the others scaled by 1 / (1 - rate).
 
-    Every element has its own draw. Without a seed, or at rate 0, `x` itself comes back.
+    Every element has its own draw, by its place in `x`, or by `places`, uint32 that broadcast to the shape of `x`.
+    Without a seed, or at rate 0, `x` itself comes back.
 
     The draws are an integer hash of (seed, place of the element), not threefry: threefry and `rbg` write their bits
     to memory and take longer than the attention that they serve, whereas the hash is fused into the loop that
@@ -21,20 +22,44 @@ def dropout(x: jax.Array, rate: float, seed: jax.Array | None) -> jax.Array:
     """
     if seed is None or rate == 0.0:
         return x
-    keep = random_words(seed, x.shape) >= jnp.uint32(round(rate * 2**32))
+    places = element_places(x.shape) if places is None else jnp.broadcast_to(places, x.shape)
+    keep = random_words(seed, places) >= jnp.uint32(round(rate * 2**32))
     return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
-def random_words(seed: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Uniform uint32 words of `shape`: a hash of the seed's 64 bits and of the element's place.
+def slot_places(batch: dict[str, jax.Array]) -> jax.Array:
+    """A number (B, L) uint32 for every slot, by its patient and the code's place in his sequence, and nothing else.
 
-    For dropout only: places repeat after 2^32 elements, and the hash isn't a cryptographic one.
+    So what is dropped of a patient does not depend on the row that he is in, on its length, or on the device that
+    holds it. Where a batch does not say who its "patients" are (B, P), they are numbered by row and slot.
     """
-    place, stride = jnp.zeros(shape, jnp.uint32), 1
+    slots_BL = batch["patient_slots"]
+    if "patients" in batch:
+        patients_BL = jnp.take_along_axis(batch["patients"], jnp.maximum(slots_BL - 1, 0), axis=1)
+    else:
+        patients_BL = jax.lax.broadcasted_iota(slots_BL.dtype, slots_BL.shape, 0) * 2**16 + slots_BL
+    return _mix(_mix(patients_BL.astype(jnp.uint32)) + batch["positions"].astype(jnp.uint32))
+
+
+def further_places(places: jax.Array, *numbers: jax.Array) -> jax.Array:
+    """Places within places: one more number, below 2^16, for each of the axes that `numbers` broadcast over."""
+    for number in numbers:
+        places = places * jnp.uint32(0x9E3779B1) + number.astype(jnp.uint32)
+    return places
+
+
+def element_places(shape: tuple[int, ...]) -> jax.Array:
+    """The number of every element of an array, uint32; numbers repeat after 2^32 elements."""
+    places, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
-        place += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
+        places += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % 2**32)
         stride *= shape[axis]
-    return _mix(_mix(place + seed[0]) ^ seed[1])
+    return places
+
+
+def random_words(seed: jax.Array, places: jax.Array) -> jax.Array:
+    """Uniform uint32 words: a hash of the seed's 64 bits and of the place. For dropout only: no cryptography."""
+    return _mix(_mix(places + seed[0]) ^ seed[1])
 
 
 def _mix(word: jax.Array) -> jax.Array:

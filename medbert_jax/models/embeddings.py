@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import dropout
+from medbert_jax.models.dropout import dropout, further_places
 
 
 class Embeddings(nnx.Module):
@@ -26,8 +26,13 @@ class Embeddings(nnx.Module):
         self.serialization_table = table(config.max_length)
         self.layer_norm = layer_norm(config, rngs)
 
-    def __call__(self, batch: dict[str, jax.Array], *, seed: jax.Array | None) -> jax.Array:
-        """Vectors (B, L, D) in compute_dtype. Ids are clipped to the tables: the host must have checked them."""
+    def __call__(
+        self, batch: dict[str, jax.Array], *, seed: jax.Array | None, slot_places: jax.Array | None = None
+    ) -> jax.Array:
+        """Vectors (B, L, D) in compute_dtype; with a seed, `slot_places` (B, L) say where each draw belongs.
+
+        Ids are clipped to the tables: the host must have checked them.
+        """
         config = self.config
         # Paper: rank of the code within its visit. Released code: absolute position over the flat sequence.
         places_BL = batch["serialization_ids" if config.serialization == "rank" else "positions"]
@@ -41,7 +46,11 @@ class Embeddings(nnx.Module):
             + jnp.take(self.visit_table[...], batch["visit_ids"], axis=0, mode="clip")
             + jnp.take(self.serialization_table[...], places_BL, axis=0, mode="clip")
         )
-        return dropout(self.layer_norm(summed_BLD).astype(config.compute_dtype), config.dropout, seed)
+        normed_BLD = self.layer_norm(summed_BLD).astype(config.compute_dtype)
+        if seed is None:
+            return normed_BLD
+        places_BLD = further_places(slot_places[:, :, None], jnp.arange(config.hidden_size)[None, None])
+        return dropout(normed_BLD, config.dropout, seed, places_BLD)
 
 
 def layer_norm(config: ModelConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:

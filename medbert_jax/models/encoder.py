@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import dropout
+from medbert_jax.models.dropout import dropout, further_places
 from medbert_jax.models.embeddings import layer_norm
 
 BLOCKED = -1e9
 """Added to the score of a pair that may not attend: its probability is exactly 0, yet nothing is infinite."""
+
+
+class Places(NamedTuple):
+    """Where the draws of dropout belong, so that they do not depend on the layout."""
+
+    hidden_TD: jax.Array
+    attention_BHLL: jax.Array
+
+    @classmethod
+    def of(cls, slot_places_BL: jax.Array, positions_BL: jax.Array, config: ModelConfig) -> Places:
+        """By the slot and the hidden element; by the slot that reads, the head and the position that is read."""
+        hidden_TD = further_places(slot_places_BL.reshape(-1, 1), jnp.arange(config.hidden_size)[None])
+        heads_1H11 = jnp.arange(config.heads)[None, :, None, None]
+        read_B11L = positions_BL[:, None, None, :]
+        return cls(hidden_TD, further_places(slot_places_BL[:, None, :, None], heads_1H11, read_B11L))
 
 
 class Encoder(nnx.Module):
@@ -30,11 +46,13 @@ class Encoder(nnx.Module):
         slots_BL: jax.Array,
         *,
         seeds: Sequence[jax.Array | None],
+        places: Places | None = None,
         capture: Sequence[str] = (),
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Outputs (B, L, D) and what was asked for: layers (N, B, L, D), attention (N, B, H, L, L) before dropout.
 
-        `seeds` are three per layer: attention, attention's output, feed-forward; None for no dropout.
+        `seeds` are three per layer: attention, attention's output, feed-forward; None for no dropout. With seeds,
+        `places` say where each draw belongs.
         """
         bias_B1LL = attention_bias(slots_BL, padding_reads=self.config.los_pooling == "sum_with_padding")
         # Rows and slots are one dimension outside of attention: the weights' gradients are then plain matrix products.
@@ -42,7 +60,9 @@ class Encoder(nnx.Module):
         layers, attention = [], []
         for index in range(self.config.layers):
             layer = getattr(self, f"layer_{index}")
-            hidden_TD, attention_BHLL = layer(hidden_TD, bias_B1LL, seeds=seeds[3 * index : 3 * index + 3])
+            hidden_TD, attention_BHLL = layer(
+                hidden_TD, bias_B1LL, seeds=seeds[3 * index : 3 * index + 3], places=places
+            )
             layers.append(hidden_TD.reshape(hidden_BLD.shape))
             attention.append(attention_BHLL)
         kept = {"layers": layers, "attention": attention}
@@ -65,19 +85,27 @@ class EncoderLayer(nnx.Module):
         self.feed_forward_layer_norm = layer_norm(config, rngs)
 
     def __call__(
-        self, hidden_TD: jax.Array, bias_B1LL: jax.Array, *, seeds: Sequence[jax.Array | None]
+        self,
+        hidden_TD: jax.Array,
+        bias_B1LL: jax.Array,
+        *,
+        seeds: Sequence[jax.Array | None],
+        places: Places | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """The layer's output (T, D), T = B × L, and its attention probabilities (B, H, L, L) before dropout."""
         config = self.config
-        mixed_TD, attention_BHLL = self._attend(hidden_TD, bias_B1LL, seeds[0])
-        mixed_TD = dropout(self.output(mixed_TD), config.dropout, seeds[1])
+        hidden_places, attention_places = (None, None) if places is None else places
+        mixed_TD, attention_BHLL = self._attend(hidden_TD, bias_B1LL, seeds[0], attention_places)
+        mixed_TD = dropout(self.output(mixed_TD), config.dropout, seeds[1], hidden_places)
         hidden_TD = self._add_and_norm(self.attention_layer_norm, hidden_TD, mixed_TD)
         # The tanh form of gelu, which is the one of the original's TensorFlow code.
         inner_TF = jax.nn.gelu(self.feed_forward_in(hidden_TD), approximate=True)
-        inner_TD = dropout(self.feed_forward_out(inner_TF), config.dropout, seeds[2])
+        inner_TD = dropout(self.feed_forward_out(inner_TF), config.dropout, seeds[2], hidden_places)
         return self._add_and_norm(self.feed_forward_layer_norm, hidden_TD, inner_TD), attention_BHLL
 
-    def _attend(self, hidden_TD: jax.Array, bias_B1LL: jax.Array, seed: jax.Array | None):
+    def _attend(
+        self, hidden_TD: jax.Array, bias_B1LL: jax.Array, seed: jax.Array | None, places: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
         config = self.config
         rows, length = bias_B1LL.shape[0], bias_B1LL.shape[-1]
         # Heads before slots, by hand: on CPU the einsum of the other layout takes up to five times as long.
@@ -88,7 +116,7 @@ class EncoderLayer(nnx.Module):
         query_BHLK *= jnp.asarray(query_BHLK.shape[-1] ** -0.5, query_BHLK.dtype)
         scores_BHLL = jnp.einsum("BHQK,BHSK->BHQS", query_BHLK, key_BHLK, preferred_element_type=jnp.float32)
         attention_BHLL = jax.nn.softmax(scores_BHLL + bias_B1LL, axis=-1)
-        dropped_BHLL = dropout(attention_BHLL, config.attention_dropout, seed).astype(hidden_TD.dtype)
+        dropped_BHLL = dropout(attention_BHLL, config.attention_dropout, seed, places).astype(hidden_TD.dtype)
         mixed_BHLK = jnp.einsum("BHQS,BHSK->BHQK", dropped_BHLL, value_BHLK)
         return mixed_BHLK.transpose(0, 2, 1, 3).reshape(hidden_TD.shape), attention_BHLL
 

@@ -19,9 +19,9 @@ import numpy as np
 from flax import nnx
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import seeds
+from medbert_jax.models.dropout import seeds, slot_places
 from medbert_jax.models.embeddings import Embeddings
-from medbert_jax.models.encoder import Encoder
+from medbert_jax.models.encoder import Encoder, Places
 from medbert_jax.models.heads import MaskedCodeHead, Pooler, ProlongedLosHead, first_states, masked_sum
 
 if TYPE_CHECKING:
@@ -81,16 +81,22 @@ def apply(
 ) -> tuple[Float[Array, "B L D"], dict[str, Array]]:
     """Hidden states (B, L, D) in compute_dtype, and what `capture` names.
 
-    `key=None` means no dropout. Captured: `embeddings` (B, L, D), `layers` (N, B, L, D) and `attention`
+    `key=None` means no dropout; what is dropped depends on the key, the patient ("patients" (B, P) in the batch) and
+    the code's position alone. Captured: `embeddings` (B, L, D), `layers` (N, B, L, D) and `attention`
     (N, B, H, L, L; probabilities before dropout). States of empty slots are finite and mean nothing. Raises
     ValueError for a name that can't be captured. Only the embeddings and encoder parameters are read.
     """
     if unknown := sorted(set(capture) - set(CAPTURES)):
         raise ValueError(f"capture must be among {', '.join(CAPTURES)}: got {', '.join(unknown)}; leave it out")
-    dropouts = seeds(key, 1 + 3 * config.layers)
-    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, seed=dropouts[0])
+    dropouts, here, places = seeds(key, 1 + 3 * config.layers), None, None
+    if key is not None:
+        here = slot_places(batch)
+        places = Places.of(here, batch["positions"], config)
+    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, seed=dropouts[0], slot_places=here)
     encoder = bind(params["encoder"], Encoder, config)
-    hidden_BLD, out = encoder(embeddings_BLD, batch["patient_slots"], seeds=dropouts[1:], capture=capture)
+    hidden_BLD, out = encoder(
+        embeddings_BLD, batch["patient_slots"], seeds=dropouts[1:], places=places, capture=capture
+    )
     if "embeddings" in capture:
         out["embeddings"] = embeddings_BLD
     return hidden_BLD, out

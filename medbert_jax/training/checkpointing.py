@@ -4,6 +4,7 @@ A step folder is steps/000123/ with the Orbax items params, opt_state and progre
 comes last.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from medbert_jax.training.manifest import (
     commit_step,
     committed_steps,
     read_manifest,
+    remove_uncommitted,
     step_folder,
     uncommit_step,
     verify_step,
@@ -83,8 +85,11 @@ def save_step(
                 arrays={item: leaf_shapes(tree) for item, tree in items.items()},
             )
     except Exception as fault:
-        if primary and folder.exists():
-            uncommit_step(folder)
+        if primary:
+            if folder.exists():
+                uncommit_step(folder)
+            with contextlib.suppress(OSError):  # what a thread still writes to goes at the next start
+                remove_uncommitted(run.path)
         raise CheckpointError(
             f"a step must be written whole: got an error at step {step} of {run.path}: {fault!r}; "
             f"steps {committed_steps(run.path)} are intact, make room or choose another folder and resume"

@@ -68,6 +68,19 @@ class PretrainConfig:
     """Validation patients that evaluations look at; 0, or more than there are, takes all."""
     seed: int = 0
 
+    def __post_init__(self):
+        """Check what would otherwise fail late; all faults are in one error."""
+        faults = [
+            f"{name} must be at least {least}: got {getattr(self, name)}; give a whole number"
+            for name, least in (("checkpoint_every", 1), ("evaluate_every", 1), ("log_every", 1), ("steps", 0),
+                                ("validation_size", 0))
+            if getattr(self, name) < least
+        ]  # fmt: skip
+        if not self.steps and not self.epochs > 0:
+            faults.append(f"epochs must be above 0 where steps is 0: got {self.epochs}; give one of them")
+        if faults:
+            raise ValueError("\n".join(faults))
+
     def for_dataset(self, vocabulary: Vocabulary, steps_per_epoch: int) -> "PretrainConfig":
         """This configuration with everything filled in that the dataset decides."""
         steps = self.steps or max(1, round(self.epochs * steps_per_epoch))

@@ -40,6 +40,11 @@ class Interruption:
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
+    @property
+    def noticed(self) -> bool:
+        """Whether this process was asked to stop; of several, each knows of itself alone, and says no."""
+        return self._asked
+
     def asked(self, step: int) -> bool:
         """Whether the run is to stop after `step`; the same answer in every process."""
         if jax.process_count() > 1:

@@ -1,7 +1,7 @@
 """How many steps a dispatch has, and what becomes of the metrics that it brings back."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -51,11 +51,13 @@ class MetricsLog:
         edges: tuple[int, ...],
         total: int,
         pace: Pace,
+        window: Sequence[dict] = (),
     ):
         self._progress, self._summarize = progress, summarize
         self._edges, self._total, self._pace = edges, total, pace
         self._sent: list[tuple[int, int, dict]] = []
-        self._window: list[dict] = []
+        self.window = list(window)
+        """Metrics of the steps fetched since the last window ended, JSON data: a run that goes on begins with them."""
         self._fetched: float | None = None
         self._dispatches = 0
 
@@ -84,9 +86,9 @@ class MetricsLog:
         self._fetched = now
         check_finite(step + 1, metrics)
         for place in range(count):
-            self._window.append({name: values[place] for name, values in metrics.items()})
+            self.window.append({name: values[place].item() for name, values in metrics.items()})
             after = step + place + 1
             if after == self._total or any(after % edge == 0 for edge in self._edges):
-                window, self._window = self._window, []
+                window, self.window = self.window, []
                 means, patients = self._summarize({name: np.array([one[name] for one in window]) for name in window[0]})
                 self._progress.record(after, means, kind="train", patients=patients)

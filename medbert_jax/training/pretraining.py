@@ -75,7 +75,7 @@ def pretraining_losses(
     los_sum = los_weight = 0.0
     los_logits = []
     tiers = zip(batch["tiers"], shapes.masked, shapes.patients, strict=True)
-    for number, (rows, most_masked, patients) in enumerate(tiers):
+    for rows, most_masked, patients in tiers:
         masked = mask_codes(
             rows,
             config=masking,
@@ -84,9 +84,8 @@ def pretraining_losses(
             vocabulary_size=model.vocabulary_size,
             mask_id=model.mask_id,
         )
-        key = None if dropout_key is None else jax.random.fold_in(dropout_key, number)
         inputs = rows | {"code_ids": masked.code_ids}
-        hidden_BLD, _ = apply(params, inputs, config=model, key=key)
+        hidden_BLD, _ = apply(params, inputs, config=model, key=dropout_key)
 
         # Group = the rows of one device, so that this gather never crosses devices.
         flags_GN = masked.is_masked.reshape(shapes.groups, -1)
@@ -106,6 +105,9 @@ def pretraining_losses(
 
     targets_GM, weights_GM = jnp.concatenate(targets, axis=1), jnp.concatenate(weights, axis=1)
     logits_GMV = masked_code_logits(params, jnp.concatenate(states, axis=1), config=model)
+    if logits_GMV.shape[-1] > model.vocabulary_size:  # rows that only make the table divisible: `vocabulary_padding`
+        codes_V = jnp.arange(logits_GMV.shape[-1])
+        logits_GMV = jnp.where(codes_V < model.vocabulary_size, logits_GMV, -1e9)
     code_sum, code_weight = cross_entropy(logits_GMV, targets_GM, weights_GM)
     correct = jnp.sum((jnp.argmax(logits_GMV, axis=-1) == targets_GM) & weights_GM)
     return {
@@ -243,7 +245,7 @@ def make_row_check(rows_of: RowsOf, *, model: ModelConfig, masking: MaskingConfi
         batch = rows_of(corpus, jax.tree.map(lambda x: x[0], {"tiers": feed["tiers"], "epoch": feed["epoch"]}))
         dropout_key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state["step"])
         found = []
-        for number, rows in enumerate(batch["tiers"]):
+        for rows in batch["tiers"]:
             masked = mask_codes(
                 rows,
                 config=masking,
@@ -252,8 +254,8 @@ def make_row_check(rows_of: RowsOf, *, model: ModelConfig, masking: MaskingConfi
                 vocabulary_size=model.vocabulary_size,
                 mask_id=model.mask_id,
             )
-            inputs, key = rows | {"code_ids": masked.code_ids}, jax.random.fold_in(dropout_key, number)
-            hidden_BLD, _ = apply(state["params"], inputs, config=model, key=key)
+            inputs = rows | {"code_ids": masked.code_ids}
+            hidden_BLD, _ = apply(state["params"], inputs, config=model, key=dropout_key)
             found.append(jnp.isfinite(hidden_BLD).all(axis=(1, 2)))
         return tuple(found)
 

@@ -42,6 +42,17 @@ class Progress:
         self._first: tuple[int, float] | None = None
         self._step, self._time = start, time.monotonic()
 
+    def recorded(self, step: int, *, kind: str) -> bool:
+        """Whether there is a record of this kind and step."""
+        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
+        return any(row["kind"] == kind and row["step"] == step for row in map(json.loads, lines))
+
+    def record_if(self, step: int, metrics: Mapping[str, float] | None, *, kind: str) -> bool:
+        """Record metrics that may not be there; returns whether they were."""
+        if metrics is not None:
+            self.record(step, metrics, kind=kind)
+        return metrics is not None
+
     def record(self, step: int, metrics: Mapping[str, float], *, kind: str, patients: float = 0) -> None:
         """Say and log the metrics after `step` steps; `patients` were trained on since the last record."""
         now = time.monotonic()
@@ -49,7 +60,7 @@ class Progress:
         parts = [f"{kind:>10} {step:>7,}/{self._total:,}"]
         parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()]
         if patients:
-            row["patients_per_second"] = patients / (now - self._time)
+            row["patients_per_second"] = patients / max(now - self._time, 1e-9)
             parts.append(f"{row['patients_per_second']:,.0f} patients/s")
         # The first interval holds the compilation and says nothing about the rest.
         if self._first is None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import jax
+import numpy as np
 from jax.experimental import multihost_utils
 
 from medbert_jax import __version__
@@ -82,14 +83,19 @@ class RunDirectory:
             except BaseException as fault:
                 if lock is not None:
                     os.close(lock)
+                if isinstance(fault, Exception):
+                    _agree(False)
                 if isinstance(fault, OSError):
                     raise RunDirectoryError(
                         f"a run folder must be a folder with room that this process may write to: got {path} "
                         f"({fault.strerror}); choose another one, or change its rights"
                     ) from fault
                 raise
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices(f"medbert_jax run {path} is open")
+        if not _agree(True):
+            raise RunDirectoryError(
+                f"process 0 opens the run folder for all processes: got an error there for {path}; see what it says"
+            )
+        if jax.process_index() > 0:
             changes = _drift(path, config, vocabulary, may_differ)
         return cls(path, read_config(path), changes, removed, lock)
 
@@ -137,6 +143,13 @@ def read_config(path: str | Path) -> dict:
         ) from fault
 
 
+def _agree(opened: bool) -> bool:
+    """Whether process 0 has opened the folder, in every process, when it has done so or failed."""
+    if jax.process_count() == 1:
+        return opened
+    return bool(multihost_utils.broadcast_one_to_all(np.int32(opened)))
+
+
 def _flatten(data: Mapping, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for key, value in data.items():
@@ -173,11 +186,17 @@ def _drift(path: Path, config: dict, vocabulary: Vocabulary, may_differ: Collect
             continue
         sides = (("−", stored), ("+", given))
         lines += [f"  {sign} {key} = {json.dumps(side[key])}" for sign, side in sides if key in side]
-    lines += _vocabulary_differences(Vocabulary.read(path / VOCABULARY), vocabulary)
+    try:
+        ours = Vocabulary.read(path / VOCABULARY)
+    except ValueError as fault:
+        raise RunDirectoryError(
+            f"a run folder must hold a readable {VOCABULARY}: got {path} ({fault}); put the file back from a copy"
+        ) from fault
+    lines += _vocabulary_differences(ours, vocabulary)
     if lines:
         raise RunDirectoryError(
             f"a run goes on with the configuration and vocabulary it was started with: got others for {path} "
-            "(− of the run, + given)\n" + "\n".join(lines) + "\nuse those of the run, or a new folder"
+            f"(− of its {CONFIG}, + given)\n" + "\n".join(lines) + "\nuse those of the run, or a new folder"
         )
     return changes
 

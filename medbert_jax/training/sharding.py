@@ -49,11 +49,6 @@ def over_rows(mesh: Mesh) -> NamedSharding:
 
 def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict:
     """Sharding of every parameter, same structure as the parameters."""
-    if config.vocabulary_size % mesh.shape["model"]:
-        raise ValueError(
-            f"vocabulary_size must be divisible by mesh.model: got {config.vocabulary_size} and {mesh.shape['model']}; "
-            "set mesh.model to a divisor, or to 1"
-        )
 
     def sharding(axes: tuple) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(*(LOGICAL_TO_MESH.get(axis) for axis in axes)))

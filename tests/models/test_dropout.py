@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medbert_jax.models.dropout import dropout, random_words, seeds
+from medbert_jax.models.dropout import dropout, element_places, random_words, seeds
 
 SHAPE = (4, 6, 128, 128)
 
@@ -58,7 +58,7 @@ def test_counts_per_row_are_binomial(dropped):
 
 
 def test_bits_are_fair_and_uncorrelated():
-    words = np.asarray(random_words(seed_of(3), (1 << 15,)))
+    words = np.asarray(random_words(seed_of(3), element_places((1 << 15,))))
     bits = ((words[:, None] >> np.arange(32, dtype=np.uint32)) & 1).astype(np.float64) * 2 - 1
     assert abs(bits.mean(axis=0)).max() < 5 / np.sqrt(len(bits))
     between = bits.T @ bits / len(bits) - np.eye(32)

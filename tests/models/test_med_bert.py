@@ -243,7 +243,7 @@ def test_each_dropout_acts(monkeypatch):
     """Hidden dropout once after the embeddings and twice per layer, attention dropout once, all seeds different."""
     shapes, seeds = [], []
 
-    def record(x, rate, seed):
+    def record(x, rate, seed, places):
         shapes.append((x.shape, rate))
         seeds.append(seed)
         return x

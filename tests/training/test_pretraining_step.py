@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from made_sequences import TINY_MODEL, made_sequences
@@ -35,7 +36,7 @@ MODEL = replace(TINY_MODEL, layers=2)
 MASKING = MaskingConfig(share=0.25)
 
 
-def losses_and_gradients(params, sequences, *, packed: bool, epoch: int, planted=None):
+def losses_and_gradients(params, sequences, *, packed: bool, epoch: int, planted=None, dropout_key=None):
     """Loss sums of one epoch in one step, and the gradient of their total."""
     config = RowsConfig(batch_size=len(sequences), short_row=32, packed=packed)
     plan = plan_rows(sequences.lengths, config, max_length=MODEL.max_length)
@@ -52,7 +53,7 @@ def losses_and_gradients(params, sequences, *, packed: bool, epoch: int, planted
             masking=MASKING,
             shapes=step_shapes(plan, MASKING),
             mask_key=jax.random.key(5),
-            dropout_key=None,
+            dropout_key=dropout_key,
         )
         return parts["masked_code_sum"] + parts["prolonged_los_sum"], parts
 
@@ -60,11 +61,13 @@ def losses_and_gradients(params, sequences, *, packed: bool, epoch: int, planted
     return float(total), {name: float(parts[name]) for name in parts if name != "prolonged_los_logits"}, grads
 
 
-@pytest.mark.parametrize("epoch", [0, 2])
-def test_packed_equals_padded_in_losses_and_every_gradient(epoch):
+@pytest.mark.parametrize(("epoch", "dropout"), [(0, False), (2, False), (1, True)])
+def test_packed_equals_padded_in_losses_and_every_gradient(epoch, dropout):
+    """With dropout too: what is dropped belongs to the patient, as the masks do."""
+    key = jax.random.key(7) if dropout else None
     sequences, params = made_sequences(60, seed=0), init(MODEL, jax.random.key(0))
-    _, packed, packed_grads = losses_and_gradients(params, sequences, packed=True, epoch=epoch)
-    _, padded, padded_grads = losses_and_gradients(params, sequences, packed=False, epoch=epoch)
+    _, packed, packed_grads = losses_and_gradients(params, sequences, packed=True, epoch=epoch, dropout_key=key)
+    _, padded, padded_grads = losses_and_gradients(params, sequences, packed=False, epoch=epoch, dropout_key=key)
     assert packed["masked_code_weight"] == padded["masked_code_weight"]
     assert packed["prolonged_los_weight"] == padded["prolonged_los_weight"] == 60
     for name in packed:
@@ -74,6 +77,15 @@ def test_packed_equals_padded_in_losses_and_every_gradient(epoch):
         for key in path:
             two = two[key.key]
         assert np.linalg.norm(one - two) <= 1e-5 * np.linalg.norm(two) + 1e-7, jax.tree_util.keystr(path)
+
+
+def test_without_the_mask_between_patients_the_comparison_fails(monkeypatch):
+    def open_to_all(slots_BL, *, padding_reads=False):
+        return jnp.where(slots_BL[:, None, None, :] > 0, 0.0, -1e9).astype(jnp.float32)
+
+    monkeypatch.setattr("medbert_jax.models.encoder.attention_bias", open_to_all)
+    with pytest.raises(AssertionError):
+        test_packed_equals_padded_in_losses_and_every_gradient(0, False)
 
 
 def test_patients_that_see_each_other_are_noticed():

@@ -1,0 +1,71 @@
+"""Rows without a code: on a mesh the code table is as long as the model axis can cut, on disk as the vocabulary is.
+
+The rows stay 0: no id points to them, and `pretraining_losses` takes their logits out.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.med_bert import parameter_axes
+from medbert_jax.training.sharding import parameter_shardings, replicated, state_shardings, with_shardings
+
+
+def padded_rows(config: ModelConfig, mesh: Mesh) -> int:
+    """Rows of the code table on this mesh: the vocabulary, rounded up to what the model axis divides."""
+    return -(-config.vocabulary_size // mesh.shape["model"]) * mesh.shape["model"]
+
+
+def resize(state: dict, optimizer: optax.GradientTransformation, config: ModelConfig, rows: int) -> dict:
+    """The training state with `rows` rows wherever the vocabulary is an axis: zeros added, or rows taken off."""
+    axes = parameter_axes(config)
+
+    def resized(leaf: jax.Array, names: tuple[str, ...]) -> jax.Array:
+        for axis, name in enumerate(names):
+            if name == "vocabulary":
+                missing = rows - leaf.shape[axis]
+                if missing > 0:
+                    leaf = jnp.pad(leaf, [(0, missing if one == axis else 0) for one in range(leaf.ndim)])
+                leaf = jax.lax.slice_in_dim(leaf, 0, rows, axis=axis)
+        return leaf
+
+    return state | {
+        "params": jax.tree.map(resized, state["params"], axes),
+        "opt_state": optax.tree.map_params(optimizer, resized, state["opt_state"], axes),
+    }
+
+
+class StateLayout:
+    """Where a training state lies on a mesh, and how it comes from and goes to the shapes that are stored."""
+
+    def __init__(self, stored_shapes: dict, optimizer: optax.GradientTransformation, config: ModelConfig, mesh: Mesh):
+        """`stored_shapes`: the abstract state with tables as long as the vocabulary."""
+        rows = padded_rows(config, mesh)
+        self._padded = rows != config.vocabulary_size
+        self._to_mesh = partial(resize, optimizer=optimizer, config=config, rows=rows)
+        self._to_disk = partial(resize, optimizer=optimizer, config=config, rows=config.vocabulary_size)
+        shapes = jax.eval_shape(self._to_mesh, stored_shapes)
+        self.shardings = state_shardings(shapes, optimizer, parameter_shardings(config, mesh), mesh)
+        """Of the state on the mesh."""
+        # What the model axis does not divide can be no sharded array as it is stored: it is read whole, then cut.
+        on_disk = jax.tree.map(lambda _: replicated(mesh), stored_shapes) if self._padded else self.shardings
+        self.stored = with_shardings(stored_shapes, on_disk)
+        """The target of a restore."""
+
+    def fresh(self, init_state, key: jax.Array) -> dict:
+        """A new state on the mesh, never whole on one device."""
+        return jax.jit(lambda key: self._to_mesh(init_state(key)), out_shardings=self.shardings)(key)
+
+    def from_disk(self, state: dict) -> dict:
+        """A state as it was restored, on the mesh."""
+        return jax.jit(self._to_mesh, out_shardings=self.shardings)(state) if self._padded else state
+
+    def to_disk(self, state: dict) -> dict:
+        """A state of the mesh in the shapes that are stored."""
+        if not self._padded:
+            return state
+        return jax.jit(self._to_disk, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, self.stored))(state)
