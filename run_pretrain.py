@@ -25,18 +25,11 @@ from medbert_jax.training.cohort_data import training_subset
 from medbert_jax.training.config import PretrainConfig, check_dataset, check_split, check_vocabulary, run_script
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.interruption import Interrupted, Interruption
+from medbert_jax.training.not_finite import NotFinite, make_row_check
 from medbert_jax.training.optimizer import make_optimizer
 from medbert_jax.training.pace import MetricsLog, Pace
 from medbert_jax.training.patient_source import PatientSource
-from medbert_jax.training.pretraining import (
-    NotFinite,
-    init_state,
-    make_eval_step,
-    make_row_check,
-    make_train_step,
-    step_shapes,
-    summarize,
-)
+from medbert_jax.training.pretraining import init_state, make_eval_step, make_train_step, step_shapes, summarize
 from medbert_jax.training.processes import join_processes
 from medbert_jax.training.progress import Progress, announce, say
 from medbert_jax.training.run_directory import RunDirectory
@@ -79,7 +72,9 @@ def main(config: PretrainConfig) -> Path:
     split_data = partial(load_split, config, vocabulary, mesh)
     data, plan = split_data("train", config.rows)
     # Every validation patient counts once, whatever the batching of the training.
-    held_out, held_out_plan = split_data("validation", replace(config.rows, batching="rows"))
+    short = min(config.rows.short_row, config.model.max_length)
+    held_out_rows = replace(config.rows, batching="rows", short_row=short, long_row=0)
+    held_out, held_out_plan = split_data("validation", held_out_rows)
     config = config.for_dataset(vocabulary, plan.steps_per_epoch)
     say(f"{len(data):,} training patients, rows filled to {plan.fill:.1%}, {config.steps:,} steps")
 
@@ -162,7 +157,8 @@ def train(
         in_shardings=(shardings["params"], *held_out.shardings),
         out_shardings=replicated(mesh),
     )
-    evaluate = partial(validate, eval_dispatch, source=held_out, given_up=lambda: interruption.noticed)
+    eval_pace = Pace((), config.corpus, total=held_out.plan.steps_per_epoch)
+    evaluate = partial(validate, eval_dispatch, source=held_out, pace=eval_pace, given_up=interruption.asked)
     row_check = jax.jit(make_row_check(source.rows_of, **losses), out_shardings=replicated(mesh))
 
     # ── 8 Loop: metrics of earlier dispatches are fetched after the next one was sent ─────────────────────────────────
@@ -187,7 +183,7 @@ def train(
             step += count
             if step < config.steps:
                 source.prepare(step, pace.count(step))
-            stop = interruption.asked(step)
+            stop = interruption.asked()
             due, save_now = (step % every == 0 or step == config.steps for every in edges)
             if due or save_now or stop:
                 log.fetch_all()

@@ -27,6 +27,7 @@ from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig, masked_per_patient
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretrained import load_pretrained
 from medbert_jax.training.pretraining import (
@@ -50,7 +51,8 @@ def evaluate(params: dict, model: ModelConfig, held_out: PatientSequences) -> di
     with PatientSource(
         held_out, plan, make_mesh(MeshConfig()), CorpusConfig(), seed=0, total=plan.steps_per_epoch
     ) as source:
-        return validate(jax.jit(make_eval_dispatch(step, source.rows_of)), params, source)
+        pace = Pace((), CorpusConfig(), total=plan.steps_per_epoch)
+        return validate(jax.jit(make_eval_dispatch(step, source.rows_of)), params, source, pace)
 
 
 def pretrain(train: PatientSequences, model: ModelConfig, steps: int) -> dict:

@@ -35,7 +35,7 @@ def group_patients(order: np.ndarray, lengths: np.ndarray, size: int, rows: int,
     groups = len(order) // size
     members = order[: groups * size].reshape(groups, size).copy()
     swaps, doubtful = 0, np.arange(groups)
-    placed = np.empty((groups, size), np.int8)
+    placed = np.empty((groups, size), np.int16)
     most = 4 * groups + 64
     while len(doubtful):
         by_length = np.argsort(-lengths[members[doubtful]].astype(np.int64), axis=1, kind="stable")
@@ -55,17 +55,19 @@ def group_patients(order: np.ndarray, lengths: np.ndarray, size: int, rows: int,
             )
         doubtful = np.array(sorted(touched), np.int64)
     # Place within the row: how many members before this one are in the same row.
-    same = placed[:, :, None] == np.arange(rows, dtype=np.int8)
-    place = np.take_along_axis(same.cumsum(axis=1, dtype=np.int16), placed[:, :, None].astype(np.int64), axis=2)[..., 0]
-    out = np.full((groups, rows, max(1, int(place.max(initial=1)))), -1, np.int32)
-    out[np.arange(groups)[:, None], placed, place - 1] = members
+    taken, place, every = np.zeros((groups, rows), np.int32), np.empty_like(placed, np.int32), np.arange(groups)
+    for column in range(size):
+        place[:, column] = taken[every, placed[:, column]]
+        taken[every, placed[:, column]] += 1
+    out = np.full((groups, rows, max(1, int(taken.max(initial=0)))), -1, np.int32)
+    out[every[:, None], placed, place] = members
     return Groups(out, swaps)
 
 
 def _best_fit(lengths: np.ndarray, rows: int, row_length: int) -> tuple[np.ndarray, np.ndarray]:
     """(row of each patient (groups, size) int8, whether the group fits) of patients sorted by length, descending."""
     free = np.full((len(lengths), rows), row_length, np.int32)
-    out, fits, every = np.zeros(lengths.shape, np.int8), np.ones(len(lengths), bool), np.arange(len(lengths))
+    out, fits, every = np.zeros(lengths.shape, np.int16), np.ones(len(lengths), bool), np.arange(len(lengths))
     for column in range(lengths.shape[1]):
         length = lengths[:, column].astype(np.int32)
         room = free - length[:, None]

@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 
+from medbert_jax.data.composition import RowsOfALength, compose, one_patient_per_row
 from medbert_jax.data.patient_groups import group_patients
 
 
@@ -221,12 +222,13 @@ def plan_rows(lengths: np.ndarray, config: RowsConfig, *, max_length: int, group
     if config.batching == "patients":
         return _plan_patients(lengths, config, config.long_row or max_length, groups)
     counts = np.bincount(lengths, minlength=long_row + 1)
+    shapes = {"short_row": min(config.short_row, long_row), "long_row": long_row}
     if config.packed:
-        steps, tiers, patterns = _compose(counts, config, long_row)
+        steps, tiers = compose(counts, batch_size=config.batch_size, **shapes)
     else:
         steps = max(1, round(len(lengths) / config.batch_size))
-        tiers, patterns = _one_patient_per_row(counts, min(config.short_row, long_row), long_row, steps)
-    return _tabulate(lengths, steps, tiers, patterns, groups)
+        tiers = one_patient_per_row(counts, steps=steps, **shapes)
+    return _tabulate(lengths, steps, tiers, groups)
 
 
 def check_batch_size(batch_size: int, groups: int) -> None:
@@ -239,117 +241,17 @@ def check_batch_size(batch_size: int, groups: int) -> None:
         )
 
 
-Patterns = list[tuple[list[int], int]]
-"""(lengths in the row, how many such rows)."""
-
-
-def best_fit(counts: np.ndarray, row_length: int, rows: int | None = None) -> tuple[Patterns, np.ndarray]:
-    """Pack `counts[length]` patients of every length into rows: the rows, and the counts of who is left.
-
-    Best fit, decreasing, on the histogram: a row takes the longest patient left that still fits, again and again, and
-    is then repeated as often as the counts allow. A million patients take milliseconds.
-
-    Args:
-        counts: (longest + 1,) patients by length; none may be longer than a row.
-        row_length: slots of a row.
-        rows: rows to fill; None takes as many as all patients need.
-    """
-    left = counts.astype(np.int64).copy()
-    patterns: Patterns = []
-    while left.any() and rows != 0:
-        pattern, free, used = [], row_length, np.zeros_like(left)
-        while free:
-            fitting = np.nonzero(left[1 : free + 1] > used[1 : free + 1])[0]
-            if not len(fitting):
-                break
-            length = int(fitting[-1]) + 1
-            # As many of this length as fit, at once: a row of forty short patients is one turn of this loop.
-            times = int(min(free // length, left[length] - used[length]))
-            pattern += [length] * times
-            used[length] += times
-            free -= length * times
-        kinds = np.nonzero(used)[0]
-        repeats = int((left[kinds] // used[kinds]).min())
-        if rows is not None:
-            repeats = min(repeats, rows)
-            rows -= repeats
-        left -= used * repeats
-        patterns.append((pattern, repeats))
-    return patterns, left
-
-
-def _compose(counts: np.ndarray, config: RowsConfig, long_row: int) -> tuple[int, list[Tier], list[Patterns]]:
-    """How many steps, of how many rows of each length, and what is in them.
-
-    The rows of a step are chosen for `batch_size` patients; the steps are as few as then hold everybody. Long rows have
-    room for short patients too, so that neither length has rows to spare.
-    """
-    codes, patients = int((counts * np.arange(len(counts))).sum()), int(counts.sum())
-    rough = max(1.0, patients / config.batch_size)
-    short_row = min(config.short_row, long_row)
-    needs_long = counts.copy()
-    needs_long[: short_row + 1] = 0
-    long_rows = 0
-    if needs_long.any():
-        needed = sum(repeats for _, repeats in best_fit(needs_long, long_row)[0])
-        long_rows = max(1, round(needed / rough + 0.25))
-    short_rows = round((codes / rough - long_rows * long_row) / short_row)
-    if not long_rows:
-        short_rows = max(1, short_rows)
-    short_rows = max(0, short_rows)
-    shapes = {length: rows for length, rows in ((short_row, short_rows), (long_row, long_rows)) if rows}
-    steps = max(1, codes // sum(length * rows for length, rows in shapes.items()))
-    while True:
-        left, packed = counts, []
-        for length, rows in reversed(shapes.items()):  # the long ones first
-            if left[length + 1 :].any():
-                break
-            found, left = best_fit(left[: length + 1], length, rows * steps)
-            packed.append(found)
-        if not left.any():
-            break
-        # More steps, or one more row in each: what adds fewer slots.
-        more, shortest = max(1, steps // 1000), min(shapes)
-        if left[shortest + 1 :].any():
-            shortest = max(shapes)
-        if shortest * steps < more * sum(length * rows for length, rows in shapes.items()):
-            shapes[shortest] += 1
-        else:
-            steps += more
-    # A short row's table is the narrower one: the tiers go by it.
-    patterns = packed[::-1]
-    tiers = [
-        Tier(length, rows, max((len(pattern) for pattern, _ in found), default=1))
-        for (length, rows), found in zip(shapes.items(), patterns, strict=True)
-    ]
-    return steps, tiers, patterns
-
-
-def _one_patient_per_row(
-    counts: np.ndarray, short_row: int, long_row: int, steps: int
-) -> tuple[list[Tier], list[Patterns]]:
-    tiers, patterns, shortest = [], [], 0
-    for row_length in sorted({short_row, long_row}):
-        kinds = np.nonzero(counts[: row_length + 1])[0]
-        rows = [([int(length)], int(counts[length])) for length in kinds if length > shortest]
-        shortest = row_length
-        if rows:
-            tiers.append(Tier(row_length, -(-sum(repeats for _, repeats in rows) // steps), 1))
-            patterns.append(rows)
-    return tiers, patterns
-
-
-def _tabulate(
-    lengths: np.ndarray, steps: int, tiers: Sequence[Tier], patterns: Sequence[Patterns], groups: int
-) -> CompositionPlan:
-    tables, place_lengths, place = [], [], 0
-    for tier, found in zip(tiers, patterns, strict=True):
-        table, row = np.full((tier.rows_per_step * steps, tier.patients_per_row), -1, np.int32), 0
-        for pattern, repeats in sorted(found, key=lambda one: -len(one[0])):
+def _tabulate(lengths: np.ndarray, steps: int, found: Sequence[RowsOfALength], groups: int) -> CompositionPlan:
+    tiers, tables, place_lengths, place = [], [], [], 0
+    for rows in found:
+        width = max((len(pattern) for pattern, _ in rows.patterns), default=1)
+        table, row = np.full((rows.rows_per_step * steps, width), -1, np.int32), 0
+        for pattern, repeats in sorted(rows.patterns, key=lambda one: -len(one[0])):
             places = place + np.arange(repeats * len(pattern), dtype=np.int32).reshape(repeats, -1)
             table[row : row + repeats, : len(pattern)] = places
             place_lengths.append(np.tile(np.array(pattern, lengths.dtype), repeats))
             row, place = row + repeats, place + places.size
+        tiers.append(Tier(rows.row_length, rows.rows_per_step, width))
         tables.append(table)
     return CompositionPlan(tuple(tiers), steps, lengths, groups, tuple(tables), np.concatenate(place_lengths))
 

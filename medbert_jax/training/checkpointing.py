@@ -32,6 +32,7 @@ from medbert_jax.training.manifest import (
     verify_step,
 )
 from medbert_jax.training.merging import differences, leaf_shapes
+from medbert_jax.training.processes import all_processes
 from medbert_jax.training.run_directory import RunDirectory
 
 
@@ -69,8 +70,14 @@ def save_step(
     json.dumps(progress)  # raises before anything is written
     folder, primary = step_folder(run.path, step), jax.process_index() == 0
     items = {"params": params} | ({} if opt_state is None else {"opt_state": opt_state})
+    fault = None
     if primary:
-        _clear_way(run.path, step)
+        try:
+            _clear_way(run.path, step)
+        except Exception as found:
+            fault = found
+    if not all_processes(fault is None):
+        raise fault or CheckpointError(f"process 0 could not make way for step {step} of {run.path}; see what it says")
     try:
         arguments = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
         arguments["progress"] = ocp.args.JsonSave(progress)
@@ -84,14 +91,17 @@ def save_step(
                 changes=run.changes,
                 arrays={item: leaf_shapes(tree) for item, tree in items.items()},
             )
-    except Exception as fault:
+    except Exception as found:
+        fault = found
         if primary:
             if folder.exists():
                 uncommit_step(folder)
             with contextlib.suppress(OSError):  # what a thread still writes to goes at the next start
                 remove_uncommitted(run.path)
+    if not all_processes(fault is None):
+        cause = repr(fault) if fault else "another process says what"
         raise CheckpointError(
-            f"a step must be written whole: got an error at step {step} of {run.path}: {fault!r}; "
+            f"a step must be written whole: got an error at step {step} of {run.path}: {cause}; "
             f"steps {committed_steps(run.path)} are intact, make room or choose another folder and resume"
         ) from fault
     if primary:

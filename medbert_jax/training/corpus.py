@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medbert_jax.data.sequences import PatientSequences
@@ -78,9 +79,20 @@ def corpus_columns(sequences: PatientSequences) -> Corpus:
 
 
 def choose_placement(config: CorpusConfig, sequences: PatientSequences, mesh: Mesh) -> Placement:
-    """What `auto` means for this corpus on these devices; any other placement is taken as it is."""
+    """What `auto` means for this corpus on these devices; any other placement is taken as it is.
+
+    Several processes take what the first of them chooses, though the memory of their machines may differ.
+    """
     if config.placement != "auto":
         return config.placement
+    places = get_args(Placement)
+    chosen = _what_fits(sequences, mesh)
+    if jax.process_count() > 1:
+        chosen = places[int(multihost_utils.broadcast_one_to_all(np.int32(places.index(chosen))))]
+    return chosen
+
+
+def _what_fits(sequences: PatientSequences, mesh: Mesh) -> Placement:
     codes = int(sequences.code_offsets[-1])
     size = 8 * codes + 5 * len(sequences)
     memory = _device_memory(mesh)

@@ -49,10 +49,19 @@ def make_train_dispatch(train_step: Callable, rows_of: RowsOf) -> Callable:
 
 
 def make_eval_dispatch(eval_step: Callable, rows_of: RowsOf) -> Callable:
-    """The pure function (params, corpus, feed) → outputs of `eval_step` for each of the K steps."""
+    """The pure function (params, corpus, feed) → outputs of `eval_step` for each of the K steps; 0 after the count."""
 
     def dispatch(params: dict, corpus: Corpus | None, feed: dict) -> dict:
+        def run(step: dict) -> dict:
+            return eval_step(params, rows_of(corpus, step))
+
         steps = {"tiers": feed["tiers"], "epoch": feed["epoch"]}
-        return jax.lax.map(lambda step: eval_step(params, rows_of(corpus, step)), steps)
+        shapes = jax.eval_shape(run, jax.tree.map(lambda x: x[0], steps))
+
+        def skip(step: dict) -> dict:
+            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        numbers = jnp.arange(feed["epoch"].shape[0], dtype=jnp.int32)
+        return jax.lax.map(lambda this: jax.lax.cond(this[0] < feed["count"], run, skip, this[1]), (numbers, steps))
 
     return dispatch

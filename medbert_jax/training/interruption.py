@@ -23,7 +23,7 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self._asked = False
+        self._asked, self._questions = False, 0
         self._before: object = None
 
     def __enter__(self) -> "Interruption":
@@ -40,13 +40,10 @@ class Interruption:
     def _notice(self, number: int, frame: FrameType | None) -> None:
         self._asked = True
 
-    @property
-    def noticed(self) -> bool:
-        """Whether this process was asked to stop; of several, each knows of itself alone, and says no."""
-        return self._asked
-
-    def asked(self, step: int) -> bool:
-        """Whether the run is to stop after `step`; the same answer in every process."""
-        if jax.process_count() > 1:
-            return multihost_utils.reached_preemption_sync_point(step)
+    def asked(self) -> bool:
+        """Whether the run is to stop; the same answer in every process, which all ask equally often."""
+        if jax.process_count() > 1 and not self._asked:
+            # The service waits for a number that all come to: questions are counted one by one, steps are not.
+            self._questions += 1
+            self._asked = multihost_utils.reached_preemption_sync_point(self._questions)
         return self._asked

@@ -8,24 +8,37 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from medbert_jax.training.corpus import CorpusConfig
-from medbert_jax.training.pretraining import check_finite
+from medbert_jax.training.not_finite import check_finite
 from medbert_jax.training.progress import Progress
 
 
 class Pace:
     """Chooses the steps of the next dispatch: as many as take about `dispatch_seconds`, up to the next edge.
 
-    Several processes agree once, on what the first of them measured.
+    Several processes agree once, on what the first of them measured first.
     """
 
     def __init__(self, edges: tuple[int, ...], config: CorpusConfig, *, total: int):
         self._most, self._seconds = config.steps_per_dispatch, config.dispatch_seconds
         self._edges, self._total = edges, total
         self._wanted, self._settled = 1, False
+        self._since, self._dispatches = 0.0, 0
 
     def count(self, step: int) -> int:
         """Steps of the dispatch that begins after `step` steps; it ends at a multiple of an edge, or before."""
         return min(self._wanted, self._total - step, *(edge - step % edge for edge in self._edges))
+
+    def sent_alone(self) -> None:
+        """A dispatch was sent while no other was under way: it begins now."""
+        self._since = time.monotonic()
+
+    def fetched(self, count: int) -> None:
+        """A dispatch of `count` steps has ended, and the next one, if it was sent, has begun."""
+        now = time.monotonic()
+        self._dispatches += 1
+        if self._dispatches > 2:  # the first ones compile
+            self.observe(count, now - self._since)
+        self._since = now
 
     def observe(self, count: int, seconds: float) -> None:
         """A dispatch of `count` steps took so long."""
@@ -58,8 +71,6 @@ class MetricsLog:
         self._sent: list[tuple[int, int, dict]] = []
         self.window = list(window)
         """Metrics of the steps fetched since the last window ended, JSON data: a run that goes on begins with them."""
-        self._fetched: float | None = None
-        self._dispatches = 0
 
     def sent(self, step: int, count: int, metrics: dict) -> None:
         """Metrics (K,) of the `count` steps after `step` are under way; fetches those of the dispatch before.
@@ -69,21 +80,18 @@ class MetricsLog:
         self._sent.append((step, count, metrics))
         if len(self._sent) > 1:
             self._fetch()
+        else:
+            self._pace.sent_alone()
 
     def fetch_all(self) -> None:
         """Wait for everything that was sent. Raises as `sent` does."""
         while self._sent:
             self._fetch()
-        self._fetched = None  # what comes between this and the next dispatch is no training
 
     def _fetch(self) -> None:
         step, count, metrics = self._sent.pop(0)
         metrics = {name: np.asarray(values)[:count] for name, values in metrics.items()}
-        now = time.monotonic()
-        self._dispatches += 1
-        if self._fetched is not None and self._dispatches > 2:  # the first ones compile
-            self._pace.observe(count, now - self._fetched)
-        self._fetched = now
+        self._pace.fetched(count)
         check_finite(step + 1, metrics)
         for place in range(count):
             self.window.append({name: values[place].item() for name, values in metrics.items()})

@@ -4,7 +4,7 @@ A batch is {"tiers": one dict of row arrays per row length, "epoch": scalar}; ro
 plus "prolonged_los" (B, P).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import jax
@@ -15,8 +15,6 @@ import optax
 from medbert_jax.data.row_plan import RowPlan
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import apply, masked_code_logits, prolonged_los_logits
-from medbert_jax.training.corpus import Corpus
-from medbert_jax.training.dispatch import RowsOf
 from medbert_jax.training.losses import cross_entropy
 from medbert_jax.training.masking import MaskingConfig, mask_codes, masked_per_patient
 
@@ -195,71 +193,6 @@ def init_state(init: Callable[[jax.Array], dict], optimizer: optax.GradientTrans
     """A fresh training state; call it under jit with out_shardings, so that nothing is ever whole on one device."""
     params = init(key)
     return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
-
-
-def check_finite(first: int, metrics: dict) -> None:
-    """Raise NotFinite where a step among `metrics` (K,), the first of which is step `first`, was not finite.
-
-    Steps are counted from 1. `metrics` are those of the steps that ran.
-    """
-    bad = np.flatnonzero(~np.asarray(metrics["finite"]))
-    if len(bad):
-        raise NotFinite(first + int(bad[0]), *(float(metrics[name][bad[0]]) for name in ("loss", "gradient_norm")))
-
-
-class NotFinite(FloatingPointError):
-    """A step whose loss or gradient is not finite: nothing was learned from it, nor from those after it."""
-
-    def __init__(self, step: int, loss: float, norm: float, where: str = ""):
-        self.step, self.loss, self.norm = step, loss, norm
-        super().__init__(
-            f"loss and gradient norm must be finite: got {loss} and {norm} at step {step}{where}; "
-            "resume from the last checkpoint with a lower learning rate or a longer warm-up"
-        )
-
-    def with_rows(self, finite: Sequence[np.ndarray], patients: Sequence[np.ndarray], shown: int = 5) -> "NotFinite":
-        """The same fault with the rows of the step whose outputs are not finite.
-
-        Args:
-            finite: per tier (B,) bool, from `make_row_check`.
-            patients: per tier (B, P) patients of the rows, −1 where there is none.
-            shown: rows that are named with their patients' numbers, at most.
-        """
-        rows = [
-            f"row {row} of tier {tier} (patients {', '.join(str(one) for one in who[row] if one >= 0)} of the split)"
-            for tier, (fine, who) in enumerate(zip(finite, patients, strict=True))
-            for row in np.flatnonzero(~np.asarray(fine))
-        ]
-        more = f" and {len(rows) - shown} more rows" if len(rows) > shown else ""
-        where = f", in {', '.join(rows[:shown])}{more}" if rows else ", with finite outputs in every row"
-        return NotFinite(self.step, self.loss, self.norm, where)
-
-
-def make_row_check(rows_of: RowsOf, *, model: ModelConfig, masking: MaskingConfig, seed: int) -> Callable:
-    """The pure function (state, corpus, feed of one step) → per tier (B,) bool: are the outputs of each row finite?
-
-    Masks and dropout are those of the training step that `state` was to take next.
-    """
-
-    def row_check(state: dict, corpus: Corpus | None, feed: dict) -> tuple:
-        batch = rows_of(corpus, jax.tree.map(lambda x: x[0], {"tiers": feed["tiers"], "epoch": feed["epoch"]}))
-        dropout_key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state["step"])
-        found = []
-        for rows in batch["tiers"]:
-            masked = mask_codes(
-                rows,
-                config=masking,
-                key=jax.random.key(seed),
-                epoch=batch["epoch"],
-                vocabulary_size=model.vocabulary_size,
-                mask_id=model.mask_id,
-            )
-            inputs = rows | {"code_ids": masked.code_ids}
-            hidden_BLD, _ = apply(state["params"], inputs, config=model, key=dropout_key)
-            found.append(jnp.isfinite(hidden_BLD).all(axis=(1, 2)))
-        return tuple(found)
-
-    return row_check
 
 
 def summarize(metrics: dict) -> tuple[dict[str, float], float]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 
 @dataclass(frozen=True)
@@ -35,3 +37,10 @@ def join_processes(config: ProcessesConfig) -> None:
         jax.distributed.initialize()
     elif config.count > 1:
         jax.distributed.initialize(config.coordinator, config.count, config.number)
+
+
+def all_processes(fine: bool) -> bool:
+    """Whether things are fine in every process of the run; each asks at the same place, and none goes on alone."""
+    if jax.process_count() == 1:
+        return fine
+    return bool(multihost_utils.process_allgather(np.int32(fine)).all())

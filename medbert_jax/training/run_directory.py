@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from medbert_jax import __version__
 from medbert_jax.data.vocabulary import FIRST_CODE, Vocabulary
 from medbert_jax.training.durable_files import canonical_json, wait_for_disk, write_durably
 from medbert_jax.training.manifest import RUN_FILES, STEPS, remove_uncommitted
+from medbert_jax.training.processes import all_processes
 
 CONFIG, VOCABULARY = RUN_FILES
 CARD, METRICS, LOCK = "README.md", "metrics.jsonl", "lock"
@@ -84,14 +83,14 @@ class RunDirectory:
                 if lock is not None:
                     os.close(lock)
                 if isinstance(fault, Exception):
-                    _agree(False)
+                    all_processes(False)
                 if isinstance(fault, OSError):
                     raise RunDirectoryError(
                         f"a run folder must be a folder with room that this process may write to: got {path} "
                         f"({fault.strerror}); choose another one, or change its rights"
                     ) from fault
                 raise
-        if not _agree(True):
+        if not all_processes(True):
             raise RunDirectoryError(
                 f"process 0 opens the run folder for all processes: got an error there for {path}; see what it says"
             )
@@ -141,13 +140,6 @@ def read_config(path: str | Path) -> dict:
             f"a run folder must hold a readable {CONFIG}: got {path} ({fault}); give the folder that the "
             "training printed"
         ) from fault
-
-
-def _agree(opened: bool) -> bool:
-    """Whether process 0 has opened the folder, in every process, when it has done so or failed."""
-    if jax.process_count() == 1:
-        return opened
-    return bool(multihost_utils.broadcast_one_to_all(np.int32(opened)))
 
 
 def _flatten(data: Mapping, prefix: str = "") -> dict[str, object]:

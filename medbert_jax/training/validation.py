@@ -7,6 +7,7 @@ import numpy as np
 
 from medbert_jax.metrics.discrimination import auroc
 from medbert_jax.training.corpus import Corpus
+from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
 
 
@@ -14,31 +15,38 @@ def validate(
     eval_dispatch: Callable[[dict, Corpus | None, dict], dict],
     params: dict,
     source: PatientSource,
+    pace: Pace,
     *,
     given_up: Callable[[], bool] = lambda: False,
 ) -> dict[str, float] | None:
     """Masked-code loss (nats) and accuracy, prolonged-LOS loss (nats) and AUROC (NaN when one class is missing).
 
-    Every patient of the source counts exactly once: one epoch of its plan, in the order of epoch 0. None where
-    `given_up`, which is asked after every dispatch, says that nobody will read the result.
+    Every patient of the source counts exactly once: one epoch of its plan, in the order of epoch 0. `pace` says how
+    many steps a dispatch has. None where `given_up`, asked after every dispatch, says that nobody will read it.
     """
     plan, sums, scores, labels = source.plan, {}, [], []
     outcome, tiers, sent = source.sequences.outcomes["prolonged_los"], plan.epoch(source.seed, 0), []
 
     def fetch() -> None:
         start, count, out = sent.pop(0)
+        out = jax.device_get(out)
+        pace.fetched(count)
         for tier, found in zip(tiers, out.pop("prolonged_los_logits"), strict=True):
             patients = tier[start : start + count]
-            scores.append(np.asarray(found)[:count][patients >= 0])
+            scores.append(found[:count][patients >= 0])
             labels.append(outcome[patients[patients >= 0]])
-        for name, values in jax.device_get(out).items():
+        for name, values in out.items():
             sums[name] = sums.get(name, 0.0) + float(values[:count].sum())
 
-    for start in range(0, plan.steps_per_epoch, source.steps):
-        count = min(source.steps, plan.steps_per_epoch - start)
-        sent.append((start, count, eval_dispatch(params, source.corpus, source.feed(start, count))))
-        if left := plan.steps_per_epoch - start - count:
-            source.prepare(start + count, min(source.steps, left))
+    step = 0
+    while step < plan.steps_per_epoch:
+        count = pace.count(step)
+        sent.append((step, count, eval_dispatch(params, source.corpus, source.feed(step, count))))
+        if len(sent) == 1:
+            pace.sent_alone()
+        step += count
+        if step < plan.steps_per_epoch:
+            source.prepare(step, pace.count(step))
         if len(sent) > 1:
             fetch()
         if given_up():

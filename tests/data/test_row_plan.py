@@ -169,3 +169,9 @@ def test_a_group_that_does_not_fit_swaps_a_patient_with_the_next():
 def test_groups_that_never_fit_are_refused():
     with pytest.raises(ValueError, match=r"4 patients must fit into 1 rows of 16 slots: got patients of 10 codes"):
         group_patients(np.arange(40, dtype=np.int32), np.full(40, 10), 4, 1, 16)
+
+
+def test_groups_of_hundreds_of_rows_lose_nobody():
+    groups = group_patients(np.arange(1_200, dtype=np.int32), np.full(1_200, 40), 600, 300, 80)
+    assert groups.rows.shape == (2, 300, 2)
+    assert sorted(groups.rows.ravel()) == list(range(1_200))

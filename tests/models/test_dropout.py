@@ -3,15 +3,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from medbert_jax.models.dropout import dropout, element_places, random_words, seeds
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.dropout import dropout, element_places, random_words, seeds, slot_places
+from medbert_jax.models.encoder import Places
 
 SHAPE = (4, 6, 128, 128)
 
 
-@pytest.fixture(scope="module")
-def dropped():
+def attention_places() -> jax.Array:
+    """Where the draws of four patients of 128 codes belong, one to a row, (B, H, L, L)."""
+    batch = {
+        "patient_slots": jnp.ones((4, 128), jnp.int32),
+        "positions": jnp.tile(jnp.arange(128), (4, 1)),
+        "patients": jnp.array([[5], [6], [7], [1_000_000]]),
+    }
+    config = ModelConfig(vocabulary_size=32, hidden_size=192, heads=6)
+    return Places.of(slot_places(batch), batch["positions"], config).attention_BHLL
+
+
+@pytest.fixture(scope="module", params=["places in the array", "places of patients"])
+def dropped(request):
     """Which elements 0.1 drops, for four seeds, (4, B, H, L, L)."""
-    run = jax.jit(lambda seed: dropout(jnp.ones(SHAPE), 0.1, seed))
+    places = attention_places() if request.param == "places of patients" else None
+    run = jax.jit(lambda seed: dropout(jnp.ones(SHAPE), 0.1, seed, places))
     return np.stack([np.asarray(run(seed)) == 0 for seed in seeds(jax.random.key(7), 4)])
 
 
@@ -55,6 +69,22 @@ def test_counts_per_row_are_binomial(dropped):
     """The variance of the count in 128 elements is that of independent draws."""
     counts = dropped.sum(axis=-1).ravel()
     assert abs(counts.var() / (128 * 0.1 * 0.9) - 1) < 5 * np.sqrt(2 / counts.size)
+
+
+def test_hidden_elements_of_neighbouring_codes_and_patients_have_draws_of_their_own():
+    slots = {
+        "patient_slots": jnp.tile(jnp.repeat(jnp.arange(1, 5), 32), (8, 1)),
+        "positions": jnp.tile(jnp.arange(32), (8, 4)),
+        "patients": jnp.arange(32).reshape(8, 4),
+    }
+    config = ModelConfig(vocabulary_size=32, hidden_size=192, heads=6)
+    places = Places.of(slot_places(slots), slots["positions"], config).hidden_TD
+    kept = np.asarray(dropout(jnp.ones((8 * 128, 192)), 0.1, seed_of(2), places)) > 0
+    out = ~kept
+    assert abs(out.mean(axis=0) - 0.1).max() < 5 * np.sqrt(0.09 / 1024)
+    assert abs(out.mean(axis=1) - 0.1).max() < 5 * np.sqrt(0.09 / 192)
+    for a, b in ((out[1:], out[:-1]), (out[:, 1:], out[:, :-1]), (out[32:], out[:-32]), (out[128:], out[:-128])):
+        assert abs((a & b).mean() - 0.01) < 5 * np.sqrt(0.01 * 0.99 / a.size)
 
 
 def test_bits_are_fair_and_uncorrelated():

@@ -9,8 +9,9 @@ import pytest
 
 from medbert_jax.training import pace as pace_module
 from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.not_finite import NotFinite
 from medbert_jax.training.pace import MetricsLog, Pace
-from medbert_jax.training.pretraining import NotFinite, summarize
+from medbert_jax.training.pretraining import summarize
 from medbert_jax.training.progress import Progress
 
 TOTAL = 103
@@ -145,7 +146,7 @@ def test_a_step_that_is_not_finite_is_told_with_its_number(tmp_path, counts):
     metrics["finite"][[12, 14]] = False  # steps 13 and 15, counted from 1
     metrics["loss"][12] = np.inf
     logged, sent = Logged(tmp_path / "log"), 0
-    with pytest.raises(NotFinite, match=r"got inf and .* at step 13; resume") as caught:
+    with pytest.raises(NotFinite, match=r"got inf and .* at step 13; start a new run") as caught:
         for count in counts:
             logged.send(metrics, count)
             sent += count
@@ -163,7 +164,7 @@ def test_what_pads_a_dispatch_is_no_step(tmp_path):
     assert row["loss"] == float(metrics["loss"][:4].sum(dtype=np.float64)) / 4
 
 
-def test_the_pace_learns_from_dispatches_that_trained_without_a_pause(tmp_path, monkeypatch):
+def test_the_pace_learns_from_the_time_that_a_dispatch_was_under_way(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(pace_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
     logged, metrics, seen = Logged(tmp_path / "log"), made_metrics(TOTAL), []
@@ -179,7 +180,7 @@ def test_the_pace_learns_from_dispatches_that_trained_without_a_pause(tmp_path, 
     for count in (4, 5):
         now[0] += 2.0
         logged.send(metrics, count)
-    assert len(seen) == 3  # nothing to measure the first one from
+    assert seen[3:] == [(4, 2.0)]  # from when it was sent: nothing else was under way
     now[0] += 2.5
     logged.send(metrics, 1)
-    assert seen[3:] == [(5, 2.5)]
+    assert seen[4:] == [(5, 2.5)]

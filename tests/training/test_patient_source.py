@@ -14,17 +14,10 @@ from medbert_jax.models.med_bert import init
 from medbert_jax.training.corpus import CorpusConfig, choose_placement, corpus_columns
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig
+from medbert_jax.training.not_finite import NotFinite, check_finite, make_row_check
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from medbert_jax.training.patient_source import PatientSource
-from medbert_jax.training.pretraining import (
-    NotFinite,
-    TasksConfig,
-    check_finite,
-    init_state,
-    make_row_check,
-    make_train_step,
-    step_shapes,
-)
+from medbert_jax.training.pretraining import TasksConfig, init_state, make_train_step, step_shapes
 from medbert_jax.training.sharding import MeshConfig, make_mesh
 
 PATIENT, LATE_VISIT = 77, 60
@@ -179,7 +172,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it
     later, metrics_behind = dispatch(stopped, source.corpus, source.feed(STEPS, 3))
     assert_equal(jax.device_get(later), jax.device_get(stopped))
     assert not np.asarray(metrics_behind["finite"]).any()
-    with pytest.raises(NotFinite, match=rf"at step {bad + 1}; resume") as caught:
+    with pytest.raises(NotFinite, match=rf"at step {bad + 1}; start a new run") as caught:
         check_finite(1, jax.device_get(metrics))
     check = jax.jit(make_row_check(source.rows_of, model=MODEL, masking=MASKING, seed=0))
     found, patients = check(later, source.corpus, source.feed(bad, 1)), source.patients(bad)
@@ -188,7 +181,7 @@ def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it
     assert PATIENT in patients[tier][row]
     said = str(caught.value.with_rows(found, patients))
     assert f"at step {bad + 1}, in row {row} of tier {tier} (patients " in said
-    assert f"{PATIENT}" in said and "resume from the last checkpoint" in said
+    assert f"{PATIENT}" in said and "start a new run with --init-from" in said
 
 
 def test_where_a_corpus_goes_depends_on_its_size(monkeypatch):

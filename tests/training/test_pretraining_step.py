@@ -17,12 +17,12 @@ from medbert_jax.models.med_bert import init
 from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig, masked_per_patient
+from medbert_jax.training.not_finite import NotFinite, check_finite
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import (
-    NotFinite,
     TasksConfig,
-    check_finite,
     init_state,
     make_eval_step,
     make_train_step,
@@ -118,7 +118,8 @@ def train(sequences, held_out, *, steps: int):
             state, _ = dispatch(state, source.corpus, source.feed(start, source.steps))
     total = validation_plan.steps_per_epoch
     with PatientSource(held_out, validation_plan, mesh, corpus, seed=0, total=total) as source:
-        return validate(jax.jit(make_eval_dispatch(eval_step, source.rows_of)), state["params"], source)
+        dispatch = jax.jit(make_eval_dispatch(eval_step, source.rows_of))
+        return validate(dispatch, state["params"], source, Pace((), corpus, total=total))
 
 
 def test_masked_codes_are_learned_and_the_negative_control_removes_the_gain():
@@ -148,7 +149,7 @@ def test_exchanging_codes_keeps_what_stands_where():
 def test_a_loss_that_is_not_finite_stops_with_its_step():
     metrics = {"loss": np.float32([1, np.nan, 1]), "gradient_norm": np.ones(3, np.float32)}
     check_finite(6, metrics | {"finite": np.array([True, True, True])})
-    with pytest.raises(NotFinite, match=r"got nan and 1\.0 at step 7; resume from the last checkpoint"):
+    with pytest.raises(NotFinite, match=r"got nan and 1\.0 at step 7; start a new run with --init-from"):
         check_finite(6, metrics | {"finite": np.array([True, False, False])})
 
 

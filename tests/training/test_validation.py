@@ -6,6 +6,7 @@ from made_sequences import made_sequences
 
 from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.sharding import MeshConfig, make_mesh
 from medbert_jax.training.validation import validate
@@ -22,6 +23,10 @@ def source():
         SEQUENCES, plan, make_mesh(MeshConfig(data=1)), config, seed=0, total=plan.steps_per_epoch
     ) as source:
         yield source
+
+
+def pace(source: PatientSource) -> Pace:
+    return Pace((), CorpusConfig(steps_per_dispatch=2), total=source.plan.steps_per_epoch)
 
 
 def outputs(params: dict, corpus, feed: dict) -> dict:
@@ -42,7 +47,7 @@ def outputs(params: dict, corpus, feed: dict) -> dict:
 
 
 def test_every_patient_counts_once(source):
-    found = validate(outputs, {"dispatches": 0}, source)
+    found = validate(outputs, {"dispatches": 0}, source, pace(source))
     assert found == {
         "masked_code_loss": 1.0,
         "masked_code_accuracy": 1.0,
@@ -53,5 +58,5 @@ def test_every_patient_counts_once(source):
 
 def test_it_is_given_up_after_the_dispatch_that_is_under_way(source):
     params = {"dispatches": 0}
-    assert validate(outputs, params, source, given_up=lambda: params["dispatches"] == 2) is None
+    assert validate(outputs, params, source, pace(source), given_up=lambda: params["dispatches"] == 2) is None
     assert params["dispatches"] == 2 < source.plan.steps_per_epoch / source.steps
