@@ -154,7 +154,7 @@ def test_the_handler_before_comes_back(handler):
     with pytest.raises(Before):
         interrupt()
     with Interruption() as again:  # what was asked of one run is not asked of the next
-        assert not again.asked(1)
+        assert not again.asked()
 
 
 def test_a_thread_cannot_listen_and_trains_all_the_same(handler):
@@ -162,7 +162,7 @@ def test_a_thread_cannot_listen_and_trains_all_the_same(handler):
 
     def listen():
         with Interruption() as interruption:
-            asked.append(interruption.asked(1))
+            asked.append(interruption.asked())
 
     thread = threading.Thread(target=listen)
     thread.start()
