@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from medbert_jax.data.row_plan import RowPlan, plan_rows
+from medbert_jax.data.row_plan import RowPlan, RowsConfig, plan_rows
 from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_metadata
@@ -33,11 +33,7 @@ from medbert_jax.training.pretraining import init_state, make_eval_step, make_tr
 from medbert_jax.training.processes import join_processes
 from medbert_jax.training.progress import Progress, announce, say
 from medbert_jax.training.run_directory import RunDirectory
-from medbert_jax.training.sharding import (
-    make_mesh,
-    put_global,
-    replicated,
-)
+from medbert_jax.training.sharding import make_mesh, put_global, replicated
 from medbert_jax.training.validation import validate
 from medbert_jax.training.vocabulary_padding import StateLayout
 
@@ -96,7 +92,7 @@ def main(config: PretrainConfig) -> Path:
 
 
 def load_split(
-    config: PretrainConfig, vocabulary: Vocabulary, mesh: jax.sharding.Mesh, split: str, rows
+    config: PretrainConfig, vocabulary: Vocabulary, mesh: jax.sharding.Mesh, split: str, rows: RowsConfig
 ) -> tuple[PatientSequences, RowPlan]:
     """The patients of a split, cut to the model, and their rows."""
     sequences, length = open_token_store(config.dataset, split), config.model.max_length

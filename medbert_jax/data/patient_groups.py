@@ -65,7 +65,7 @@ def group_patients(order: np.ndarray, lengths: np.ndarray, size: int, rows: int,
 
 
 def _best_fit(lengths: np.ndarray, rows: int, row_length: int) -> tuple[np.ndarray, np.ndarray]:
-    """(row of each patient (groups, size) int8, whether the group fits) of patients sorted by length, descending."""
+    """(row of each patient (groups, size) int16, whether the group fits) of patients sorted by length, descending."""
     free = np.full((len(lengths), rows), row_length, np.int32)
     out, fits, every = np.zeros(lengths.shape, np.int16), np.ones(len(lengths), bool), np.arange(len(lengths))
     for column in range(lengths.shape[1]):

@@ -157,8 +157,9 @@ class PatientsPlan(RowPlan):
     """`batching="patients"`: random groups of exactly batch_size patients, each group the rows of one step."""
 
     batch_size: int
+    packed: bool
     packed_rows: int
-    """Rows that a group must fit into; unpacked, each of its patients has a row of his own all the same."""
+    """Rows that a group must fit into, also where each of its patients then has a row of his own."""
 
     @property
     def patients_per_step(self) -> float:
@@ -171,7 +172,7 @@ class PatientsPlan(RowPlan):
         rng = np.random.default_rng((seed, epoch))
         shuffled = rng.permutation(np.arange(len(self.lengths), dtype=np.int32))
         rows = group_patients(shuffled, self.lengths, self.batch_size, self.packed_rows, tier.row_length).rows
-        if tier.patients_per_row == 1:
+        if not self.packed:
             rows = rows[rows >= 0].reshape(len(rows), -1, 1)
         rows = np.concatenate([rows, np.full_like(rows[:, :1], -1)], axis=1)
         rows = rows[:, tier.dealt(self.groups).ravel()]
@@ -265,7 +266,7 @@ def _plan_patients(lengths: np.ndarray, config: RowsConfig, long_row: int, group
         )
     rows, width = (config.rows_per_step, config.batch_size) if config.packed else (config.batch_size, 1)
     tier = Tier(long_row, rows, width)
-    return PatientsPlan((tier,), steps, lengths, groups, config.batch_size, config.rows_per_step)
+    return PatientsPlan((tier,), steps, lengths, groups, config.batch_size, config.packed, config.rows_per_step)
 
 
 def _argsort(lengths: np.ndarray) -> np.ndarray:

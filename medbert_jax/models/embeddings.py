@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import dropout, further_places
+from medbert_jax.models.dropout import dropout
 
 
 class Embeddings(nnx.Module):
@@ -27,9 +27,9 @@ class Embeddings(nnx.Module):
         self.layer_norm = layer_norm(config, rngs)
 
     def __call__(
-        self, batch: dict[str, jax.Array], *, seed: jax.Array | None, slot_places: jax.Array | None = None
+        self, batch: dict[str, jax.Array], *, seed: jax.Array | None, places_BLD: jax.Array | None = None
     ) -> jax.Array:
-        """Vectors (B, L, D) in compute_dtype; with a seed, `slot_places` (B, L) say where each draw belongs.
+        """Vectors (B, L, D) in compute_dtype; `places_BLD` say where each draw of dropout belongs.
 
         Ids are clipped to the tables: the host must have checked them.
         """
@@ -47,9 +47,6 @@ class Embeddings(nnx.Module):
             + jnp.take(self.serialization_table[...], places_BL, axis=0, mode="clip")
         )
         normed_BLD = self.layer_norm(summed_BLD).astype(config.compute_dtype)
-        if seed is None:
-            return normed_BLD
-        places_BLD = further_places(slot_places[:, :, None], jnp.arange(config.hidden_size)[None, None])
         return dropout(normed_BLD, config.dropout, seed, places_BLD)
 
 

@@ -88,11 +88,11 @@ def apply(
     """
     if unknown := sorted(set(capture) - set(CAPTURES)):
         raise ValueError(f"capture must be among {', '.join(CAPTURES)}: got {', '.join(unknown)}; leave it out")
-    dropouts, here, places = seeds(key, 1 + 3 * config.layers), None, None
+    dropouts, places, places_BLD = seeds(key, 1 + 3 * config.layers), None, None
     if key is not None:
-        here = slot_places(batch)
-        places = Places.of(here, batch["positions"], config)
-    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, seed=dropouts[0], slot_places=here)
+        places = Places.of(slot_places(batch), batch["positions"], config)
+        places_BLD = places.hidden_TD.reshape(*batch["positions"].shape, -1)
+    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, seed=dropouts[0], places_BLD=places_BLD)
     encoder = bind(params["encoder"], Encoder, config)
     hidden_BLD, out = encoder(
         embeddings_BLD, batch["patient_slots"], seeds=dropouts[1:], places=places, capture=capture

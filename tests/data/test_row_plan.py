@@ -175,3 +175,11 @@ def test_groups_of_hundreds_of_rows_lose_nobody():
     groups = group_patients(np.arange(1_200, dtype=np.int32), np.full(1_200, 40), 600, 300, 80)
     assert groups.rows.shape == (2, 300, 2)
     assert sorted(groups.rows.ravel()) == list(range(1_200))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_batching_single_patients(packed):
+    config = RowsConfig(batching="patients", batch_size=1, packed=packed)
+    (patients,) = plan_rows(lengths(40), config, max_length=512).epoch(0, 0)
+    assert patients.shape == (40, 3 if packed else 1, 1)
+    assert sorted(patients[patients >= 0]) == list(range(40))
