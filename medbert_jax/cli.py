@@ -116,6 +116,7 @@ def prepare(
     vocabulary: Path | None = None,
     unknown_code_limit: float = 0.2,
     back_off: bool = False,
+    exclude_cohort: Path | None = None,
     workers: int = 0,
     shard: str | None = None,
     beam: tuple[str, ...] = (),
@@ -132,6 +133,8 @@ def prepare(
         vocabulary: vocabulary.tsv of another dataset, used as it is instead of a new one.
         unknown_code_limit: share of codes outside of that vocabulary above which the dataset is refused.
         back_off: a code outside of that vocabulary becomes its nearest ICD ancestor there.
+        exclude_cohort: directory of a cohort dataset whose patients are left out; with --vocabulary, so that the same
+            cohort can be fine-tuned with and without them.
         workers: processes; 0: one per core.
         shard: i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end.
         beam: options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner.
@@ -148,6 +151,7 @@ def prepare(
         vocabulary=vocabulary,
         unknown_code_limit=unknown_code_limit,
         back_off=back_off,
+        exclude_cohort=exclude_cohort,
         workers=workers,
         shard=shard,
         beam=beam,

@@ -28,11 +28,14 @@ from medbert_jax.ehr.icd import back_off
 from medbert_jax.ehr.ledger import Counts, Ledger
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_source
+from tfds_builders.excluded_cohort import ExcludedCohort
 from tfds_builders.record_files import write_records
 from tfds_builders.splits import GIVEN, Split
 from tfds_builders.work_folder import WorkFolder, write_columns
 
 SERIALIZED = "serialized"
+EXCLUDED = "excluded_cohort"
+"""The ledger's line of patients who are left out with a cohort."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class ShardJob:
     fit_on_everybody: bool = False
     """Whether held-out patients count for the vocabulary too. Released code: yes. Paper: training patients alone."""
     cohort: CohortSpec | LabelFolder | None = None
+    excluded: ExcludedCohort | None = None
     back_off: bool = False
     """Whether a code that the vocabulary does not know becomes its nearest ancestor there (ICD alone)."""
 
@@ -122,6 +126,12 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         counts = {"patients": len(left), "visits": len(left.visit_days), "codes": len(left.code_ids)}
         ledger.leave("no_split", "Patients whom splits.parquet puts into no split", **counts)
         histories, split = histories.take(split >= 0), split[split >= 0]
+    if job.excluded is not None:
+        out = job.excluded.holds(histories.patient_id)
+        left = histories.take(out)
+        counts = {"patients": len(left), "visits": len(left.visit_days), "codes": len(left.code_ids)}
+        ledger.leave(EXCLUDED, f"Patients of the cohort {job.excluded.name}, which is excluded", **counts)
+        histories, split = histories.take(~out), split[~out]
     flags, cases, cohort = {}, np.zeros(len(split), bool), {}
     if chosen is not None:
         ledger = _continued(selection, ledger)

@@ -263,3 +263,45 @@ def test_a_dataset_that_cannot_be_inherited_from_is_refused(ehr, pretraining, co
     Vocabulary(vocabulary.codes[::-1], vocabulary.patients, vocabulary.titles).write(other / "vocabulary.tsv")
     with pytest.raises(ValueError, match=r"vocabulary\.tsv must be the one of metadata\.json"):
         prepare(ehr, "hf-later", "hf", tmp_path, pretraining_dataset=other)
+
+
+def test_a_pretraining_can_do_without_a_cohort_and_serve_it_all_the_same(ehr, pretraining, cohort, prepare, tmp_path):
+    settings = {"data_dir": tmp_path, "split_key": KEY, "ratios": (0.6, 0.15, 0.25), "announce": quiet}
+    vocabulary = pretraining / "vocabulary.tsv"
+    without = prepare_pretraining(ehr, "without", vocabulary=vocabulary, exclude_cohort=cohort, **settings)
+    everywhere = np.concatenate([open_token_store(cohort, split).patient_id for split in SPLITS])
+    gone = 0
+    for split in SPLITS:
+        before, after = (open_token_store(directory, split) for directory in (pretraining, without))
+        stays = ~np.isin(before.patient_id, everywhere)
+        assert 0 < stays.sum() < len(stays)
+        assert np.array_equal(after.patient_id, before.patient_id[stays])
+        assert np.array_equal(after.code_ids, before.take(stays).code_ids)
+        gone += int((~stays).sum())
+    lines = json.loads((without / "ledger.json").read_text(encoding="utf-8"))["lines"]
+    (line,) = [line for line in lines if line["rule"] == "excluded_cohort"]
+    assert line["left"]["patients"] == gone and "hf-later" in line["text"]
+    recipe = read_metadata(without)["recipe"]["excluded_cohort"]
+    assert recipe["dataset_hash"] == read_metadata(cohort)["dataset_hash"]
+    # The same patients can then be fine-tuned from either pretraining: one vocabulary, one content.
+    again = prepare(ehr, "hf-later", "again", tmp_path, pretraining_dataset=without)
+    assert read_metadata(again)["dataset_hash"] == read_metadata(cohort)["dataset_hash"]
+    assert read_metadata(again)["pretraining_dataset_hash"] == read_metadata(without)["dataset_hash"]
+
+
+def test_a_cohort_that_cannot_be_left_out_is_refused(ehr, pretraining, cohort, tmp_path):
+    settings = {"data_dir": tmp_path, "announce": quiet}
+    with pytest.raises(ValueError, match="kind pretraining; pass DATA_DIR/disease_cohort"):
+        prepare_pretraining(ehr, "a", exclude_cohort=pretraining, **settings)
+    strangers = made_tables(60, seed=5)
+    rename = pl.lit("other-") + pl.col("patient_id")
+    tables = {name: table for name, table in vars(strangers).items() if isinstance(table, pl.DataFrame)}
+    renamed = {name: table.with_columns(patient_id=rename) for name, table in tables.items()}
+    write_tables(replace(strangers, **renamed), tmp_path / "others")
+    with pytest.raises(ValueError, match=r"must be of these EHR tables.*none would be in the dataset"):
+        prepare_pretraining(tmp_path / "others", "b", exclude_cohort=cohort, **settings)
+    table = tmp_path / "cohort" / "cohort.parquet"
+    table.parent.mkdir()
+    (table.parent / "metadata.json").write_bytes((cohort / "metadata.json").read_bytes())
+    with pytest.raises(ValueError, match=r"its patients in cohort\.parquet: got none"):
+        prepare_pretraining(ehr, "c", exclude_cohort=table.parent, **settings)

@@ -18,6 +18,7 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.schema import SCHEMAS
 from medbert_jax.ehr.tables import read_source
+from tfds_builders.excluded_cohort import COHORT_TABLE
 from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig
 from tfds_builders.preparation import prepare
 from tfds_builders.shards import Serialized, ShardJob, cohort_rows, patient_hashes
@@ -25,8 +26,6 @@ from tfds_builders.splits import find_split
 from tfds_builders.work_folder import WorkFolder
 
 REFUSED_LEDGER = "refused_ledger.json"
-COHORT_TABLE = "cohort.parquet"
-"""Beside the dataset: `select_cohort`'s rows of its patients, and their split."""
 FEWEST_TEST_CASES = 50
 """With fewer, the AUROC is known so badly that a training tells nothing."""
 

@@ -8,9 +8,10 @@ from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.tables import read_source
+from tfds_builders.excluded_cohort import ExcludedCohort, find_excluded
 from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig
 from tfds_builders.preparation import prepare
-from tfds_builders.shards import Serialized
+from tfds_builders.shards import EXCLUDED, Serialized, ShardJob
 from tfds_builders.splits import find_split
 from tfds_builders.work_folder import WorkFolder
 
@@ -26,8 +27,27 @@ SERIALIZATION = {
 class PretrainingConfig(SequencesConfig):
     """What a pretraining dataset is made from."""
 
+    excluded: ExcludedCohort | None = None
+    """A cohort whose patients are left out."""
+
+    def recipe(self) -> dict:
+        """Return all that decides the dataset's content, as JSON data."""
+        return super().recipe() | ({"excluded_cohort": self.excluded.recipe()} if self.excluded else {})
+
+    def job(self, work: WorkFolder) -> ShardJob:
+        """Return what the work on one shard must know."""
+        return dataclasses.replace(super().job(work), excluded=self.excluded)
+
     def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
-        """Refuse a dataset with an empty split; where splits were given, only that of test patients may be empty."""
+        """Refuse a dataset with an empty split (where splits were given, only that of test patients may be empty), or
+        one that leaves out a cohort of which nobody is here.
+        """
+        left = {line.rule: line.left.patients for line in found.ledger.lines}
+        if self.excluded is not None and not left[EXCLUDED]:
+            raise ValueError(
+                f"a cohort that is left out must be of these EHR tables: got {self.excluded.path}, of whose patients"
+                " none would be in the dataset; prepare that cohort from these tables"
+            )
         counts = dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))
         wanted = dict(zip(SPLITS, self.split.ratios or (1, 1, 0), strict=True))
         if any(wanted[split] > 0 and not counts[split] for split in SPLITS):
@@ -60,6 +80,7 @@ def prepare_pretraining(
     vocabulary: Path | None = None,
     unknown_code_limit: float = 0.2,
     back_off: bool = False,
+    exclude_cohort: Path | None = None,
     workers: int = 0,
     shard: str | None = None,
     beam: Sequence[str] = (),
@@ -85,14 +106,15 @@ def prepare_pretraining(
         unknown_code_limit: share of codes outside of the vocabulary above which the dataset is refused.
         back_off: whether a code outside of that vocabulary becomes its nearest ICD ancestor there; two codes of a visit
             may then be the same.
+        exclude_cohort: directory of a cohort dataset of the same tables: its patients are left out of all splits.
         workers: processes; 0: one per core.
         shard: "i/N": the part of task i of N of a batch scheduler's job array, i from 0.
         beam: options of an Apache Beam pipeline that works on the shards instead, as "runner=FlinkRunner".
         announce: gets one line per shard and step.
 
     Raises:
-        ValueError: an unknown preset, an empty split, another dataset under that name, too many unknown codes, or
-            a faulty splits.parquet.
+        ValueError: an unknown preset, an empty split, another dataset under that name, too many unknown codes,
+            a faulty splits.parquet, or an excluded cohort that is none or has nobody here.
     """
     if preset not in SERIALIZATION:
         raise ValueError(
@@ -115,6 +137,7 @@ def prepare_pretraining(
         minimum_patients=minimum_patients,
         unknown_code_limit=unknown_code_limit,
         back_off=back_off,
+        excluded=None if exclude_cohort is None else find_excluded(exclude_cohort),
         announce=announce,
     )
     return prepare(Builder, config, data_dir=data_dir, workers=workers, shard=shard, beam=beam)
