@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import tyro
-from step_rate import machine
+from provenance import machine
 
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.cohorts.spec import load_spec

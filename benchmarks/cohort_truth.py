@@ -18,9 +18,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import tyro
+from provenance import how_simulated, machine
 from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
-from step_rate import machine
 
 from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
 from medbert_jax.cohorts.select import select_cohort
@@ -137,7 +137,7 @@ def main(
         out: where the figures go besides the terminal.
     """
     source = read_source(ehr)
-    said = [line for line in source.assumptions if "imulated" in line or line.startswith("Site")]
+    said = how_simulated(source.assumptions)
     record = {"source": said or source.format, "content_hash": source.content_hash, "machine": machine()}
     for name in cohorts:
         cohort = read_cohort(ehr, name)

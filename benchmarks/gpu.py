@@ -24,7 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from length_model import length_model
-from step_rate import TimedStep, machine, timed_step
+from provenance import machine
+from step_rate import TimedStep, timed_step
 
 from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.data.sequences import PatientSequences

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import tyro
-from step_rate import machine
+from provenance import machine
 
 from medbert_jax.data.token_store import open_token_store
 from medbert_jax.ehr.hashing import SPLITS

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 import tyro
-from step_rate import machine
+from provenance import machine
 
 from medbert_jax.data.negative_control import exchange_codes
 from medbert_jax.data.row_plan import RowsConfig, plan_rows

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import tyro
 from length_model import length_model
-from step_rate import machine, rates, timed_step
+from provenance import machine
+from step_rate import rates, timed_step
 
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import open_token_store

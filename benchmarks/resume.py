@@ -34,7 +34,7 @@ from pathlib import Path
 
 import jax
 import tyro
-from step_rate import machine
+from provenance import machine
 
 import medbert_jax
 from medbert_jax.data.vocabulary import Vocabulary

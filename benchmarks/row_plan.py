@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from length_model import length_model
-from step_rate import machine
+from provenance import machine
 
 from medbert_jax.data.row_plan import RowPlan, RowsConfig, plan_rows
 from medbert_jax.data.rows import gather_rows

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import tyro
-from step_rate import machine
+from provenance import machine
 
 from medbert_jax.ehr.tables import read_source
 from medbert_jax.simulation.parameters import load_parameters

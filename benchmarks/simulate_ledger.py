@@ -39,7 +39,7 @@ from pathlib import Path
 
 import polars as pl
 import tyro
-from step_rate import machine
+from provenance import machine
 
 from medbert_jax.cohorts.select import explain, select_cohort
 from medbert_jax.cohorts.spec import load_spec

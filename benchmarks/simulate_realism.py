@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import tyro
+from provenance import how_simulated
 from scipy import sparse
 
 from medbert_jax.ehr.tables import read_shard, read_source
@@ -95,7 +96,7 @@ def main(ehr: tyro.conf.Positional[tuple[Path, ...]], /, patients: int = 100_000
     record, kinds = {}, {"all visits": pl.lit(True), "hospital stays": pl.col("visit_type") == "inpatient"}
     for folder in ehr:
         source = read_source(folder)
-        said = [line for line in source.assumptions if "imulated" in line or line.startswith("Site")]
+        said = how_simulated(source.assumptions)
         record[folder.name] = {"format": source.format, "assumptions": said}
         for kind, visits in kinds.items():
             rows = categories(folder, patients, visits)

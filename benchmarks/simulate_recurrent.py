@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import polars as pl
 import tyro
-from step_rate import machine
+from provenance import how_simulated, machine
 
 import run_finetune
 from configs.diabetes130 import CONFIG as GRID
@@ -72,7 +72,12 @@ def main(
     )
     run_finetune.main(replace(grid, replicates=1, heads=(), baselines=("codes",)))
     results = run_finetune.main(replace(grid, replicates=replicates, heads=("bi_gru",), baselines=()))
-    rows = read_results(results).unique(["run_id"]).sort("replicate")
+    rows = read_results(results).unique(["run_id"]).filter(pl.col("replicate") < replicates)
+    if rows.height != 1 + replicates:
+        raise ValueError(
+            f"{results} must hold this comparison alone: got {rows.height} runs instead of {1 + replicates}; give"
+            " another --work"
+        )
     scores, label = {}, None
     for run_id, head, replicate in rows.select("run_id", "head", "replicate").iter_rows():
         test = pl.read_parquet(results / "predictions" / f"{run_id}.parquet").sort("subject_id")
@@ -81,7 +86,7 @@ def main(
     metadata = read_metadata(cohort_dataset)
     record = {
         "machine": machine(),
-        "source": [line for line in metadata["source"]["assumptions"] if "imulated" in line or line.startswith("Site")],
+        "source": how_simulated(metadata["source"]["assumptions"]),
         "dataset_hash": metadata["dataset_hash"],
         "patients": metadata["split"]["counts"],
         "cases": metadata["cases"],

@@ -1,13 +1,10 @@
 """One pretraining step, compiled and timed: what `pretrain_step.py` and `gpu.py` have in common."""
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,7 +19,6 @@ from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import TasksConfig, init_state, make_train_step, step_shapes
-from medbert_jax.training.progress import versions
 from medbert_jax.training.sharding import MeshConfig, make_mesh
 
 
@@ -98,19 +94,4 @@ def rates(timed: dict[str, TimedStep], *, rounds: int, steps: int) -> dict[str, 
             "fill": timed[name].fill,
         }
         for name, values in measured.items()
-    }
-
-
-def machine() -> dict:
-    """What the figures were measured on."""
-
-    device = jax.devices()[0]
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    return {
-        "device": device.device_kind,
-        "platform": device.platform,
-        "cpu": cpu or platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "versions": versions(),
     }

@@ -53,6 +53,7 @@ class ShardJob:
     """Whether held-out patients count for the vocabulary too. Released code: yes. Paper: training patients alone."""
     cohort: CohortSpec | LabelFolder | None = None
     excluded: ExcludedCohort | None = None
+    """A cohort whose patients are left out of a pretraining."""
     back_off: bool = False
     """Whether a code that the vocabulary does not know becomes its nearest ancestor there (ICD alone)."""
 
@@ -122,15 +123,13 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     histories, codes, ledger = order_histories(tables, job.serialization, until=chosen, races=races)
     split = job.split.assign(job.ehr_directory, histories.patient_id)
     if job.split.key == GIVEN:
-        left = histories.take(split < 0)
-        counts = {"patients": len(left), "visits": len(left.visit_days), "codes": len(left.code_ids)}
-        ledger.leave("no_split", "Patients whom splits.parquet puts into no split", **counts)
+        left = _size(histories.take(split < 0))
+        ledger.leave("no_split", "Patients whom splits.parquet puts into no split", **left)
         histories, split = histories.take(split >= 0), split[split >= 0]
     if job.excluded is not None:
         out = job.excluded.holds(histories.patient_id)
-        left = histories.take(out)
-        counts = {"patients": len(left), "visits": len(left.visit_days), "codes": len(left.code_ids)}
-        ledger.leave(EXCLUDED, f"Patients of the cohort {job.excluded.name}, which is excluded", **counts)
+        text = f"Patients of the cohort {job.excluded.name}, which is excluded"
+        ledger.leave(EXCLUDED, text, **_size(histories.take(out)))
         histories, split = histories.take(~out), split[~out]
     flags, cases, cohort = {}, np.zeros(len(split), bool), {}
     if chosen is not None:
@@ -175,7 +174,7 @@ def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], s
     files, note = {}, {}
     for place in np.unique(split):
         name, part = SPLITS[place], sequences.take(split == place)
-        note[name] = {"patients": len(part), "visits": len(part.visit_days), "codes": len(part.code_ids)}
+        note[name] = _size(part)
         files[name] = functools.partial(_write_records, sequences=part, counts=note[name])
     job.work.seal(written(vocabulary, races), shard, files, note)
     return shard
@@ -253,6 +252,10 @@ def cohort_rows(work: WorkFolder, shards: int) -> pl.DataFrame:
     ]
     split = pl.col("split").replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
     return pl.concat(frames).with_columns(split).sort("patient_id")
+
+
+def _size(part: PatientSequences) -> dict[str, int]:
+    return {"patients": len(part), "visits": len(part.visit_days), "codes": len(part.code_ids)}
 
 
 def _continued(selection: Ledger, serialized: Ledger) -> Ledger:

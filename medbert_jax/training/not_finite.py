@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.med_bert import apply
 from medbert_jax.training.corpus import Corpus
 from medbert_jax.training.dispatch import RowsOf
-from medbert_jax.training.masking import MaskingConfig, mask_codes
+from medbert_jax.training.masking import MaskingConfig
+from medbert_jax.training.pretraining import encode_masked, step_keys
 
 
 def check_finite(first: int, metrics: dict) -> None:
@@ -59,19 +59,18 @@ def make_row_check(rows_of: RowsOf, *, model: ModelConfig, masking: MaskingConfi
 
     def row_check(state: dict, corpus: Corpus | None, feed: dict) -> tuple:
         batch = rows_of(corpus, jax.tree.map(lambda x: x[0], {"tiers": feed["tiers"], "epoch": feed["epoch"]}))
-        dropout_key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state["step"])
+        mask_key, dropout_key = step_keys(seed, state["step"])
         found = []
         for rows in batch["tiers"]:
-            masked = mask_codes(
+            _, _, hidden_BLD = encode_masked(
+                state["params"],
                 rows,
-                config=masking,
-                key=jax.random.key(seed),
-                epoch=batch["epoch"],
-                vocabulary_size=model.vocabulary_size,
-                mask_id=model.mask_id,
+                batch["epoch"],
+                model=model,
+                masking=masking,
+                mask_key=mask_key,
+                dropout_key=dropout_key,
             )
-            inputs = rows | {"code_ids": masked.code_ids}
-            hidden_BLD, _ = apply(state["params"], inputs, config=model, key=dropout_key)
             found.append(jnp.isfinite(hidden_BLD).all(axis=(1, 2)))
         return tuple(found)
 

@@ -16,7 +16,7 @@ from medbert_jax.data.row_plan import RowPlan
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import apply, masked_code_logits, prolonged_los_logits
 from medbert_jax.training.losses import cross_entropy
-from medbert_jax.training.masking import MaskingConfig, mask_codes, masked_per_patient
+from medbert_jax.training.masking import Masked, MaskingConfig, mask_codes, masked_per_patient
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,35 @@ def step_shapes(plan: RowPlan, masking: MaskingConfig) -> StepShapes:
     )
 
 
+def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Keys of masks and dropout in the training step that follows `step` steps."""
+    return jax.random.key(seed), jax.random.fold_in(jax.random.key(seed, impl="rbg"), step)
+
+
+def encode_masked(
+    params: dict,
+    rows: dict,
+    epoch: jax.Array,
+    *,
+    model: ModelConfig,
+    masking: MaskingConfig,
+    mask_key: jax.Array,
+    dropout_key: jax.Array | None,
+) -> tuple[Masked, dict, jax.Array]:
+    """What is masked of the rows of a tier, the rows with these codes masked, and the encoder's outputs (B, L, D)."""
+    masked = mask_codes(
+        rows,
+        config=masking,
+        key=mask_key,
+        epoch=epoch,
+        vocabulary_size=model.vocabulary_size,
+        mask_id=model.mask_id,
+    )
+    inputs = rows | {"code_ids": masked.code_ids}
+    hidden_BLD, _ = apply(params, inputs, config=model, key=dropout_key)
+    return masked, inputs, hidden_BLD
+
+
 def pretraining_losses(
     params: dict,
     batch: dict,
@@ -74,17 +103,9 @@ def pretraining_losses(
     los_logits = []
     tiers = zip(batch["tiers"], shapes.masked, shapes.patients, strict=True)
     for rows, most_masked, patients in tiers:
-        masked = mask_codes(
-            rows,
-            config=masking,
-            key=mask_key,
-            epoch=batch["epoch"],
-            vocabulary_size=model.vocabulary_size,
-            mask_id=model.mask_id,
+        masked, inputs, hidden_BLD = encode_masked(
+            params, rows, batch["epoch"], model=model, masking=masking, mask_key=mask_key, dropout_key=dropout_key
         )
-        inputs = rows | {"code_ids": masked.code_ids}
-        hidden_BLD, _ = apply(params, inputs, config=model, key=dropout_key)
-
         # Group = the rows of one device, so that this gather never crosses devices.
         flags_GN = masked.is_masked.reshape(shapes.groups, -1)
         none = flags_GN.shape[1]
@@ -133,8 +154,7 @@ def make_train_step(
     """
 
     def train_step(state: dict, batch: dict) -> tuple[dict, dict]:
-        mask_key = jax.random.key(seed)
-        dropout_key = jax.random.fold_in(jax.random.key(seed, impl="rbg"), state["step"])
+        mask_key, dropout_key = step_keys(seed, state["step"])
 
         def loss(params):
             parts = pretraining_losses(

@@ -52,7 +52,7 @@ def trained(rows: int) -> tuple[dict, list[float]]:
 def test_training_with_added_rows_is_the_same_training():
     (one, losses), (two, padded_losses) = trained(MODEL.vocabulary_size), trained(MODEL.vocabulary_size + 6)
     np.testing.assert_allclose(losses, padded_losses, rtol=1e-6)
-    assert len(set(losses)) == 4
+    assert losses[-1] < losses[0]
     start = FRESH(jax.random.key(0))["params"]
     for path, first in jax.tree_util.tree_leaves_with_path(start):
         a, b = one["params"], two["params"]
