@@ -1,5 +1,6 @@
 """The `medbert` command: thin over the same functions as the two scripts. Heavy imports wait for the command itself."""
 
+import datetime
 import functools
 import importlib.metadata
 import inspect
@@ -167,6 +168,7 @@ def cohort(
     pretraining_dataset: Path | None = None,
     data_dir: Path = Path("data"),
     gap_days: int | None = None,
+    test_from: datetime.date | None = None,
     few_cases: bool = False,
     unknown_code_limit: float = 0.5,
     back_off: bool = False,
@@ -186,6 +188,8 @@ def cohort(
         pretraining_dataset: directory whose vocabulary and split the cohort inherits.
         data_dir: folder of all datasets.
         gap_days: the input ends so many days before the index, in place of what the spec says.
+        test_from: a split by time within that by patient: test patients are predicted on this day (2015-01-01) or
+            later, the others before it; who is on the wrong side leaves.
         few_cases: also with fewer than 50 test cases, which tell little.
         unknown_code_limit: share of codes outside of that vocabulary above which the cohort is refused.
         back_off: a code outside of that vocabulary becomes its nearest ICD ancestor there.
@@ -215,6 +219,7 @@ def cohort(
         name,
         data_dir=data_dir,
         gap_days=gap_days,
+        test_from=test_from,
         few_cases=few_cases,
         pretraining_dataset=pretraining_dataset,
         unknown_code_limit=unknown_code_limit,

@@ -30,7 +30,7 @@ from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_source
 from tfds_builders.excluded_cohort import ExcludedCohort
 from tfds_builders.record_files import write_records
-from tfds_builders.splits import GIVEN, Split
+from tfds_builders.splits import GIVEN, Split, outside_period
 from tfds_builders.work_folder import WorkFolder, write_columns
 
 SERIALIZED = "serialized"
@@ -131,6 +131,12 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         text = f"Patients of the cohort {job.excluded.name}, which is excluded"
         ledger.leave(EXCLUDED, text, **_size(histories.take(out)))
         histories, split = histories.take(~out), split[~out]
+    if isinstance(job.cohort, CohortSpec) and job.cohort.split is not None:
+        lines = outside_period(job.cohort, split, histories.outcomes["prediction_time"])
+        for rule, (text, out) in lines.items():
+            ledger.leave(rule, text, tag=job.cohort.split.tag, **_size(histories.take(out)))
+        inside = ~np.logical_or.reduce([out for _, out in lines.values()])
+        histories, split = histories.take(inside), split[inside]
     flags, cases, cohort = {}, np.zeros(len(split), bool), {}
     if chosen is not None:
         ledger = _continued(selection, ledger)

@@ -1,4 +1,4 @@
-"""Which patient is in which split: a keyed hash of the patient id, or splits.parquet beside the EHR tables."""
+"""Which patient is in which split: a keyed hash of the id, or splits.parquet beside the EHR tables; and when."""
 
 import hashlib
 import json
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.tables import SPLITS_FILE
 
@@ -75,3 +76,25 @@ def find_split(ehr_directory: Path, key: str, ratios: tuple[float, float, float]
             f"{SPLITS_FILE} must have the columns patient_id and split: got no {sorted(missing)}; add them"
         )
     return Split(GIVEN, None, sha256)
+
+
+def outside_period(
+    spec: CohortSpec, split: np.ndarray, prediction_time: np.ndarray
+) -> dict[str, tuple[str, np.ndarray]]:
+    """Return who is in a split whose time is not his: line of the ledger → its text, and (n,) bool.
+
+    Args:
+        spec: a cohort with a temporal split.
+        split: (n,) places in SPLITS.
+        prediction_time: (n,) int64, µs since 1970.
+    """
+    is_test = split == SPLITS.index("test")
+    time, day = prediction_time.astype("datetime64[us]"), np.datetime64(spec.split.test_from, "us")
+    # What the label of a training patient rests on must have been known on that day.
+    at_risk = np.timedelta64(spec.outcome.to_day if spec.outcome.is_ahead else 0, "D")
+    ends = "whose time at risk ends" if spec.outcome.is_ahead else "who are predicted"
+    said = f"{spec.split.test_from} or later"
+    return {
+        "predicted_late": (f"Training and validation patients {ends} on {said}", ~is_test & (time + at_risk >= day)),
+        "predicted_early": (f"Test patients who are not predicted on {said}", is_test & (time < day)),
+    }

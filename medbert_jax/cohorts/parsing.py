@@ -1,13 +1,21 @@
 """Strict reading of YAML into frozen dataclasses: nothing is guessed, and every fault is found in one go."""
 
 import dataclasses
+import datetime
 import types
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_TYPE_NAMES = {
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    datetime.date: "a day, as 2015-01-01",
+}
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -65,6 +73,9 @@ def build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
         return _build_dataclass(kind, value, key, faults)
     if kind is float and type(value) is int:
         return float(value)
+    if kind is datetime.date and type(value) is str:  # JSON has no days
+        with suppress(ValueError):
+            return datetime.date.fromisoformat(value)
     if type(value) is not kind or value != value:  # exact: True is no whole number, and nothing is .nan
         faults.append(f"{key}: must be {_TYPE_NAMES[kind]}; got {value!r}")
         return None

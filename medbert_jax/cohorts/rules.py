@@ -165,6 +165,8 @@ def refuse_days_without_dates(spec: CohortSpec, source: EhrSource) -> None:
         faults.append(f"input 'gap_days: {spec.input.gap_days}'")
     if spec.matching is not None:
         faults.append("matching")
+    if spec.split is not None:
+        faults.append(f"split 'test_from: {spec.split.test_from}'")
     if faults:
         raise ValueError(
             f"{', '.join(faults)} need{'s' if len(faults) == 1 else ''} days: the source has no dates "

@@ -1,6 +1,7 @@
 """The cohort specification: what a clinician writes in YAML, read strictly and checked as a whole."""
 
 import dataclasses
+import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +115,17 @@ class InputWindow:
 
 
 @dataclass(frozen=True)
+class TemporalSplit:
+    """A split by time within that by patient, which stays: who is on the wrong side of the day leaves."""
+
+    description: str
+    tag: Tag
+    # test patients are predicted on this day or later. The others are predicted before it, and where the outcome is
+    # ahead their time at risk has ended by then, too
+    test_from: datetime.date
+
+
+@dataclass(frozen=True)
 class CohortSpec:
     """Who is in, what is predicted, when, and from what. Rules act in the order in which they are written."""
 
@@ -128,6 +140,7 @@ class CohortSpec:
     laboratory_sets: tuple[LaboratorySet, ...] | None = None
     matching: Matching | None = None
     sample: Sample | None = None
+    split: TemporalSplit | None = None
     rules: tuple[Rule, ...] = ()
 
     def code_set(self, id: str) -> CodeSet:
@@ -186,4 +199,6 @@ def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> Co
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, datetime.date):
+        return value.isoformat()
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import date, datetime
 
 import numpy as np
 import polars as pl
@@ -9,12 +10,13 @@ import pytest
 from made_ehr import made_tables
 
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.cohorts.spec import TemporalSplit, load_spec
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import COHORT_TABLE, REFUSED_LEDGER, prepare_cohort
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+from tfds_builders.splits import outside_period
 
 
 def quiet(text):
@@ -116,6 +118,8 @@ def test_labels_stand_in_for_a_spec(ehr, prepare, tmp_path):
         prepare(str(folder), "labelled")
     with pytest.raises(ValueError, match="labels labels, which say their time themselves"):
         prepare(str(folder), "labelled", gap_days=30)
+    with pytest.raises(ValueError, match="got test_from 2013-01-01 and the labels labels"):
+        prepare(str(folder), "labelled", test_from=date(2013, 1, 1))
 
 
 def test_a_gap_can_be_asked_for_and_is_part_of_the_recipe(prepare):
@@ -127,6 +131,43 @@ def test_a_gap_can_be_asked_for_and_is_part_of_the_recipe(prepare):
     assert (both["input_until"] < both["input_until_at_once"]).any()
     with pytest.raises(ValueError, match="gap_days: must be 0 or more"):
         prepare(name="gap", gap_days=-1)
+
+
+def test_a_split_by_time_keeps_everybody_in_his_split_or_lets_him_leave(prepare):
+    day = date(2013, 1, 1)
+    made, ours = prepare(name="later", test_from=day), prepare()
+    rows, all_rows = pl.read_parquet(made / COHORT_TABLE), pl.read_parquet(ours / COHORT_TABLE)
+    right = (pl.col("split") == "test") == (pl.col("prediction_time") >= day)
+    assert rows.equals(all_rows.filter(right)) and 0 < rows.height < all_rows.height
+    metadata = read_metadata(made)
+    assert metadata["cohort"]["split"]["test_from"] == "2013-01-01"
+    left = {line["rule"]: line["left"]["patients"] for line in json.loads((made / "ledger.json").read_text())["lines"]}
+    is_test = all_rows["split"] == "test"
+    wrong = all_rows.select(~right).to_series()
+    assert left["serialization:predicted_late"] == (wrong & ~is_test).sum() > 0
+    assert left["serialization:predicted_early"] == (wrong & is_test).sum() > 0
+    assert metadata["split"]["counts"] == dict(rows["split"].value_counts().iter_rows())
+    assert {name: len(open_token_store(made, name)) for name in SPLITS} == metadata["split"]["counts"]
+
+
+def test_a_label_ahead_must_be_known_by_the_day_from_which_is_tested():
+    at = [datetime(2014, 1, 1, 23, 59), datetime(2014, 1, 2), datetime(2015, 1, 1), datetime(2014, 12, 31, 23, 59)]
+    time = np.array(at, "datetime64[us]").astype(np.int64)
+    split = TemporalSplit(description="a year ahead", tag="ours", test_from=date(2015, 1, 2))
+    for name, late in (("dhf-landmark", [False, True, True, True]), ("dhf", [False] * 4)):
+        spec = replace(load_spec(name), split=split)
+        for place in (0, 1):
+            lines = outside_period(spec, np.full(4, place), time)
+            assert lines["predicted_late"][1].tolist() == late and not lines["predicted_early"][1].any()
+        lines = outside_period(replace(spec, split=replace(split, test_from=date(2015, 1, 1))), np.full(4, 2), time)
+        assert lines["predicted_early"][1].tolist() == [True, True, False, True]
+        assert not lines["predicted_late"][1].any()
+
+
+def test_a_split_by_time_needs_days(prepare, tmp_path):
+    write_tables(made_tables(40, dates=False), tmp_path / "undated")
+    with pytest.raises(ValueError, match="split 'test_from: 2013-01-01' needs days: the source has no dates"):
+        prepare(name="later", ehr_directory=tmp_path / "undated", test_from=date(2013, 1, 1))
 
 
 def test_what_is_missing_is_said_or_refused_before_any_work(ehr, prepare, tmp_path):

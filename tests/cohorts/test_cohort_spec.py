@@ -1,6 +1,7 @@
 """Cohort specs: the format is read strictly, every fault is listed at once, and the built-ins are sound."""
 
 import copy
+from datetime import date
 
 import pytest
 import yaml
@@ -32,6 +33,15 @@ def test_plain_data_of_a_spec_give_the_spec_back(name, tmp_path):
     path = tmp_path / "copy.yaml"
     path.write_text(yaml.safe_dump(spec.to_dict(), allow_unicode=True), encoding="utf-8")
     assert load_spec(path) == spec
+
+
+def test_a_day_is_read_from_yaml_and_from_plain_data(tmp_path):
+    path = tmp_path / "later.yaml"
+    text = yaml.safe_dump(load_spec("dhf").to_dict(), allow_unicode=True)
+    path.write_text(f"{text}split: {{test_from: 2015-01-01, description: Later, tag: ours}}\n", encoding="utf-8")
+    spec = load_spec(path)
+    assert spec.split.test_from == date(2015, 1, 1) and spec.to_dict()["split"]["test_from"] == "2015-01-01"
+    assert parse_spec(spec.to_dict(), source="to_dict") == spec
 
 
 def test_unknown_name_lists_the_built_ins():
@@ -85,6 +95,7 @@ def test_every_fault_is_listed_with_file_and_key():
         assert fault in text
 
 
+SPLIT = {"description": "Tested on later predictions", "tag": "ours"}
 SAMPLE = {"description": "Two controls for each case", "tag": "ours", "controls_per_case": 2, "key": "a"}
 
 
@@ -230,6 +241,17 @@ def changed(name, change):
         ("dhf-landmark", lambda d: d["input"].update(until="before_index"), "use through_index"),
         ("dhf", lambda d: d["outcome"].update(death="competes"), "competes within from_day and to_day; give them"),
         ("paca", lambda d: d["input"].update(gap_days=-1), "input.gap_days: must be 0 or more"),
+        (
+            "paca",
+            lambda d: d.update(split=SPLIT | {"test_from": "2015-02-29"}),
+            "split.test_from: must be a day, as 201",
+        ),
+        (
+            "paca",
+            lambda d: d.update(split=SPLIT | {"test_from": 2015}),
+            "split.test_from: must be a day, as 2015",
+        ),
+        ("paca", lambda d: d.update(split=SPLIT), "split.test_from: missing"),
         # Draws
         ("dhf-matched", lambda d: d.pop("matching"), "matching: goes with index.controls: matched_date"),
         (

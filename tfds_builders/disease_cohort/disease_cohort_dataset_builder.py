@@ -1,6 +1,7 @@
 """A disease cohort's dataset: who is in, the label, and the history before the index."""
 
 import dataclasses
+import datetime
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -118,6 +119,7 @@ def prepare_cohort(
     pretraining_dataset,
     minimum_codes: int = 1,
     gap_days: int | None = None,
+    test_from: datetime.date | None = None,
     few_cases: bool = False,
     unknown_code_limit: float = 0.5,
     back_off: bool = False,
@@ -142,6 +144,7 @@ def prepare_cohort(
         pretraining_dataset: the directory that `prepare_pretraining` returned.
         minimum_codes: patients with fewer codes before their index leave.
         gap_days: in place of the spec's: the input ends so many days before the index.
+        test_from: in place of the spec's: test patients are predicted on this day or later, the others before it.
         few_cases: whether fewer than 50 test cases are taken all the same.
         unknown_code_limit: share of codes outside the vocabulary above which the cohort is refused.
         back_off: whether a code outside the vocabulary becomes its nearest ICD ancestor there; two codes of a visit may
@@ -156,7 +159,7 @@ def prepare_cohort(
             controls (the ledger is then in NAME/refused_ledger.json), too many unknown codes, another
             dataset under that name, or a pretraining dataset that is none or is damaged.
     """
-    spec, metadata = _spec(cohort, gap_days), read_metadata(pretraining_dataset)
+    spec, metadata = _spec(cohort, gap_days, test_from), read_metadata(pretraining_dataset)
     if metadata["kind"] != "pretraining":
         raise ValueError(
             f"a cohort inherits from a pretraining dataset: got one of kind {metadata['kind']};"
@@ -191,14 +194,21 @@ def prepare_cohort(
     return prepare(Builder, config, data_dir=data_dir, workers=workers, shard=shard, beam=beam)
 
 
-def _spec(cohort: str, gap_days: int | None) -> CohortSpec | LabelFolder:
+def _spec(cohort: str, gap_days: int | None, test_from: datetime.date | None) -> CohortSpec | LabelFolder:
     built_in = (SPECS_DIRECTORY / f"{cohort}.yaml").is_file()
     spec = LabelFolder.find(cohort) if Path(cohort).is_dir() and not built_in else load_spec(cohort)
-    if gap_days is None:
+    asked = {"gap_days": gap_days, "test_from": test_from}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
         return spec
     if isinstance(spec, LabelFolder):
         raise ValueError(
-            f"gap_days ends a spec's input earlier: got {gap_days} and the labels {spec.name}, which say their time"
-            " themselves; leave it out"
+            f"{' and '.join(asked)} change a spec: got {', '.join(f'{name} {value}' for name, value in asked.items())}"
+            f" and the labels {spec.name}, which say their time themselves; leave it out"
         )
-    return parse_spec(spec.to_dict() | {"input": {**spec.to_dict()["input"], "gap_days": gap_days}}, source=spec.name)
+    plain = spec.to_dict()
+    if gap_days is not None:
+        plain["input"]["gap_days"] = gap_days
+    if test_from is not None:
+        plain["split"] = {"description": "Tested on later predictions", "tag": "ours", "test_from": test_from}
+    return parse_spec(plain, source=spec.name)
