@@ -196,7 +196,8 @@ def cohort(
         review: write review.html beside the dataset: so many random cases, controls and patients of every exclusion,
             with what each rule rests on. Patient-level data: it must not leave the site.
         review_seed: another number draws other patients.
-        why: print rule by rule why the patient with this id is in or out, and make no dataset.
+        why: print rule by rule why the patient with this id is in or out, and make no dataset. Rules alone: who leaves
+            later (wrong times, --test-from) is in the ledger.
         workers: processes; 0: one per core.
         shard: i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end.
         beam: options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner.
@@ -301,8 +302,8 @@ def demo(
         data: a source to ingest in place of simulated patients.
         out: folder for everything that is made.
         format: what the source is.
-        patients: number of simulated patients.
-        seed: of the simulation.
+        patients: number of simulated patients; nothing with --data.
+        seed: of the simulation; nothing with --data.
         cohort: the disease cohort to fine-tune on; dhf for simulated patients, hf-later for diabetes130.
         train_size: training patients of the cohort.
         pretraining_epochs: passes over the pretraining patients; 1 for simulated ones, 5 for diabetes130.
@@ -316,12 +317,19 @@ def demo(
     from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
     ehr, datasets, run = out / "ehr", out / "data", out / "pretraining"
+    asked = {"patients": patients, "seed": seed}
+    made = json.loads((out / "truth" / "truth.json").read_text()) if (out / "truth" / "truth.json").exists() else asked
+    if (data is None and {name: made[name] for name in asked} != asked) or (data is not None and made is not asked):
+        raise ValueError(
+            f"a demo must have a folder of its own: got {out}, where a demo of {made['patients']:,} simulated patients,"
+            f" seed {made['seed']}, is; give another --out, or delete that folder"
+        )
     if data is None:
         simulate(ehr, patients, seed=seed, truth=out / "truth")
     else:
         ingest(data, ehr, format=format)
     cohort = cohort or ("dhf" if data is None else "hf-later")
-    epochs = pretraining_epochs or (1 if data is None else 5)
+    epochs = pretraining_epochs if pretraining_epochs is not None else (1 if data is None else 5)
     # Of thousands of simulated codes most are rare: the commoner ones make the decoder small.
     rarest = max(1, patients // 1500) if data is None else 1
     dataset = prepare_pretraining(ehr, "demo", data_dir=datasets, minimum_patients=rarest)
@@ -368,6 +376,11 @@ def simulate(
     """
     from medbert_jax.simulation.simulate import simulate as make
 
+    if shards > max(1, patients // 100):  # a hash deals the patients: smaller shards may stay empty
+        raise ValueError(
+            f"a shard must have about 100 simulated patients or more: got {shards} shards of {patients} patients; give"
+            f" --shards {max(1, patients // 100)} or fewer"
+        )
     source = make(
         out, patients=patients, site=site, world=world, seed=seed, shards=shards, workers=workers, truth=truth
     )

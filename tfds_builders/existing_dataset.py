@@ -20,7 +20,7 @@ def take_existing(directory: Path, recipe: dict, unknown_code_limit: float, anno
     metadata = read_metadata(directory)
     made = metadata.get("recipe", {})
     if differing := sorted(key for key in made | recipe if made.get(key) != recipe.get(key)):
-        changes = "; ".join(f"{key}: {made.get(key)} → {recipe.get(key)}" for key in differing)
+        changes = "; ".join(change for key in differing for change in _changes(key, made.get(key), recipe.get(key)))
         raise ValueError(
             f"a dataset is not replaced by another: {directory} differs from what is asked for in"
             f" {changes}; choose another name, or delete that folder"
@@ -36,6 +36,20 @@ def take_existing(directory: Path, recipe: dict, unknown_code_limit: float, anno
     shown = check_unknown(metadata["unknown_code_share"], unknown_code_limit, fitted=fitted)
     announce(f"codes unknown to the vocabulary: {shown}")
     announce(f"the dataset is there already: {directory}")
+
+
+def _changes(key: str, made, asked) -> list[str]:
+    """Return what differs, "key: before → now", as deep in the recipe as it does."""
+    if made == asked:
+        return []
+    if isinstance(made, dict) and isinstance(asked, dict):
+        return [
+            change for part in made | asked for change in _changes(f"{key}.{part}", made.get(part), asked.get(part))
+        ]
+    if isinstance(made, list) and isinstance(asked, list) and len(made) == len(asked):
+        pairs = enumerate(zip(made, asked, strict=True), start=1)
+        return [change for number, pair in pairs for change in _changes(f"{key}[{number}]", *pair)]
+    return [f"{key}: {made} → {asked}"]
 
 
 def _faults(directory: Path, sizes: dict[str, int]) -> list[str]:

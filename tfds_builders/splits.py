@@ -88,13 +88,29 @@ def outside_period(
         split: (n,) places in SPLITS.
         prediction_time: (n,) int64, µs since 1970.
     """
-    is_test = split == SPLITS.index("test")
-    time, day = prediction_time.astype("datetime64[us]"), np.datetime64(spec.split.test_from, "us")
-    # What the label of a training patient rests on must have been known on that day.
-    at_risk = np.timedelta64(spec.outcome.to_day if spec.outcome.is_ahead else 0, "D")
-    ends = "whose time at risk ends" if spec.outcome.is_ahead else "who are predicted"
-    said = f"{spec.split.test_from} or later"
+    is_test, test_from = split == SPLITS.index("test"), np.datetime64(spec.split.test_from, "D")
+    # Prediction times are inclusive: 1 µs before the index, where that is not read itself.
+    just_before = 1 if spec.input.until == "before_index" else 0
+    day = (prediction_time + just_before).astype("datetime64[us]").astype("datetime64[D]")
+    known = day + label_known_after(spec)
     return {
-        "predicted_late": (f"Training and validation patients {ends} on {said}", ~is_test & (time + at_risk >= day)),
-        "predicted_early": (f"Test patients who are not predicted on {said}", is_test & (time < day)),
+        "predicted_late": (
+            f"Training and validation patients whose label was not known before {test_from}",
+            ~is_test & (known >= test_from),
+        ),
+        "predicted_early": (f"Test patients whose index is before {test_from}", is_test & (day < test_from)),
     }
+
+
+def label_known_after(spec: CohortSpec) -> int:
+    """Return how many days after the prediction what the label says has happened or can no more.
+
+    Of an outcome anywhere in the record this is the index, though who is a control, and how a case is verified, rests
+    on the record after it.
+    """
+    outcome = spec.outcome
+    if outcome.stay_over_days is not None:
+        ahead = outcome.stay_over_days + 1
+    else:
+        ahead = outcome.to_day or outcome.readmitted_within_days or 0
+    return ahead + (spec.input.gap_days or 0)

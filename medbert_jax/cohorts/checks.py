@@ -235,6 +235,8 @@ def _drawing_faults(spec: "CohortSpec") -> list[str]:
     if sample is not None:
         if sample.controls_per_case is not None and sample.controls_per_case < 1:
             faults.append(f"sample.controls_per_case: must be 1 or more; got {sample.controls_per_case}")
+        if spec.split is not None:
+            faults.append("sample: is drawn whatever the time, so it does not go with split; leave one of them out")
         if spec.outcome is not None and spec.outcome.codes is None:
             faults.append("sample: cases and controls are there with outcome.codes alone")
     return faults

@@ -63,10 +63,15 @@ class DrugSet:
     ingredients: tuple[str, ...]
 
     def matches(self) -> pl.Expr:
-        """Whether a row's `ingredient` has a part that is one of the names, or begins with one as a whole word."""
+        """Whether a row's `ingredient` has a part that is one of the names, or begins with one as a whole word.
+
+        Parts are what stands between / , ; + & - ( ) and "and"; "insulin-like" is one word.
+        """
         names = "|".join(re.escape(" ".join(name.lower().split())) for name in self.ingredients)
-        pattern = rf"(?:^|[/,;+]|\sand\s)\s*(?:{names})(?:\s|[/,;+]|$)"
-        return pl.col("ingredient").str.to_lowercase().str.contains(pattern).fill_null(False)
+        # polars' regular expressions have no look-ahead: "-like" is put out of the way first.
+        text = pl.col("ingredient").str.to_lowercase().str.replace_all("-like", "_like", literal=True)
+        pattern = rf"(?:^|[/,;+&()-]|\sand\s)\s*(?:{names})(?:\s|[/,;+&()-]|$)"
+        return text.str.contains(pattern).fill_null(False)
 
 
 @dataclass(frozen=True)

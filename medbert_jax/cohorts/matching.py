@@ -113,7 +113,8 @@ def _draw(cases: pl.DataFrame, controls: pl.DataFrame, matching: Matching, last_
         if matching.same_calendar_year:
             low = np.maximum(low, (date(day.year, 1, 1) - date(1970, 1, 1)).days)
             high = np.minimum(high, (date(day.year, 12, 31) - date(1970, 1, 1)).days)
-        at = np.clip(wanted, low, high)
+        # As near to the case's own date as can be: the time of year must not tell the two apart.
+        at = np.clip(day_number, low, high)
         eligible = np.flatnonzero((low <= high) & (above < at) & (at <= latest) & ~used)
         taken = eligible[: matching.controls_per_case]
         used[taken] = True

@@ -6,21 +6,30 @@ from medbert_jax.cohorts.conditions import EVENTS, Condition
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.schema import EhrSource
 
+_SAYS = {"medications": "ingredient", "measurements": "value"}
+"""The column without which a row of the table is no evidence."""
 _NAMES = {"medications": "drugs", "measurements": "laboratory results", "procedures": "procedures"}
 
 
 def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str]) -> list[str]:
     """What is missing and what each rule rests on without it, in words.
 
-    `tables` are the names of the tables that are there. Raises ValueError where a rule has nothing left to rest on.
+    `tables` are the names of the tables that are there. One whose rows all lack what rules look at is as good as none.
+    Raises ValueError where a rule has nothing left to rest on.
     """
     said, faults = [], []
+    shares = {table: source.known.get(f"{table}.{column}", 1.0) for table, column in _SAYS.items() if table in tables}
+    asked = {leaf.measure for leaf in spec.leaves()}
+    said += [f"{share:.1%} of {table} have {_SAYS[table]}: the others are no evidence for any rule"
+             for table, share in shares.items() if 0 < share < 0.995 and table in asked]  # fmt: skip
+    tables = {*tables} - {table for table, share in shares.items() if share == 0}
     for rule in spec.rules:
         leaves = list(rule.when.leaves())
         missing = sorted({leaf.measure for leaf in leaves if leaf.measure in EVENTS} - set(tables))
         if not missing:
             continue
-        what = f"no {' and no '.join(missing)} table: rule {rule.id}"
+        without = [f"no {_SAYS[name]} in {name}" if name in shares else f"no {name} table" for name in missing]
+        what = f"{' and '.join(without)}: rule {rule.id}"
         if _decidable(rule.when, tables):
             left = [_NAMES.get(leaf.measure, leaf.measure) for leaf in leaves if leaf.measure not in missing]
             said.append(f"{what} rests on {' and '.join(dict.fromkeys(left))} alone")

@@ -120,8 +120,7 @@ class TemporalSplit:
 
     description: str
     tag: Tag
-    # test patients are predicted on this day or later. The others are predicted before it, and where the outcome is
-    # ahead their time at risk has ended by then, too
+    # test patients are predicted on this day or later; of the others what the label says had happened before it
     test_from: datetime.date
 
 

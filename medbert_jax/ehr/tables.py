@@ -51,6 +51,8 @@ SOMETIMES_KNOWN = {
     "patients": ("birth_date", "sex", "race"),
     "visits": ("length_of_stay", "age_days"),
     "diagnoses": ("priority", "present_on_admission", "captured_at_billing"),
+    "medications": ("ingredient",),
+    "measurements": ("value",),
 }
 """What sources often do not say; its known share stands in source.json."""
 
@@ -114,7 +116,10 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
         files[path] = hashlib.sha256(buffer.getbuffer()).hexdigest()
         _write_atomically(Path(directory) / path, buffer.getbuffer())
     known = {
-        f"{name}.{column}": frames[name][column].count() for name in SOMETIMES_KNOWN for column in SOMETIMES_KNOWN[name]
+        f"{name}.{column}": frames[name][column].count()
+        for name in SOMETIMES_KNOWN
+        if name in frames
+        for column in SOMETIMES_KNOWN[name]
     }
     sums = {name: _row_sums(name, frame) for name, frame in frames.items()}
     last = frames["visits"]["admit_time"].max()
@@ -134,8 +139,9 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
     if empty := [f"{name}: [empty_table] the table is empty" for name in REQUIRED_TABLES if not rows[name]]:
         raise ValueError(_listed("EHR tables must have rows", empty, "look into ledger.json for where they left"))
     known = {
-        column: round(sum(record.known[column] for record in records) / rows[column.partition(".")[0]], 4)
+        column: round(sum(record.known[column] for record in records) / there, 4)
         for column in records[0].known
+        if (there := rows[column.partition(".")[0]])
     }
     files = {path: sha for record in records for path, sha in record.files.items()}
     sums = {

@@ -16,6 +16,7 @@ from medbert_jax.evaluation.timeline_page import timeline_page
 from medbert_jax.evaluation.timelines import example_timelines, timeline_text
 
 TIMELINES = "timelines.html"
+_OF_SINGLE_PATIENTS = (TIMELINES, "review.html", "review_key.csv", "cohort.parquet")
 
 
 def describe(
@@ -30,13 +31,13 @@ def describe(
     """Print Table 2, Table 3 and five example timelines per dataset; write them into the folder `out`.
 
     With `share` what rests on fewer than 11 patients is hidden, and there are no timelines, which are records of single
-    patients. Raises ValueError for no dataset, and where `share` would write beside timelines.
+    patients. Raises ValueError for no dataset, and where `share` would write beside records of single patients.
     """
     if not datasets:
         raise ValueError("there must be a dataset to describe: got none; name one or more of their directories")
-    if share and out and (out / TIMELINES).exists():
+    if share and out and (found := [name for name in _OF_SINGLE_PATIENTS if (out / name).exists()]):
         raise ValueError(
-            f"a folder to be shared must hold no records of single patients: got {out} with {TIMELINES} in it;"
+            f"a folder to be shared must hold no records of single patients: got {out} with {', '.join(found)} in it;"
             " name another folder"
         )
     about = describe_datasets(datasets, max_length=max_length)

@@ -30,7 +30,8 @@ def explain_patient(ehr_directory: Path, cohort: str, patient_id: str, *, gap_da
     if gap_days is not None:
         plain = spec.to_dict()
         spec = parse_spec(plain | {"input": plain["input"] | {"gap_days": gap_days}}, source=spec.name)
-    return chart_text(chart_of(Path(ehr_directory), spec, patient_id), spec)
+    later = "not asked here: who leaves after the rules, for wrong times, few codes or a split by time; see ledger.json"
+    return f"{chart_text(chart_of(Path(ehr_directory), spec, patient_id), spec)}\n{later}"
 
 
 def chart_text(chart: Chart, spec: CohortSpec) -> str:

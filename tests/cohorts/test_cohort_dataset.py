@@ -164,6 +164,25 @@ def test_a_label_ahead_must_be_known_by_the_day_from_which_is_tested():
         assert not lines["predicted_late"][1].any()
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "last_known"),
+    [
+        ("dhf", {}, "2014-12-31T23:59:59.999998"),  # an index at midnight is of the new day
+        ("paca", {"gap_days": 30}, "2014-12-01T23:59:59.999998"),
+        ("los-next", {}, "2014-12-23T23:59:59.999998"),  # over 7 days is known on the eighth
+        ("readmission-30d", {}, "2014-12-01T23:59:59.999999"),
+        ("dhf-landmark", {}, "2013-12-31T23:59:59.999999"),
+    ],
+)
+def test_what_the_label_says_must_have_happened_by_then(name, change, last_known):
+    split = TemporalSplit(description="later", tag="ours", test_from=date(2015, 1, 1))
+    spec = load_spec(name)
+    spec = replace(spec, split=split, input=replace(spec.input, **change))
+    last = np.datetime64(last_known, "us")
+    time = np.array([last, last + np.timedelta64(1, "us")]).astype(np.int64)
+    assert outside_period(spec, np.zeros(2, int), time)["predicted_late"][1].tolist() == [False, True]
+
+
 def test_a_split_by_time_needs_days(prepare, tmp_path):
     write_tables(made_tables(40, dates=False), tmp_path / "undated")
     with pytest.raises(ValueError, match="split 'test_from: 2013-01-01' needs days: the source has no dates"):
@@ -179,3 +198,14 @@ def test_what_is_missing_is_said_or_refused_before_any_work(ehr, prepare, tmp_pa
     with pytest.raises(ValueError, match="must have cases and controls"):  # nobody here has diabetes twice
         prepare("dhf", ehr_directory=tmp_path / "drugs", announce=said.append)
     assert said[0] == "no measurements table: rule diabetes_unverified rests on drugs alone"
+    nameless = tables.medications.with_columns(ingredient=pl.lit(None, pl.String))
+    write_tables(replace(tables, medications=nameless), tmp_path / "nameless")
+    with pytest.raises(ValueError, match="must have cases and controls"):
+        prepare("dhf", ehr_directory=tmp_path / "nameless", announce=said.append)
+    assert "no ingredient in medications: rule diabetes_unverified rests on laboratory results alone" in said
+    half = pl.when(pl.int_range(pl.len()) % 2 == 0).then("ingredient")
+    write_tables(replace(tables, medications=tables.medications.with_columns(ingredient=half)), tmp_path / "half")
+    with pytest.raises(ValueError, match="must have cases and controls"):
+        prepare("dhf", ehr_directory=tmp_path / "half", announce=said.append)
+    assert any(line.startswith("50.") and line.endswith("% of medications have ingredient: the others are no evidence "
+               "for any rule") for line in said)  # fmt: skip

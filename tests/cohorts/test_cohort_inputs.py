@@ -36,7 +36,7 @@ def test_what_a_rule_rests_on_is_said():
 def test_rules_with_nothing_to_rest_on_are_refused():
     tables = tables_of({"a": CASE}, without=["measurements", "medications"])
     with pytest.raises(
-        ValueError, match="no measurements and no medications table: rule diabetes_unverified has nothing to rest on; r"
+        ValueError, match="no measurements table and no medications table: rule diabetes_unverified has nothing to rest"
     ):
         select_cohort(tables, load_spec("dhf"))
     select_cohort(tables, load_spec("paca"))

@@ -58,15 +58,20 @@ def alone(matched, control, case=CASE, **settings):
     return (times[0] + timedelta(microseconds=1)).isoformat()[:10] if len(times) else None
 
 
-def test_the_control_is_asked_for_the_same_time_in_the_same_year(matched):
-    assert alone(matched, diabetic("2010-03-01")) == "2010-09-17"  # day 200
-    assert alone(matched, diabetic("2010-07-01")) == "2010-12-31"  # day 183 and not 200: 2011 is another year
-    assert alone(matched, diabetic("2010-09-12")) == "2010-12-31"  # day 110: 90 too early, and no more
-    assert alone(matched, diabetic("2010-09-13")) is None
+def test_the_control_is_asked_for_about_the_same_time_on_the_same_date(matched):
+    """The case's date is 20 July 2010, day 200."""
+    assert alone(matched, diabetic("2010-03-01")) == "2010-07-20"  # day 141
+    assert alone(matched, diabetic("2010-04-01")) == "2010-07-20"  # day 110: 90 too early, and no more
+    assert alone(matched, diabetic("2010-04-02")) == "2010-07-21"
+    assert alone(matched, diabetic("2010-09-12")) == "2010-12-31"  # day 110
+    assert alone(matched, diabetic("2010-09-13")) is None  # 2011 is another year
+    assert alone(matched, diabetic("2009-10-03")) == "2010-07-20"  # day 290
+    assert alone(matched, diabetic("2009-10-02")) == "2010-07-19"
     assert alone(matched, diabetic("2009-03-17")) == "2010-01-01"  # day 290
     assert alone(matched, diabetic("2009-03-16")) is None
-    assert alone(matched, diabetic("2010-03-01"), last_day="2010-09-16") == "2010-09-16"
-    assert alone(matched, diabetic("2010-03-01"), last_day="2010-09-01") == "2010-09-01"
+    assert alone(matched, diabetic("2010-04-21"), last_day="2010-09-01") == "2010-08-09"  # day 110
+    assert alone(matched, diabetic("2010-05-21"), last_day="2010-09-08") == "2010-09-08"
+    assert alone(matched, diabetic("2010-05-22"), last_day="2010-09-08") is None
 
 
 EARLY_CASE = diabetic("2010-01-01", visit("2010-01-31", "428.0"), visit("2010-09-01", "428.0"))
@@ -79,6 +84,9 @@ def test_both_are_at_risk_for_30_days(matched):
     # The year leaves him 29 days.
     assert alone(matched, diabetic("2010-12-01"), EARLY_CASE) == "2010-12-31"
     assert alone(matched, diabetic("2010-12-02"), EARLY_CASE) is None
+
+
+LATE_CASE = diabetic("2010-03-01", visit("2010-09-17", "428.0"), visit("2010-11-01", "428.0"))
 
 
 def test_what_is_asked_of_a_control_at_his_date(matched):
@@ -94,7 +102,7 @@ def test_what_is_asked_of_a_control_at_his_date(matched):
         "eighteen": diabetic(first, born="1992-03-01"),
     }
     for name, one in drawn.items():
-        assert alone(matched, one) == on, name
+        assert alone(matched, one, LATE_CASE) == on, name
     not_drawn = {
         "heart_failure_on_the_date": diabetic(first, visit(on, "428.0")),
         "heart_failure_before": diabetic(first, visit("2010-05-01", "428.0")),
@@ -110,7 +118,7 @@ def test_what_is_asked_of_a_control_at_his_date(matched):
         ),
     }
     for name, one in not_drawn.items():
-        assert alone(matched, one) is None, name
+        assert alone(matched, one, LATE_CASE) is None, name
 
 
 def test_what_is_asked_of_a_case(matched):
@@ -165,7 +173,7 @@ def test_the_input_ends_with_the_day_before_the_date(matched):
         visit("2010-09-16T20:00", "401.9"),
         visit("2010-10-01", "401.9"),
     )
-    people = {case: CASE, control: diabetic("2010-03-01", *visits)}
+    people = {case: LATE_CASE, control: diabetic("2010-03-01", *visits)}
     tables = tables_of(people)
     frame, _ = select_cohort(tables, matched)
     row = frame.filter(pl.col("patient_id") == control).row(0, named=True)

@@ -406,6 +406,23 @@ def test_a_shard_without_patients_gives_no_rows_and_merges(name):
     assert ledger.merge(nothing) == ledger
 
 
+def test_who_was_not_followed_for_30_days_has_no_readmission_label():
+    first = stay("2012-01-28", "2012-01-31")
+    people = {"alone": [first], "came_back": [first, stay("2012-02-05", "2012-02-06")]}
+    people["stated"] = [{**first, "readmitted_30d": False}]
+    for last_day, alone in (("2012-02-29", "outcome_unknown"), ("2012-03-01", (0, 1, 1))):
+        tables = tables_of(people, dates=True)
+        tables = dataclasses.replace(tables, source=dataclasses.replace(tables.source, last_day=last_day))
+        frame, ledger = select_cohort(tables, load_spec("readmission-30d"))
+        rows = {
+            row[0]: row[1:] for row in frame.select("patient_id", "label", "index_order", "input_until").iter_rows()
+        }
+        assert rows.get("alone", "outcome_unknown") == alone
+        assert rows["came_back"] == (1, 1, 1) and rows["stated"] == (0, 1, 1)
+        left = next(line.left.patients for line in ledger.lines if line.rule == "outcome_unknown")
+        assert left == ("alone" not in rows)
+
+
 def test_readmission_from_dates_agrees_with_a_plain_loop():
     tables = made_tables(300, seed=3)
     unstated = tables.visits.with_columns(pl.lit(None, pl.Boolean).alias("readmitted_30d"))

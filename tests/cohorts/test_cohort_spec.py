@@ -44,6 +44,25 @@ def test_a_day_is_read_from_yaml_and_from_plain_data(tmp_path):
     assert parse_spec(spec.to_dict(), source="to_dict") == spec
 
 
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (
+            "split: {test_from: 2015-02-29, description: Later, tag: ours}",
+            "split.test_from: must be a day, as 2015-01-01",
+        ),
+        ("[a, b]: 3", "not YAML (a key that is no word)"),
+        ("extra: 2015-13-45", "extra: unknown key"),
+    ],
+)
+def test_days_and_keys_that_are_none_are_faults_of_the_file(tmp_path, line, fault):
+    path = tmp_path / "later.yaml"
+    path.write_text(f"{yaml.safe_dump(load_spec('dhf').to_dict())}{line}\n", encoding="utf-8")
+    with pytest.raises(ValueError) as error:
+        load_spec(path)
+    assert fault in str(error.value) and "later.yaml has 1 fault" in str(error.value)
+
+
 def test_unknown_name_lists_the_built_ins():
     with pytest.raises(
         ValueError, match="built-in name or a YAML file: got 'hf'; use dhf, dhf-landmark, dhf-matched, hf-"
@@ -252,6 +271,11 @@ def changed(name, change):
             "split.test_from: must be a day, as 2015",
         ),
         ("paca", lambda d: d.update(split=SPLIT), "split.test_from: missing"),
+        (
+            "paca",
+            lambda d: d.update(split=SPLIT | {"test_from": "2015-01-01"}, sample=SAMPLE),
+            "sample: is drawn whatever",
+        ),
         # Draws
         ("dhf-matched", lambda d: d.pop("matching"), "matching: goes with index.controls: matched_date"),
         (

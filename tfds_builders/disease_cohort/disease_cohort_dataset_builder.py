@@ -61,7 +61,7 @@ class CohortConfig(SequencesConfig):
         fault = None
         if any(not 0 < cases[split] < counts[split] for split in SPLITS):
             fault = f"every split of a cohort must have cases and controls: got cases {shown}; take more patients or"
-            fault += " another spec"
+            fault += " another spec" if self.spec.to_dict().get("split") is None else " another day in split.test_from"
         elif cases["test"] < FEWEST_TEST_CASES and not self.few_cases:
             fault = f"a cohort must have at least {FEWEST_TEST_CASES} test cases: got cases {shown}; take more"
             fault += " patients, or give --few-cases (few_cases=True)"
@@ -177,6 +177,12 @@ def prepare_cohort(
         present = [table for table in SCHEMAS if any((Path(ehr_directory) / table).glob("*.parquet"))]
         for missing in missing_inputs(spec, source, present):
             announce(missing)
+        if spec.split is not None and spec.index.controls == "last_visit":
+            announce(
+                "split by time: controls are predicted at their last encounter, so that those before"
+                f" {spec.split.test_from} are the ones who came no more, and labels rest on the whole record; an"
+                " outcome within a time at risk (as in dhf-landmark) has neither fault"
+            )
     config = CohortConfig(
         name=name,
         ehr_directory=Path(ehr_directory),
