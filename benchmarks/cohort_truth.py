@@ -1,14 +1,15 @@
 """What a cohort gives away by its shape: visits, gaps and calendar alone; the leak planted; labels permuted.
 
-    medbert simulate ehr-null --patients 1000000 --world null --seed 1
-    python benchmarks/cohort_truth.py ehr-null --cohorts dhf dhf-matched dhf-landmark --out null_world.json
-    python benchmarks/cohort_truth.py ehr-rich --cohorts dhf --permutations 20 --leak --out leakage.json
+    medbert simulate ehr-null --patients 2400000 --world null --seed 1
+    python benchmarks/cohort_truth.py ehr-null --out cohort_truth_null.json
+    medbert simulate ehr-rich --patients 1000000
+    python benchmarks/cohort_truth.py ehr-rich --cohorts dhf --permutations 20 --leak --out cohort_truth_rich.json
 
 For each cohort, on its test patients: gradient boosting on the shape of the record (visits, codes, days of history,
-days since the first diabetes code, calendar year, days since the last visit), and logistic regression on which codes
-are there. In a null world, where heart failure strikes at random, neither may find anything, unless the cohort itself
-puts it there. With --leak the index encounter is left in the input: a pipeline that cannot find *that* finds nothing.
-With --permutations the labels are permuted over the whole cohort, before it is split.
+days since the first diabetes code, calendar year, day of the year, days since the last visit), and logistic regression
+on which codes are there. In a null world, where heart failure strikes at random, neither may find anything, unless the
+cohort itself puts it there. With --leak the index encounter is left in the input: a pipeline that cannot find *that*
+finds nothing. With --permutations the labels are permuted over the whole cohort, before it is split.
 """
 
 import json
@@ -30,7 +31,7 @@ from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.tables import read_shard, read_source
 from medbert_jax.metrics.discrimination import auroc, auroc_delong
 
-SHAPE = ("visits", "codes", "history_days", "days_since_diabetes", "calendar_year", "last_gap_days")
+SHAPE = ("visits", "codes", "history_days", "days_since_diabetes", "calendar_year", "day_of_year", "last_gap_days")
 _DIABETES = ["ICD9CM/250", "ICD10CM/E11"]
 _FEWEST = 10  # training patients with a code: rarer ones are no column
 _KEY = "cohort_truth"
@@ -40,7 +41,7 @@ _KEY = "cohort_truth"
 class Cohort:
     """One row per patient."""
 
-    shape: np.ndarray  # (n, 6) float64, NaN unknown
+    shape: np.ndarray  # (n, 7) float64, NaN unknown
     codes: sparse.csr_matrix  # (n, codes) of 0 and 1
     label: np.ndarray  # (n,) 0 and 1
     split: np.ndarray  # (n,) 0 training, 1 validation, 2 test
@@ -70,7 +71,9 @@ def read_cohort(ehr: Path, name: str, *, with_index: bool = False) -> Cohort:
         days = {"history_days": "first", "days_since_diabetes": "diabetes", "last_gap_days": "ended"}
         frame = frame.with_row_index("row").with_columns(
             *((time - pl.col(of)).dt.total_days().alias(column) for column, of in days.items()),
-            time.dt.year().alias("calendar_year"),
+            # The day of the index, whose prediction time is 1 µs before.
+            (time + pl.duration(microseconds=1)).dt.year().alias("calendar_year"),
+            (time + pl.duration(microseconds=1)).dt.ordinal_day().alias("day_of_year"),
         )
         pairs = found.join(frame.select("patient_id", "row"), on="patient_id").select("row", "code").unique()
         owners.append(pairs["row"].to_numpy().astype(np.int64) + patients)
@@ -138,13 +141,15 @@ def main(
     """
     source = read_source(ehr)
     said = how_simulated(source.assumptions)
-    record = {"source": said or source.format, "content_hash": source.content_hash, "machine": machine()}
+    patients = sum(read_shard(ehr, shard).patients.height for shard in range(source.shards))
+    record = {"source": said or source.format, "patients": patients, "content_hash": source.content_hash}
+    record["machine"] = machine()
     for name in cohorts:
         cohort = read_cohort(ehr, name)
-        patients = {split: int((cohort.split == number).sum()) for number, split in enumerate(SPLITS)}
+        by_split = {split: int((cohort.split == number).sum()) for number, split in enumerate(SPLITS)}
         test = cohort.split == SPLITS.index("test")
         record[name] = {
-            "patients": patients,
+            "patients": by_split,
             "cases": int(cohort.label.sum()),
             "test_cases": int(cohort.label[test].sum()),
             "shape": interval(cohort, by_shape(cohort, cohort.label)),

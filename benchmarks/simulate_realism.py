@@ -1,7 +1,8 @@
 """Realism that the simulation was never tuned on: which codes go together, and how often a code comes back.
 
-    medbert simulate ehr-cerner --patients 100000 --seed 7
-    python benchmarks/simulate_realism.py ehr-cerner ehr-truven ehr-desynpuf ehr-diabetes130
+    medbert simulate ehr-rich --patients 200000 --seed 7
+    medbert simulate ehr-truven --patients 200000 --seed 7 --site truven
+    python benchmarks/simulate_realism.py ehr-rich ehr-truven ehr-desynpuf ehr-diabetes130
 
 For each source of EHR tables, by categories (three characters of an ICD-9-CM or ICD-10-CM code):
 
