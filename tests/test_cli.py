@@ -14,11 +14,13 @@ from made_ehr import made_tables
 
 import run_finetune
 import run_pretrain
+from configs import finetune_small, pretrain_small
 from medbert_jax import cli
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.tables import write_tables
+from medbert_jax.evaluation.results import read_results
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig, parse_config, run_script
@@ -128,6 +130,25 @@ def test_a_demo_of_too_few_patients_is_refused_before_the_pretraining(capsys, tm
     assert "simulated" in said and "dhf" in said and "cases" in said
     assert not (tmp_path / "demo" / "pretraining").exists()
     assert {path.name for path in (tmp_path / "demo").iterdir()} == {"ehr", "truth", "data"}
+
+
+def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
+    """With a tiny model in place of the small one."""
+    tiny = ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward_size=32, vocabulary_size=10_000, max_length=64)
+    pretraining = replace(pretrain_small.CONFIG, model=tiny, rows=RowsConfig(batch_size=256, short_row=32))
+    monkeypatch.setattr(pretrain_small, "CONFIG", pretraining)
+    monkeypatch.setattr(finetune_small, "CONFIG", replace(finetune_small.CONFIG, max_epochs=1))
+    demo = ("demo", "--out", tmp_path / "demo", "--patients", "20000", "--cohort", "los-next", "--train-size", "200")
+    medbert(*demo, "--pretraining-epochs", "0.1")
+    said = capsys.readouterr().out
+    assert "Simulated data: no patient is real." in said
+    results = read_results(tmp_path / "demo" / "results")
+    assert {*results["backbone"]} == {"pretrained", "untrained", "logistic_regression", "age_band"}
+    assert results.filter(metric="auroc", split="test")["value"].is_between(0, 1).all()
+    for backbone in ("pretrained", "untrained"):
+        assert backbone in said
+    again = refused(capsys, *demo[:4], "20001", *demo[5:])
+    assert "a demo must have a folder of its own" in again and "20,000 simulated patients, seed 0" in again
 
 
 def another_table(path):

@@ -145,6 +145,7 @@ def test_the_index_encounter_would_tell_and_is_cut(rich, dhf):
 
 @pytest.mark.parametrize(("name", "leak"), [("dhf-matched", WITH_INDEX), ("dhf-landmark", WITH_OUTCOME)])
 def test_where_heart_failure_strikes_at_random_nothing_is_found(null, name, leak):
+    """Some tens of cases: a large leak is seen, a small one only by benchmarks/cohort_truth.py on millions."""
     fair, leaking = read(null, name), read(null, name, leak)
     assert fair.label.sum() == leaking.label.sum() > 15
     for model, what in ((boosting, "shape"), (regression, "codes")):

@@ -161,7 +161,7 @@ def test_the_oracle_follows_the_hazard(rate, low, high):
     assert low <= chance.mean() <= high
 
 
-def test_a_life_taken_up_in_the_middle_of_a_step_goes_on_as_it_would(rich):
+def test_the_state_at_a_day_is_what_had_happened_by_then(rich):
     world, block = rich
     past = Past.of(block.lives)
     at_entry = state_at(world, past, block.lives.entry)
