@@ -23,6 +23,7 @@ from medbert_jax.ehr.tables import write_tables
 from medbert_jax.evaluation.results import read_results
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.models.config import ModelConfig
+from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig, parse_config, run_script
 from medbert_jax.training.manifest import CheckpointError
 from medbert_jax.training.run_directory import RunDirectory
@@ -137,8 +138,10 @@ def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
     tiny = ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward_size=32, vocabulary_size=10_000, max_length=64)
     pretraining = replace(pretrain_small.CONFIG, model=tiny, rows=RowsConfig(batch_size=256, short_row=32))
     monkeypatch.setattr(pretrain_small, "CONFIG", pretraining)
-    monkeypatch.setattr(finetune_small, "CONFIG", replace(finetune_small.CONFIG, max_epochs=1))
-    demo = ("demo", "--out", tmp_path / "demo", "--patients", "20000", "--cohort", "los-next", "--train-size", "200")
+    head = HeadConfig(gru_hidden=8)
+    finetuning = replace(finetune_small.CONFIG, head=head, batch_size=256, max_epochs=1)
+    monkeypatch.setattr(finetune_small, "CONFIG", finetuning)
+    demo = ("demo", "--out", tmp_path / "demo", "--patients", "14000", "--cohort", "los-next", "--train-size", "200")
     medbert(*demo, "--pretraining-epochs", "0.1")
     said = capsys.readouterr().out
     assert "Simulated data: no patient is real." in said
@@ -147,8 +150,8 @@ def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
     assert results.filter(metric="auroc", split="test")["value"].is_between(0, 1).all()
     for backbone in ("pretrained", "untrained"):
         assert backbone in said
-    again = refused(capsys, *demo[:4], "20001", *demo[5:])
-    assert "a demo must have a folder of its own" in again and "20,000 simulated patients, seed 0" in again
+    again = refused(capsys, *demo[:4], "14001", *demo[5:])
+    assert "a demo must have a folder of its own" in again and "14,000 simulated patients, seed 0" in again
 
 
 def another_table(path):
