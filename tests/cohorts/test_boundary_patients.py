@@ -570,10 +570,8 @@ def ids(role: str, how_many: int) -> list[str]:
 
 CASES, CONTROLS = ids("case", 4), ids("control", 6)
 CASE = BORN + DM + HF  # T = 2010-01-01, cut on 2010-06-01: after 151 days
-CONTROL = (
-    BORN + "2010-01-11 250.00; 2010-02-11 250.00; rx 2010-01-11 metformin; "
-)  # cut on the same day: after 141 days
-THE_CUT = date(2010, 6, 1)
+CONTROL = BORN + "2010-01-11 250.00; 2010-02-11 250.00; rx 2010-01-11 metformin; "  # cut on 2010-06-11
+THE_CUT = date(2010, 6, 11)
 
 
 def control_born(day: str, *rest: str) -> str:
@@ -599,48 +597,45 @@ ONE_CONTROL = {
     "one diabetes encounter": (BORN + "2010-01-11 250.00; rx visit1 insulin", None),
     "no type 2": (BORN + "2010-01-11 250; 2010-02-11 E13.9; rx visit1 insulin", None),
     "second diabetes encounter the day before the cut": (
-        BORN + "2010-01-11 250.00; 2010-05-31 250.00; rx visit1 insulin", DRAWN),
+        BORN + "2010-01-11 250.00; 2010-06-10 250.00; rx visit1 insulin", DRAWN),
     "second diabetes encounter on the day of the cut": (
-        BORN + "2010-01-11 250.00; 2010-06-01 250.00; rx visit1 insulin", None),
-    "drug the day before the cut": (CONTROL.replace("rx 2010-01-11", "rx 2010-05-31"), DRAWN),
-    "drug on the day of the cut": (CONTROL.replace("rx 2010-01-11", "rx 2010-06-01"), None),
+        BORN + "2010-01-11 250.00; 2010-06-11 250.00; rx visit1 insulin", None),
+    "drug the day before the cut": (CONTROL.replace("rx 2010-01-11", "rx 2010-06-10"), DRAWN),
+    "drug on the day of the cut": (CONTROL.replace("rx 2010-01-11", "rx 2010-06-11"), None),
     "lab the day before the cut": (
-        CONTROL.replace("rx 2010-01-11 metformin", "lab 2010-05-31 4548-4 6.5 %"), DRAWN),
-    "lab on the day of the cut": (CONTROL.replace("rx 2010-01-11 metformin", "lab 2010-06-01 4548-4 6.5 %"), None),
-    "excluded the day before the cut": (CONTROL + "2010-05-31 250.01", None),
-    "excluded on the day of the cut": (CONTROL + "2010-06-01 250.01", DRAWN),
-    "dead the day before the cut": ("died 2010-05-31; " + CONTROL, None),
-    "dead on the day of the cut": ("died 2010-06-01; " + CONTROL, DRAWN),
-    "heart failure the day before the cut": (CONTROL + "2010-05-31 428.0", None),
-    "heart failure on the day of the cut": (CONTROL + "2010-06-01 428.0", None),
-    "heart failure the day after the cut": (CONTROL + "2010-06-02 428.0", DRAWN),
+        CONTROL.replace("rx 2010-01-11 metformin", "lab 2010-06-10 4548-4 6.5 %"), DRAWN),
+    "lab on the day of the cut": (CONTROL.replace("rx 2010-01-11 metformin", "lab 2010-06-11 4548-4 6.5 %"), None),
+    "excluded the day before the cut": (CONTROL + "2010-06-10 250.01", None),
+    "excluded on the day of the cut": (CONTROL + "2010-06-11 250.01", DRAWN),
+    "dead the day before the cut": ("died 2010-06-10; " + CONTROL, None),
+    "dead on the day of the cut": ("died 2010-06-11; " + CONTROL, DRAWN),
+    "heart failure the day before the cut": (CONTROL + "2010-06-10 428.0", None),
+    "heart failure on the day of the cut": (CONTROL + "2010-06-11 428.0", None),
+    "heart failure the day after the cut": (CONTROL + "2010-06-12 428.0", DRAWN),
     "a case later, all of it": (CONTROL + "2010-07-01 428.0; 2010-08-01 428.0; rx 2010-07-01 furosemide", DRAWN),
     "wrong times before the cut": (CONTROL + "2010-05-02/2010-05-01 401.9", None),
     "wrong times after the cut": (CONTROL + "2010-07-02/2010-07-01 401.9", DRAWN),
-    "a visit after the cut, discharged before it, is not read": (CONTROL + "2010-07-01/2010-05-22 401.9", DRAWN),
+    "a visit after the cut, discharged before it, is not read": (CONTROL + "2010-07-01/2010-06-01 401.9", DRAWN),
     "18 at the first of diabetes": (CONTROL.replace("1950-06-15", "1992-01-11"), DRAWN),
     "17 at the first of diabetes": (CONTROL.replace("1950-06-15", "1992-01-12"), None),
     "age not known": (CONTROL.replace(BORN, ""), None),
-    "over the day before the cut": (CONTROL + "2010-05-22/2010-05-31 401.9", (THE_CUT, 3, 1.0)),
-    "over on the day of the cut": (CONTROL + "2010-05-22/2010-06-01 401.9", DRAWN),
-    "over at midnight of the cut": (CONTROL + "2010-05-22/2010-06-01T00:00 401.9", DRAWN),
+    "over the day before the cut": (CONTROL + "2010-06-01/2010-06-10 401.9", (THE_CUT, 3, 1.0)),
+    "over on the day of the cut": (CONTROL + "2010-06-01/2010-06-11 401.9", DRAWN),
+    "over at midnight of the cut": (CONTROL + "2010-06-01/2010-06-11T00:00 401.9", DRAWN),
     "a visit open at the cut ends the input": (
         BORN + "2010-01-11 250.00; 2010-02-11/2010-07-01 250.00; 2010-03-01 401.9; rx visit1 insulin",
         (THE_CUT, 1, 1.0)),
     "the first visit open at the cut": (
         BORN + "2010-01-11/2010-07-01 250.00; 2010-02-11 250.00; rx visit1 insulin", None),
-    "discharge not known": (CONTROL + "2010-05-31/? 401.9", (THE_CUT, 3, 1.0)),
+    "discharge not known": (CONTROL + "2010-06-10/? 401.9", (THE_CUT, 3, 1.0)),
     "visits after the cut are not asked for": (CONTROL + "2015-01-01 401.9", DRAWN),
-    # The cut is the nearest day to 1 June 2010, that of the case, in 2010 and within 90 days of T + 151 days.
-    "T + 151 on 31 December": (control_born("2010-08-02"), (date(2010, 10, 2), 2, 1.0)),
-    "T + 151 on 1 January": (control_born("2010-08-03"), (date(2010, 10, 3), 2, 1.0)),
-    "T + 151 on 31 March": (control_born("2010-10-31"), (date(2010, 12, 31), 2, 1.0)),
-    "T + 151 on 1 April": (control_born("2010-11-01"), None),
-    "T + 151 on 31 December of the year before": (control_born("2009-08-02"), (date(2010, 3, 31), 2, 1.0)),
-    "T + 151 on 3 October of the year before": (control_born("2009-05-05"), (date(2010, 1, 1), 2, 1.0)),
-    "T + 151 on 2 October of the year before": (control_born("2009-05-04"), None),
-    "heart failure after 1 January": (control_born("2009-05-05", "2010-01-02 428.0"), (date(2010, 1, 1), 2, 1.0)),
-    "heart failure on 1 January": (control_born("2009-05-05", "2010-01-01 428.0"), None),
+    # The cut is T + 151 days, if that is in 2010.
+    "cut on 31 December": (control_born("2010-08-02"), (date(2010, 12, 31), 2, 1.0)),
+    "cut would be on 1 January of the next year": (control_born("2010-08-03"), None),
+    "cut on 1 January": (control_born("2009-08-03"), (date(2010, 1, 1), 2, 1.0)),
+    "cut would be on 31 December of the year before": (control_born("2009-08-02"), None),
+    "heart failure after 1 January": (control_born("2009-08-03", "2010-01-02 428.0"), (date(2010, 1, 1), 2, 1.0)),
+    "heart failure on 1 January": (control_born("2009-08-03", "2010-01-01 428.0"), None),
 }  # fmt: skip
 ONE_CASE = {
     "one heart failure encounter": (CASE.replace("2010-07-01 428.0", "2010-07-01 401.9"), None),
@@ -675,20 +670,13 @@ SHARDS += [
 ]
 SHARDS += [
     Shard("30 days after type 2", (BORN + "2010-05-02 250.00; 2010-05-04 250.00; rx visit1 insulin; " + HF,),
-          (control_born("2010-01-11"),), (MATCHED,), ((date(2010, 5, 11), 2, 1.0),)),
-    Shard("30 days after his own type 2", (BORN + "2010-05-02 250.00; 2010-05-04 250.00; rx visit1 insulin; " + HF,),
-          (control_born("2010-05-20"),), (MATCHED,), ((date(2010, 6, 19), 2, 1.0),)),
+          (control_born("2010-01-11"),), (MATCHED,), ((date(2010, 2, 10), 2, 1.0),)),
     Shard("29 days are left of the year", (BORN + "2010-05-02 250.00; 2010-05-04 250.00; rx visit1 insulin; " + HF,),
           (control_born("2010-12-02"),), ("unmatched",), (None,)),
     Shard("30 days are left of the year", (BORN + "2010-05-02 250.00; 2010-05-04 250.00; rx visit1 insulin; " + HF,),
           (control_born("2010-12-01"),), (MATCHED,), ((date(2010, 12, 31), 2, 1.0),)),
-    Shard("on the source's last day", (CASE,), (control_born("2010-04-06"),), (MATCHED,),
-          ((date(2010, 6, 6), 2, 1.0),), "2010-06-06"),
-    Shard("after the source's last day", (CASE,), (control_born("2010-04-06"),), ("unmatched",), (None,), "2010-06-05"),
-    Shard("90 days before, by the last day", (CASE,), (control_born("2010-04-01"),), (MATCHED,),
-          ((date(2010, 6, 1), 2, 1.0),), "2010-06-01"),
-    Shard("91 days before, by the last day", (CASE,), (control_born("2010-04-02"),), ("unmatched",), (None,),
-          "2010-06-01"),
+    Shard("on the source's last day", (CASE,), (CONTROL,), (MATCHED,), (DRAWN,), "2010-06-11"),
+    Shard("after the source's last day", (CASE,), (CONTROL,), ("unmatched",), (None,), "2010-06-10"),
     Shard("two of three controls", (CASE,), (CONTROL,) * 3, (MATCHED,), ((THE_CUT, 2, 1.5), (THE_CUT, 2, 1.5), None)),
     Shard("two of five controls", (CASE,), (CONTROL,) * 5, (MATCHED,),
           ((THE_CUT, 2, 2.5), (THE_CUT, 2, 2.5), None, None, None)),

@@ -578,7 +578,7 @@ def dhf_matched(shard_records: dict[str, Patient], last_day: date) -> dict[str, 
         for control in at_risk:
             if control.patient_id in outcomes:  # used
                 continue
-            control_cut = cut_of_control(control, waited, cut, last_day)
+            control_cut = cut_of_control(control, waited, cut.year, last_day)
             if control_cut is None:
                 continue
             question = (control.patient_id, control_cut)
@@ -617,18 +617,14 @@ def case_cut(patient: Patient) -> date | None:
     return failures[0].date
 
 
-def cut_of_control(control: Patient, waited: int, case_cut: date, last_day: date) -> date | None:
-    """ "c = the date nearest to c_i that lies within 90 days of T_j + (c_i − T_i), in the calendar year of c_i, at
-    least 30 days after T_j, and not after the source's last day; none such → not eligible" """
+def cut_of_control(control: Patient, waited: int, year: int, last_day: date) -> date | None:
+    """ "c = T_j + (c_i − T_i), if it lies in the calendar year of c_i, at least 30 days after T_j, and not after the
+    source's last day; else not eligible" """
     type_2 = first_with(control.visits, "type_2")
     if type_2 is None or type_2.date is None:
         return None
-    wanted = type_2.date + timedelta(days=waited)
-    first = max(wanted - timedelta(days=90), date(case_cut.year, 1, 1), type_2.date + timedelta(days=30))
-    last = min(wanted + timedelta(days=90), date(case_cut.year, 12, 31), last_day)
-    if first > last:
-        return None
-    return min(max(case_cut, first), last)
+    cut = type_2.date + timedelta(days=waited)
+    return cut if cut.year == year and waited >= 30 and cut <= last_day else None
 
 
 def eligible_at(patient: Patient, cut: date, control: bool = False) -> bool:
