@@ -1,6 +1,6 @@
 """Whether order can be seen in simulated records: a plain Bi-GRU, without pretraining, beside regression on codes.
 
-    medbert simulate EHR --patients 8000000 && medbert prepare EHR v1
+    medbert simulate EHR --patients 16000000 --seed 1 && medbert prepare EHR v1
     medbert cohort EHR dhf-landmark v1 --pretraining-dataset data/ehr_pretraining/v1/1.0.0
     python benchmarks/simulate_recurrent.py data/ehr_pretraining/v1/1.0.0 data/disease_cohort/v1/1.0.0 --work FOLDER
 
