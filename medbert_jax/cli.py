@@ -317,13 +317,7 @@ def demo(
     from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
     ehr, datasets, run = out / "ehr", out / "data", out / "pretraining"
-    asked = {"patients": patients, "seed": seed}
-    made = json.loads((out / "truth" / "truth.json").read_text()) if (out / "truth" / "truth.json").exists() else asked
-    if (data is None and {name: made[name] for name in asked} != asked) or (data is not None and made is not asked):
-        raise ValueError(
-            f"a demo must have a folder of its own: got {out}, where a demo of {made['patients']:,} simulated patients,"
-            f" seed {made['seed']}, is; give another --out, or delete that folder"
-        )
+    _refuse_other_demo(out, None if data is not None else {"patients": patients, "seed": seed})
     if data is None:
         simulate(ehr, patients, seed=seed, truth=out / "truth")
     else:
@@ -349,6 +343,25 @@ def demo(
         heads=("bi_gru",),
     )
     report(run_finetune.main(grid))
+
+
+def _refuse_other_demo(out: Path, simulated: dict[str, int] | None) -> None:
+    """ValueError where `out` holds a demo of other patients, whose tables would be replaced; None: of a real source."""
+    source, truth = out / "ehr" / "source.json", out / "truth" / "truth.json"
+    if not source.exists():
+        return
+    there = "a source that was ingested"
+    if json.loads(source.read_bytes())["format"] == "simulated":
+        made = json.loads(truth.read_bytes()) if truth.exists() else {}
+        if simulated is not None and all(made.get(name) == value for name, value in simulated.items()):
+            return
+        there = f"{made.get('patients', 'other')} simulated patients, seed {made.get('seed', 'unknown')}"
+    elif simulated is None:
+        return  # what differs is seen when the datasets are made
+    raise ValueError(
+        f"a demo must have a folder of its own: got {out}, where one of {there} is; give another --out, or delete that"
+        " folder"
+    )
 
 
 def simulate(

@@ -19,7 +19,7 @@ from medbert_jax import cli
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.ehr.tables import write_tables
+from medbert_jax.ehr.tables import read_source, write_tables
 from medbert_jax.evaluation.results import read_results
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.models.config import ModelConfig
@@ -151,7 +151,15 @@ def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
     for backbone in ("pretrained", "untrained"):
         assert backbone in said
     again = refused(capsys, *demo[:4], "14001", *demo[5:])
-    assert "a demo must have a folder of its own" in again and "14,000 simulated patients, seed 0" in again
+    assert "a demo must have a folder of its own" in again and "14000 simulated patients, seed 0" in again
+    assert "where one of 14000 simulated" in refused(capsys, "demo", "--out", tmp_path / "demo", "--data", tmp_path)
+
+
+def test_a_demo_does_not_replace_tables_that_were_ingested(capsys, tmp_path):
+    before = write_tables(made_tables(40), tmp_path / "demo" / "ehr").content_hash
+    said = refused(capsys, "demo", "--out", tmp_path / "demo", "--patients", "2000")
+    assert "where one of a source that was ingested is" in said
+    assert read_source(tmp_path / "demo" / "ehr").content_hash == before
 
 
 def another_table(path):

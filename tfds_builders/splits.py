@@ -98,7 +98,7 @@ def outside_period(
             f"Training and validation patients whose label was not known before {test_from}",
             ~is_test & (known >= test_from),
         ),
-        "predicted_early": (f"Test patients whose index is before {test_from}", is_test & (day < test_from)),
+        "predicted_early": (f"Test patients whose prediction is before {test_from}", is_test & (day < test_from)),
     }
 
 
@@ -113,4 +113,5 @@ def label_known_after(spec: CohortSpec) -> int:
         ahead = outcome.stay_over_days + 1
     else:
         ahead = outcome.to_day or outcome.readmitted_within_days or 0
-    return ahead + (spec.input.gap_days or 0)
+    # A gap of one day ends the input with the day before the index, as none does.
+    return ahead + max((spec.input.gap_days or 0) - 1, 0)

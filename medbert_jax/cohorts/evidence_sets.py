@@ -65,12 +65,13 @@ class DrugSet:
     def matches(self) -> pl.Expr:
         """Whether a row's `ingredient` has a part that is one of the names, or begins with one as a whole word.
 
-        Parts are what stands between / , ; + & - ( ) and "and"; "insulin-like" is one word.
+        Parts are what stands between / , ; + & - and "and"; but with non-, pro-, anti-, -like, -free and -dependent a
+        word is another word.
         """
         names = "|".join(re.escape(" ".join(name.lower().split())) for name in self.ingredients)
-        # polars' regular expressions have no look-ahead: "-like" is put out of the way first.
-        text = pl.col("ingredient").str.to_lowercase().str.replace_all("-like", "_like", literal=True)
-        pattern = rf"(?:^|[/,;+&()-]|\sand\s)\s*(?:{names})(?:\s|[/,;+&()-]|$)"
+        text = pl.col("ingredient").str.to_lowercase()
+        text = text.str.replace_all(r"\b(non|pro|anti)-", "${1}_").str.replace_all(r"-(like|free|dependent)\b", "_$1")
+        pattern = rf"(?:^|[/,;+&-]|\sand\s)\s*(?:{names})(?:\s|[/,;+&-]|$)"
         return text.str.contains(pattern).fill_null(False)
 
 

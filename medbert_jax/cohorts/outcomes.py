@@ -27,9 +27,10 @@ def label(spec: CohortSpec, dated: bool) -> pl.Expr:
     if outcome.readmission_types is not None:
         later = later & pl.col("visit_type").is_in(list(outcome.readmission_types))
     again = gap.is_between(0, days).filter(later).any(ignore_nulls=False)
-    # Who did not come back while the source went on for long enough did not; of others it is unknown.
+    # Where the source ends earlier it is unknown, for those who came back too: a time that only cases can be of would
+    # tell the calendar.
     followed = (pl.col("last_day").first() - pl.col("index_discharge").first().dt.date()).dt.total_days() >= days
-    again = pl.when(again | followed.fill_null(True)).then(again)
+    again = pl.when(followed.fill_null(True)).then(again)
     return pl.coalesce(stated, pl.when(pl.col("index_discharge").first().is_not_null()).then(again))
 
 

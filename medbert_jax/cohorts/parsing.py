@@ -56,6 +56,8 @@ def read_yaml(path: Path) -> tuple[Any, list[str]]:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark else "the file"
         return None, [f"{where}: not YAML ({getattr(error, 'problem', None) or error})"]
+    except (ValueError, AttributeError) as error:  # !!int abc and the like
+        return None, [f"the file: a value that is not of its YAML type ({error})"]
 
 
 def build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:

@@ -127,6 +127,11 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
     return ShardRecord(files, sums, {name: frame.height for name, frame in frames.items()}, known, last_day)
 
 
+def _share(known: int, rows: int) -> float:
+    """To four places, and 0 for none alone."""
+    return max(round(known / rows, 4), 0.0001) if known else 0.0
+
+
 def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.DataFrame | None = None) -> EhrSource:
     """Write source.json over the shards' records, in the order of the shards.
 
@@ -139,7 +144,7 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
     if empty := [f"{name}: [empty_table] the table is empty" for name in REQUIRED_TABLES if not rows[name]]:
         raise ValueError(_listed("EHR tables must have rows", empty, "look into ledger.json for where they left"))
     known = {
-        column: round(sum(record.known[column] for record in records) / there, 4)
+        column: _share(sum(record.known[column] for record in records), there)
         for column in records[0].known
         if (there := rows[column.partition(".")[0]])
     }

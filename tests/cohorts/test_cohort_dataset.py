@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import date, datetime
 
+import drawn_patients as drawn
 import numpy as np
 import polars as pl
 import pytest
@@ -168,7 +169,7 @@ def test_a_label_ahead_must_be_known_by_the_day_from_which_is_tested():
     ("name", "change", "last_known"),
     [
         ("dhf", {}, "2014-12-31T23:59:59.999998"),  # an index at midnight is of the new day
-        ("paca", {"gap_days": 30}, "2014-12-01T23:59:59.999998"),
+        ("paca", {"gap_days": 30}, "2014-12-02T23:59:59.999998"),  # 1 µs later the index is of 1 January
         ("los-next", {}, "2014-12-23T23:59:59.999998"),  # over 7 days is known on the eighth
         ("readmission-30d", {}, "2014-12-01T23:59:59.999999"),
         ("dhf-landmark", {}, "2013-12-31T23:59:59.999999"),
@@ -180,6 +181,21 @@ def test_what_the_label_says_must_have_happened_by_then(name, change, last_known
     spec = replace(spec, split=split, input=replace(spec.input, **change))
     last = np.datetime64(last_known, "us")
     time = np.array([last, last + np.timedelta64(1, "us")]).astype(np.int64)
+    assert outside_period(spec, np.zeros(2, int), time)["predicted_late"][1].tolist() == [False, True]
+
+
+@pytest.mark.parametrize("gap", [0, 1, 30])
+def test_with_a_gap_it_is_the_day_of_the_index_that_counts(gap):
+    spec = load_spec("paca")
+    split = TemporalSplit(description="later", tag="ours", test_from=date(2015, 1, 1))
+    spec = replace(spec, split=split, input=replace(spec.input, gap_days=gap))
+    early = drawn.visit("2014-01-01", "401.9")
+    people = {
+        of: drawn.person(early, drawn.visit(of, "157.0"), born="1950-01-01") for of in ("2014-12-31", "2015-01-01")
+    }
+    frame, _ = select_cohort(drawn.tables_of(people), spec)
+    assert frame["patient_id"].to_list() == ["2014-12-31", "2015-01-01"]
+    time = frame["prediction_time"].to_numpy().astype("datetime64[us]").astype(np.int64)
     assert outside_period(spec, np.zeros(2, int), time)["predicted_late"][1].tolist() == [False, True]
 
 

@@ -52,6 +52,8 @@ def test_a_day_is_read_from_yaml_and_from_plain_data(tmp_path):
             "split.test_from: must be a day, as 2015-01-01",
         ),
         ("[a, b]: 3", "not YAML (a key that is no word)"),
+        ("extra: !!int abc", "the file: a value that is not of its YAML type"),
+        ("extra: !!timestamp foo", "the file: a value that is not of its YAML type"),
         ("extra: 2015-13-45", "extra: unknown key"),
     ],
 )

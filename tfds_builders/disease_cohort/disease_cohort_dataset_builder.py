@@ -177,10 +177,10 @@ def prepare_cohort(
         present = [table for table in SCHEMAS if any((Path(ehr_directory) / table).glob("*.parquet"))]
         for missing in missing_inputs(spec, source, present):
             announce(missing)
-        if spec.split is not None and spec.index.controls == "last_visit":
+        if spec.split is not None and "last_visit" in (spec.index.controls, spec.index.everyone):
             announce(
-                "split by time: controls are predicted at their last encounter, so that those before"
-                f" {spec.split.test_from} are the ones who came no more, and labels rest on the whole record; an"
+                "split by time: who is predicted at the last encounter, before"
+                f" {spec.split.test_from}, is one who came no more, and the rest of the record is asked for that; an"
                 " outcome within a time at risk (as in dhf-landmark) has neither fault"
             )
     config = CohortConfig(

@@ -269,11 +269,13 @@ def is_high_bnp(event: Event) -> bool:
 
 def contains_drug(ingredient: str | None, names: tuple[str, ...]) -> bool:
     """ "by `ingredient`, lower-cased, stripped; a combination ("metformin / sitagliptin", "a and b", commas,
-    semicolons, +, &, brackets, hyphens but that of "-like") counts by its parts; whole names only: the part begins
-    with the listed name followed by a blank or its end" """
+    semicolons, +, &, hyphens but those of non-, pro-, anti-, -like, -free, -dependent) counts by its parts; whole names
+    only: the part begins with the listed name followed by a blank or its end" """
     if ingredient is None:
         return False
-    for part in re.split(r"[/,;+&()]|-(?!like)|\sand\s", ingredient.lower()):
+    for part in re.split(
+        r"[/,;+&]|(?<!\bnon)(?<!\bpro)(?<!\banti)-(?!(?:like|free|dependent)\b)|\sand\s", ingredient.lower()
+    ):
         part = part.strip()
         for name in names:
             if part == name or part.startswith(name + " "):
