@@ -2,7 +2,8 @@
 
     medbert simulate EHR --patients 16000000 --seed 1 && medbert prepare EHR v1
     medbert cohort EHR dhf-landmark v1 --pretraining-dataset data/ehr_pretraining/v1/1.0.0
-    python benchmarks/simulate_recurrent.py data/ehr_pretraining/v1/1.0.0 data/disease_cohort/v1/1.0.0 --work FOLDER
+    python benchmarks/simulate_recurrent.py data/ehr_pretraining/v1/1.0.0 data/disease_cohort/v1/1.0.0 --work FOLDER \\
+        --replicates 2
 
 Both learn from all training patients of the cohort, stop or choose on its validation patients, and are compared on the
 same test patients with DeLong's paired test. Regression knows which codes are there; the recurrent network reads fresh
@@ -24,7 +25,7 @@ from configs.diabetes130 import CONFIG as GRID
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.evaluation.results import read_results
-from medbert_jax.metrics.discrimination import auroc_delong, delong_difference
+from medbert_jax.metrics.discrimination import auroc, auroc_delong, delong_difference
 from medbert_jax.models.config import preset
 from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.models.med_bert import init
@@ -97,8 +98,19 @@ def main(
         ],
     }
     record["mean_difference"] = float(np.mean([one["difference"] for one in record["difference"]]))
+    record["mean_difference_interval"] = mean_interval(label, scores, replicates)
     print(json.dumps(record, indent=1))
     out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+def mean_interval(label: np.ndarray, scores: dict, replicates: int, draws: int = 1000) -> list[float]:
+    """95 % interval of the mean difference over the seeds that there are, by the bootstrap over test patients."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(draws):
+        of = rng.integers(0, len(label), len(label))
+        recurrent = np.mean([auroc(label[of], scores["bi_gru", one][of]) for one in range(replicates)])
+        found.append(recurrent - auroc(label[of], scores["codes", 0][of]))
+    return np.quantile(found, (0.025, 0.975)).tolist()
 
 
 def architecture(dataset: Path, run: Path) -> Path:

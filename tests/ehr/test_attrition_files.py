@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -81,7 +80,7 @@ def test_shared_files_hide_small_groups_of_cases(folders, tmp_path):
     assert "&lt;11 patients" in written[1].read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("content", [b"", b"{", os.urandom(40) + b"\xff", b"[]", b'{"title": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", bytes(range(128, 168)), b"[]", b'{"title": 1}'])
 def test_a_damaged_file_is_named_with_its_cure(folders, content):
     ehr, dataset = folders
     metadata = (dataset / "metadata.json").read_bytes()
