@@ -123,20 +123,15 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     histories, codes, ledger = order_histories(tables, job.serialization, until=chosen, races=races)
     split = job.split.assign(job.ehr_directory, histories.patient_id)
     if job.split.key == GIVEN:
-        left = _size(histories.take(split < 0))
-        ledger.leave("no_split", "Patients whom splits.parquet puts into no split", **left)
-        histories, split = histories.take(split >= 0), split[split >= 0]
+        lines = {"no_split": ("Patients whom splits.parquet puts into no split", split < 0)}
+        histories, split = _without(lines, histories, split, ledger)
     if job.excluded is not None:
-        out = job.excluded.holds(histories.patient_id)
         text = f"Patients of the cohort {job.excluded.name}, which is excluded"
-        ledger.leave(EXCLUDED, text, **_size(histories.take(out)))
-        histories, split = histories.take(~out), split[~out]
+        lines = {EXCLUDED: (text, job.excluded.holds(histories.patient_id))}
+        histories, split = _without(lines, histories, split, ledger)
     if isinstance(job.cohort, CohortSpec) and job.cohort.split is not None:
         lines = outside_period(job.cohort, split, histories.outcomes["prediction_time"])
-        for rule, (text, out) in lines.items():
-            ledger.leave(rule, text, tag=job.cohort.split.tag, **_size(histories.take(out)))
-        inside = ~np.logical_or.reduce([out for _, out in lines.values()])
-        histories, split = histories.take(inside), split[inside]
+        histories, split = _without(lines, histories, split, ledger, tag=job.cohort.split.tag)
     flags, cases, cohort = {}, np.zeros(len(split), bool), {}
     if chosen is not None:
         ledger = _continued(selection, ledger)
@@ -258,6 +253,21 @@ def cohort_rows(work: WorkFolder, shards: int) -> pl.DataFrame:
     ]
     split = pl.col("split").replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
     return pl.concat(frames).with_columns(split).sort("patient_id")
+
+
+def _without(
+    lines: dict[str, tuple[str, np.ndarray]],
+    histories: PatientSequences,
+    split: np.ndarray,
+    ledger: Ledger,
+    *,
+    tag: str = "ours",
+) -> tuple[PatientSequences, np.ndarray]:
+    """Return histories and splits of who is on no line (rule → text, (n,) bool); the others leave in the ledger."""
+    for rule, (text, out) in lines.items():
+        ledger.leave(rule, text, tag=tag, **_size(histories.take(out)))
+    stay = ~np.logical_or.reduce([out for _, out in lines.values()])
+    return histories.take(stay), split[stay]
 
 
 def _size(part: PatientSequences) -> dict[str, int]:

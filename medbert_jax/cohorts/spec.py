@@ -195,6 +195,18 @@ def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> Co
     return spec
 
 
+def changed_spec(
+    spec: CohortSpec, *, gap_days: int | None = None, test_from: datetime.date | None = None
+) -> CohortSpec:
+    """The spec with these settings in place of its own, checked anew; None leaves its own."""
+    plain = spec.to_dict()
+    if gap_days is not None:
+        plain["input"]["gap_days"] = gap_days
+    if test_from is not None:
+        plain["split"] = {"description": "Tested on later predictions", "tag": "ours", "test_from": test_from}
+    return parse_spec(plain, source=spec.name)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if item is not None}

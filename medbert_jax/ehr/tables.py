@@ -127,11 +127,6 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
     return ShardRecord(files, sums, {name: frame.height for name, frame in frames.items()}, known, last_day)
 
 
-def _share(known: int, rows: int) -> float:
-    """To four places, and 0 for none alone."""
-    return max(round(known / rows, 4), 0.0001) if known else 0.0
-
-
 def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.DataFrame | None = None) -> EhrSource:
     """Write source.json over the shards' records, in the order of the shards.
 
@@ -143,11 +138,11 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
     rows = {name: sum(record.rows.get(name, 0) for record in records) for name in SCHEMAS}
     if empty := [f"{name}: [empty_table] the table is empty" for name in REQUIRED_TABLES if not rows[name]]:
         raise ValueError(_listed("EHR tables must have rows", empty, "look into ledger.json for where they left"))
-    known = {
-        column: _share(sum(record.known[column] for record in records), there)
-        for column in records[0].known
-        if (there := rows[column.partition(".")[0]])
-    }
+    known = {}
+    for column in records[0].known:
+        said, there = sum(record.known[column] for record in records), rows[column.partition(".")[0]]
+        if there:
+            known[column] = max(round(said / there, 4), 0.0001 * (said > 0))  # few are not none
     files = {path: sha for record in records for path, sha in record.files.items()}
     sums = {
         name: [rows[name], *(sum(record.sums[name][place] for record in records) % 2**64 for place in (0, 1))]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from medbert_jax.cohorts.chart_review import chart_of
 from medbert_jax.cohorts.charts import Chart
-from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, load_spec, parse_spec
+from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, changed_spec, load_spec
 from medbert_jax.visualization.rule_words import (
     asked,
     entry_words,
@@ -26,10 +26,7 @@ def explain_patient(ehr_directory: Path, cohort: str, patient_id: str, *, gap_da
     """
     if Path(cohort).is_dir() and not (SPECS_DIRECTORY / f"{cohort}.yaml").is_file():
         raise ValueError(f"rules are what says why: got the folder {cohort}, which holds no rules; give a cohort spec")
-    spec = load_spec(cohort)
-    if gap_days is not None:
-        plain = spec.to_dict()
-        spec = parse_spec(plain | {"input": plain["input"] | {"gap_days": gap_days}}, source=spec.name)
+    spec = changed_spec(load_spec(cohort), gap_days=gap_days)
     later = "not asked here: who leaves after the rules, for wrong times, few codes or a split by time; see ledger.json"
     return f"{chart_text(chart_of(Path(ehr_directory), spec, patient_id), spec)}\n{later}"
 

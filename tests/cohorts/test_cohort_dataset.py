@@ -132,6 +132,8 @@ def test_a_gap_can_be_asked_for_and_is_part_of_the_recipe(prepare):
     assert (both["input_until"] < both["input_until_at_once"]).any()
     with pytest.raises(ValueError, match="gap_days: must be 0 or more"):
         prepare(name="gap", gap_days=-1)
+    with pytest.raises(ValueError, match=r"asked for in cohort\.input\.gap_days: 90 → 30; choose another name"):
+        prepare(name="gap", gap_days=30)
 
 
 def test_a_split_by_time_keeps_everybody_in_his_split_or_lets_him_leave(prepare):

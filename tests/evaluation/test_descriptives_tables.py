@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 
 import pytest
 from made_datasets import Drawn, write_drawn
@@ -24,6 +25,8 @@ from medbert_jax.evaluation.figure_tables import (
     print_figures,
 )
 from medbert_jax.evaluation.paper_cohorts import PAPER_TABLE2
+from medbert_jax.visualization.chart_review import KEY, PAGE
+from tfds_builders.excluded_cohort import COHORT_TABLE
 
 CODES = ("ICD9CM/250.00", "ICD10CM/E11.9")
 ICD9, E11 = 16, 17
@@ -238,5 +241,10 @@ def test_files_to_be_shared_hold_no_patients(made, tmp_path, capsys):
     assert record["shareable"] and record["datasets"] == {"made": {"dataset_hash": "hash of made", "source": "drawn"}}
     with pytest.raises(ValueError, match=r"must hold no records of single patients: got .*own with timelines\.html"):
         describe([directory], out=tmp_path / "own", share=True)
+    for name in (PAGE, KEY, COHORT_TABLE):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).touch()
+        with pytest.raises(ValueError, match=f"no records of single patients: got .* with {re.escape(name)} in it"):
+            describe([directory], out=tmp_path / name, share=True)
     with pytest.raises(ValueError, match="there must be a dataset to describe: got none; name one"):
         describe([])

@@ -12,7 +12,7 @@ import polars as pl
 from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.missing_inputs import missing_inputs
 from medbert_jax.cohorts.precision import auroc_half_width
-from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, load_spec, parse_spec
+from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, changed_spec, load_spec
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
@@ -212,9 +212,4 @@ def _spec(cohort: str, gap_days: int | None, test_from: datetime.date | None) ->
             f"{' and '.join(asked)} change a spec: got {', '.join(f'{name} {value}' for name, value in asked.items())}"
             f" and the labels {spec.name}, which say their time themselves; leave it out"
         )
-    plain = spec.to_dict()
-    if gap_days is not None:
-        plain["input"]["gap_days"] = gap_days
-    if test_from is not None:
-        plain["split"] = {"description": "Tested on later predictions", "tag": "ours", "test_from": test_from}
-    return parse_spec(plain, source=spec.name)
+    return changed_spec(spec, **asked)
