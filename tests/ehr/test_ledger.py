@@ -102,6 +102,7 @@ def test_table_for_the_eye():
     assert ledger.render().splitlines() == [
         "diabetes130 → hf-later",
         "                                 patients   visits     codes",
+        "────────────────────────────────────────────────────────────",
         "in                                 71,518  101,766   303,496",
         "fewer than two encounters  ours   −54,745  −54,745  −160,000",
         "kept                               16,773   47,021   143,496",
