@@ -7,7 +7,7 @@ from medbert_jax.evaluation.cohort_tables import characteristics, table2
 from medbert_jax.evaluation.descriptives import Description, describe_datasets
 from medbert_jax.evaluation.figure_tables import FigureTable, figures_to_csv, figures_to_json
 from medbert_jax.evaluation.timeline_page import timeline_page
-from medbert_jax.evaluation.timelines import example_timelines, timeline_text
+from medbert_jax.evaluation.timelines import chart_text, example_charts
 from medbert_jax.printed_tables import print_tables, to_markdown
 
 TIMELINES = "timelines.html"
@@ -39,12 +39,10 @@ def describe(
     tables = {"table2": [table2(about, paper=paper, share=share)], "table3": characteristics(about, share=share)}
     print_tables([table.printed for several in tables.values() for table in several])
     if not share:
-        examples = [
-            (one.name, example_timelines(path, one, seed=seed)) for path, one in zip(datasets, about, strict=True)
-        ]
-        for name, timelines in examples:
+        examples = [(one.name, example_charts(path, one, seed=seed)) for path, one in zip(datasets, about, strict=True)]
+        for name, charts in examples:
             print(f"Example timelines of {name} (+ a code that is new, = one that an earlier visit has)")
-            print(*map(timeline_text, timelines), sep="\n")
+            print(*map(chart_text, charts), sep="\n")
     if out:
         out.mkdir(parents=True, exist_ok=True)
         for name in tables:
