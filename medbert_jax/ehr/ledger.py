@@ -134,10 +134,6 @@ class Ledger:
         ledger.check(**asdict(kept))
         return ledger
 
-    def to_csv(self, *, share: bool = False) -> str:
-        """One row per rule; see `Attrition.to_csv`, which writes several steps at once."""
-        return Attrition((self,)).to_csv(share=share)
-
     def render(self) -> str:
         """A text table: what came in, one line per rule, what was kept."""
         rows = [

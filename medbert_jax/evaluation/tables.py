@@ -1,6 +1,5 @@
 """Tables of mean (standard deviation) over replicates, made from results alone."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -69,7 +68,6 @@ def auroc_table(
     metric: str = "auroc",
     split: str = "test",
     experiment: str | None = None,
-    backbone_order: Sequence[str] = BACKBONE_ORDER,
 ) -> list[ResultsTable]:
     """For every cohort a block: rows backbone × head, columns training sizes, cells "0.665 (0.004)".
 
@@ -79,7 +77,7 @@ def auroc_table(
     chosen = _choose(results, metric, split, experiment)
     tables = []
     for block, runs in _blocks(chosen):
-        order = {name: i for i, name in enumerate(backbone_order)}
+        order = {name: i for i, name in enumerate(BACKBONE_ORDER)}
         names = sorted(
             runs.select("backbone", "head").unique().iter_rows(),
             key=lambda name: (order.get(name[0], len(order)), name),

@@ -15,6 +15,7 @@ from medbert_jax.ehr.schema import SEXES
 from medbert_jax.evaluation.descriptives import DAYS_PER_YEAR, Description
 
 PERCENTILES = (5, 25, 50, 75, 95)
+LONGEST = 12  # visits that are told in lines of text
 
 
 def choose_patients(lengths: np.ndarray, percentiles: Sequence[int], seed: int) -> dict[int, int]:
@@ -46,12 +47,12 @@ def summary(chart: Chart) -> str:
     return f"{chart.person}; {chart.outcome}"
 
 
-def chart_text(chart: Chart, *, longest: int = 12) -> str:
-    """The chart in lines of text, the first and last visits of those who have more than `longest`."""
+def chart_text(chart: Chart) -> str:
+    """The chart in lines of text, the first and last visits of those who have more than `LONGEST`."""
     span = [visit.day for visit in chart.visits if visit.day is not None]
     days = f" over {span[-1] - span[0]:,} days" if len(span) > 1 else ""
     lines = [f"{chart.name}: {summary(chart)}{days}"]
-    skipped = chart.visits[longest // 2 : len(chart.visits) - longest // 2] if len(chart.visits) > longest else ()
+    skipped = chart.visits[LONGEST // 2 : -LONGEST // 2] if len(chart.visits) > LONGEST else ()
     for visit in chart.visits:
         if visit not in skipped:
             lines.append(f"  {visit.heading}")
