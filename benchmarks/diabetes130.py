@@ -23,7 +23,8 @@ from configs.diabetes130 import CONFIG as GRID
 from configs.pretrain_small import CONFIG as PRETRAIN
 from medbert_jax.ehr.ingest import ingest
 from medbert_jax.evaluation.results import read_results
-from medbert_jax.evaluation.tables import auroc_table, paired_table, to_markdown
+from medbert_jax.evaluation.tables import auroc_table, paired_table
+from medbert_jax.printed_tables import to_markdown
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
@@ -82,9 +83,9 @@ def main(
 
 def report(results, folder: Path) -> None:
     """Markdown for the README, and every cell with the runs behind it as JSON; also of an unfinished grid, said so."""
-    tables = auroc_table(results) + paired_table(results)
+    tables = to_markdown([table.printed for table in auroc_table(results) + paired_table(results)])
     folder.mkdir(exist_ok=True)
-    (folder / "diabetes130.md").write_text(to_markdown(tables))
+    (folder / "diabetes130.md").write_text(tables)
     test = results.filter((results["split"] == "test") & (results["metric"] == "auroc"))
     cells = (
         test.sort("replicate")
@@ -110,7 +111,7 @@ def report(results, folder: Path) -> None:
         "cells": cells.sort("cohort", "train_size_name", "backbone", "head").to_dicts(),
     }
     (folder / "diabetes130.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(to_markdown(tables))
+    print(tables)
 
 
 if __name__ == "__main__":

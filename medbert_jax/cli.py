@@ -273,15 +273,17 @@ def report(results: Positional[Path], /, out: Path | None = None) -> None:
         out: also write them there, as markdown.
     """
     from medbert_jax.evaluation.results import read_results
-    from medbert_jax.evaluation.tables import auroc_table, paired_table, print_tables, to_markdown
+    from medbert_jax.evaluation.tables import auroc_table, paired_table
+    from medbert_jax.printed_tables import print_tables, to_markdown
 
     frame = read_results(results)
     tables = auroc_table(frame)
     if {"pretrained", "untrained"} <= set(frame["backbone"]):
         tables += paired_table(frame)
-    print_tables(tables)
+    printed = [table.printed for table in tables]
+    print_tables(printed)
     if out:
-        out.write_text(to_markdown(tables))
+        out.write_text(to_markdown(printed))
 
 
 def demo(

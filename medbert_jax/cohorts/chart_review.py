@@ -6,7 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
-from medbert_jax.cohorts.charts import Chart, charts
+from medbert_jax.cohorts.charts import ReviewedChart, charts
 from medbert_jax.cohorts.evidence_rows import with_parts
 from medbert_jax.cohorts.judging import Line, judge
 from medbert_jax.cohorts.missing_inputs import missing_inputs
@@ -30,7 +30,7 @@ def draw_charts(
     members: Path | None = None,
     seed: int = 0,
     workers: int = 0,
-) -> list[tuple[str, Chart]]:
+) -> list[tuple[str, ReviewedChart]]:
     """(patient_id, chart) of `each` random cases, controls and patients of every line under which somebody left.
 
     Those with the lowest hash of their id, by `seed`: whatever the shards and workers, the same. Named "case 1", ….
@@ -50,7 +50,7 @@ def draw_charts(
     return named
 
 
-def chart_of(ehr_directory: Path, spec: CohortSpec, patient_id: str) -> Chart:
+def chart_of(ehr_directory: Path, spec: CohortSpec, patient_id: str) -> ReviewedChart:
     """The chart of one patient; only his shard is read. Raises ValueError where nobody has that id."""
     source = read_source(ehr_directory)
     tables = read_shard(ehr_directory, int(shard_numbers(pl.Series([patient_id]), source.shards)[0]))
@@ -67,7 +67,7 @@ def chart_of(ehr_directory: Path, spec: CohortSpec, patient_id: str) -> Chart:
 
 def _draw_of_shard(
     ehr_directory: Path, spec: CohortSpec, each: int, members: Path | None, seed: int, shard: int
-) -> list[tuple[tuple[int, int], str, Chart]]:
+) -> list[tuple[tuple[int, int], str, ReviewedChart]]:
     """((place of the group, hash), patient_id, chart) of those whom this shard can give."""
     tables = read_shard(ehr_directory, shard)
     if tables.patients.is_empty():

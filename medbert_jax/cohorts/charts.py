@@ -1,9 +1,9 @@
 """A patient's chart as a reviewer sees it: days from the index, what each rule says, and the evidence for it.
 
-Neither ids nor dates leave this module: everything is a day offset. What counts as evidence says `evidence_rows`.
+Neither ids nor dates leave this module. What counts as evidence says `evidence_rows`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,22 +15,9 @@ from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.judging import Line
 from medbert_jax.cohorts.record import with_ages
 from medbert_jax.cohorts.spec import CohortSpec, Rule
+from medbert_jax.ehr.chart import Annotation, Chart, Entry, Visit, day_words, person_words
+from medbert_jax.ehr.icd import titles
 from medbert_jax.ehr.schema import EhrTables
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A code, drug, result, … of the record; `day` from day 0, `visit` its order; None: unknown, or of no visit."""
-
-    kind: str
-    day: int | None
-    visit: int | None
-    code: str | None
-    value: float | None
-    unit: str | None
-    role: str = ""
-    rules: tuple[str, ...] = ()
-    """Rules that counted it."""
 
 
 @dataclass(frozen=True)
@@ -53,53 +40,22 @@ class RuleSaid:
     parts: tuple[Part, ...]
 
 
-@dataclass(frozen=True)
-class Visit:
-    """A visit: day of its admission from day 0, whole days that it lasted; None is unknown."""
-
-    order: int
-    day: int | None
-    stay: int | None
-    type: str | None
-    is_read: bool
-    is_index: bool
-    codes: tuple[Entry, ...]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """One patient. Day 0 is the day of the index, or of the first visit where there is no index."""
+@dataclass(frozen=True, kw_only=True)
+class ReviewedChart(Chart):
+    """A chart with what a cohort's rules say of the patient."""
 
     group: str
     """cases | controls | id of the line of the ledger under which he leaves."""
     group_text: str
-    from_index: bool
-    cut: int | None
-    """First day that may not be read, or day of the discharge with which the input ends; None: there is none."""
-    read_until: int | None
-    """Order of the last visit that may be read; None: there is no index, and so no input."""
-    label: bool | None
-    sex: str | None
-    age: int | None
-    """Whole years at the first visit."""
-    death: int | None
-    visits: tuple[Visit, ...]
     events: tuple[Entry, ...]
     rules: tuple[RuleSaid, ...]
     own_lines: tuple[tuple[str, str, bool], ...]
     """id, text and whether it applies, of the ledger's lines that are no rule of the spec."""
-    name: str = ""
-
-    def comes_after(self, entry: Entry) -> bool:
-        """Whether the entry is of a visit, or without one of a day, that comes after the input."""
-        if self.read_until is None:
-            return False
-        if entry.visit is not None:
-            return entry.visit > self.read_until
-        return self.cut is not None and entry.day is not None and entry.day >= self.cut
 
 
-def charts(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: list[Line]) -> Iterator[tuple[str, Chart]]:
+def charts(
+    tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: list[Line]
+) -> Iterator[tuple[str, ReviewedChart]]:
     """(patient_id, chart) of the patients of `tables`, of whom `judged` says what every rule and line says."""
     evidence = _by_patient(evidence_rows(tables, spec, judged))
     born = tables.patients.select("patient_id", "birth_date")
@@ -111,6 +67,8 @@ def charts(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: lis
     codes = codes.sort("patient_id", "order", "priority", "code", nulls_last=True)
     said = {"kind": pl.lit("diagnosis"), "value": pl.lit(None, pl.Float64), "unit": pl.lit(None, pl.String)}
     codes = codes.select("patient_id", "order", code=CODE_STRING, **said).unique(maintain_order=True)
+    names = codes["code"].unique().drop_nulls().to_list()
+    known = dict(zip(names, titles(names), strict=True))
     codes = _by_patient(codes)
     dated = [dated_events(tables, name, table) for name, table in tables.present().items() if name in EVENTS]
     events = _by_patient(pl.concat(dated).unique().sort(pl.all())) if dated else {}
@@ -118,7 +76,7 @@ def charts(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: lis
     for row in judged.iter_rows(named=True):
         id = row["patient_id"]
         parts = [frames.get(id, []) for frames in (people, visits, codes, events, evidence)]
-        yield id, _chart(row, *parts, spec=spec, lines=lines)
+        yield id, _chart(row, *parts, spec=spec, lines=lines, known=known)
 
 
 def _by_patient(frame: pl.DataFrame) -> dict[str, list[dict]]:
@@ -126,15 +84,29 @@ def _by_patient(frame: pl.DataFrame) -> dict[str, list[dict]]:
     return {key: group.to_dicts() for (key,), group in groups.items()}
 
 
-def _chart(row, person, visits, codes, events, evidence, *, spec: CohortSpec, lines: list[Line]) -> Chart:
+def _chart(
+    row, person, visits, codes, events, evidence, *, spec: CohortSpec, lines: list[Line], known: dict[str, str]
+) -> ReviewedChart:
     zero = row["index_date"] or next((visit["day"] for visit in visits if visit["day"]), None)
 
     def offset(day) -> int | None:
         return None if day is None or zero is None else (day - zero).days
 
-    def entry(one: dict, rules: tuple[str, ...] = ()) -> Entry:
+    cut = row["prediction_time"] if row["index_order"] is not None else None
+    until = row["input_until"] if cut is not None else None
+    cut = None if cut is None else offset((cut + timedelta(microseconds=1)).date())
+
+    def is_after(order: int | None, day: int | None) -> bool:
+        """Whether it is of a visit, or without one of a day, that comes after the input."""
+        if until is None:
+            return False
+        return order > until if order is not None else cut is not None and day is not None and day >= cut
+
+    def entry(one: dict, marks: Iterable[str] = ()) -> Entry:
         about = {name: one[name] for name in ("kind", "code", "value", "unit")}
-        return Entry(**about, day=offset(one["day"]), visit=one["order"], role=one.get("role", ""), rules=rules)
+        order, day = one["order"], offset(one["day"])
+        said = {"role": one.get("role", ""), "is_after": is_after(order, day), "marks": tuple(marks)}
+        return Entry(**about, **said, day=day, visit=order, title=known.get(one["code"], ""))
 
     counted: dict[tuple, dict[str, None]] = {}
     for one in evidence:
@@ -143,39 +115,64 @@ def _chart(row, person, visits, codes, events, evidence, *, spec: CohortSpec, li
     own = [line for line in lines if line.id not in {rule.id for rule in rules}]
     group = row["leaves_under"] or ("cases" if row["label"] else "controls")
     texts = {line.id: line.text for line in lines} | {"cases": "Cases", "controls": "Controls"}
-    cut = row["prediction_time"] if row["index_order"] is not None else None
-    until = row["input_until"] if cut is not None else None
+    shown = tuple(
+        Visit(
+            order=visit["order"],
+            day=offset(visit["day"]),
+            stay=_stay(visit),
+            type=visit["visit_type"],
+            is_read=None if until is None else visit["order"] <= until,
+            is_index=spec.matching is None and visit["order"] == row["index_order"],
+            codes=tuple(
+                entry(one | {"day": visit["day"]}, counted.get(_place(one), ()))
+                for one in codes
+                if one["order"] == visit["order"]
+            ),
+        )
+        for visit in visits
+    )
     age = visits[0]["age"] if visits else None
-    return Chart(
+    about = person_words(person[0]["sex"], None if age is None else int(age))
+    return ReviewedChart(
+        person=f"{about} at the first encounter, {len(shown)} encounter{'' if len(shown) == 1 else 's'}",
+        outcome=_outcome(group, texts[group], shown, cut),
+        from_index=row["index_date"] is not None,
+        visits=shown,
+        annotations=_annotations(
+            spec, row["index_date"] is not None, shown, cut, until, offset(person[0]["death_date"])
+        ),
         group=group,
         group_text=texts[group],
-        from_index=row["index_date"] is not None,
-        cut=offset((cut + timedelta(microseconds=1)).date()) if cut is not None else None,
-        read_until=until,
-        label=row["label"],
-        sex=person[0]["sex"],
-        age=None if age is None else int(age),
-        death=offset(person[0]["death_date"]),
-        visits=tuple(
-            Visit(
-                order=visit["order"],
-                day=offset(visit["day"]),
-                stay=_stay(visit),
-                type=visit["visit_type"],
-                is_read=visit["order"] <= (until or 0),
-                is_index=spec.matching is None and visit["order"] == row["index_order"],
-                codes=tuple(
-                    entry(one | {"day": visit["day"]}, tuple(counted.get(_place(one), ())))
-                    for one in codes
-                    if one["order"] == visit["order"]
-                ),
-            )
-            for visit in visits
-        ),
-        events=tuple(entry(one, tuple(counted.get(_place(one), ()))) for one in events),
+        events=tuple(entry(one, counted.get(_place(one), ())) for one in events),
         rules=tuple(_said(rule, row, [one for one in evidence if one["rule"] == rule.id], entry) for rule in rules),
         own_lines=tuple((line.id, line.text, bool(row[f"line:{line.id}"])) for line in own),
     )
+
+
+def _outcome(group: str, text: str, visits: Sequence[Visit], cut: int | None) -> str:
+    """What becomes of the patient: label, index and input, or the line under which he leaves."""
+    if group not in ("cases", "controls"):
+        return f"Leaves under {group}: {text}"
+    ends = "" if cut is None else f" that ends at {day_words(cut)}"
+    read = sum(bool(visit.is_read) for visit in visits)
+    return f"Label {int(group == 'cases')}; {read} of {len(visits)} encounters are in the input{ends}"
+
+
+def _annotations(
+    spec: CohortSpec, from_index: bool, visits: Sequence[Visit], cut: int | None, until: int | None, death: int | None
+) -> tuple[Annotation, ...]:
+    """`cut`: first day that may not be read, or day of the discharge with which the input ends; `until`: last visit
+    that may be read.
+    """
+    index = next((visit for visit in visits if visit.is_index), None)
+    risk = cut + spec.outcome.to_day if spec.outcome.is_ahead and cut is not None else None
+    said = (
+        Annotation("index", "index", 0 if from_index else index and index.day, index and index.order),
+        Annotation("cut", "input ends", cut, None if until is None else until + 0.5),
+        Annotation("risk", "time at risk ends", risk),
+        Annotation("death", "death", death),
+    )
+    return tuple(one for one in said if (one.day, one.visit) != (None, None))
 
 
 def _stay(visit: dict) -> int | None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 SMALLEST = 11
 """Counts of 1 to 10 name too few; 0 names nobody and is shown."""
+OLDEST_SHOWN = 89
+"""Years; older people are few enough to be known by their age."""
 
 
 def hidden_cells(parts: Sequence[int], groups: Sequence[int]) -> tuple[set[int], set[int]]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 from medbert_jax.ehr.disclosure import SMALLEST, hidden_cells
+from medbert_jax.printed_tables import Table, table_text
 
 # Who says so: the paper, the same authors elsewhere, or we, in a gap that they leave.
 TAGS = ("paper", "group", "ours")
@@ -133,23 +134,14 @@ class Ledger:
         ledger.check(**asdict(kept))
         return ledger
 
-    def to_csv(self, *, share: bool = False) -> str:
-        """One row per rule; see `Attrition.to_csv`, which writes several steps at once."""
-        return Attrition((self,)).to_csv(share=share)
-
     def render(self) -> str:
         """A text table: what came in, one line per rule, what was kept."""
-        rows = [("", "", "patients", "visits", "codes"), ("in", "", *self._cells(self.came))]
-        rows += [(line.text, line.tag, *self._cells(line.left, "−")) for line in self.lines]
-        rows += [("kept", "", *self._cells(self.kept))]
-        widths = [max(len(row[column]) for row in rows) for column in range(5)]
-        body = (
-            "  ".join(
-                cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(cells)
-            )
-            for cells in ([*zip(row, widths, strict=True)] for row in rows)
-        )
-        return "\n".join([self.title, *(line.rstrip() for line in body)])
+        rows = [
+            ("in", "", *self._cells(self.came)),
+            *((line.text, line.tag, *self._cells(line.left, "−")) for line in self.lines),
+            ("kept", "", *self._cells(self.kept)),
+        ]
+        return table_text(Table(self.title, ("", "", *LEVELS), tuple(rows), "<<>>>"))
 
     def _not_negative(self, counts: Counts, what: str) -> None:
         if below := [f"{level} {count:,}" for level, count in asdict(counts).items() if count < 0]:

@@ -24,6 +24,7 @@ from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
 from medbert_jax.ehr.tables import SPLITS_FILE, read_source
 from medbert_jax.ehr.workers import Workers
+from medbert_jax.printed_tables import Table, table_text
 
 _SHARD = re.compile(r"shard-\d{5}-of-(\d{5})\.parquet")
 _OURS = re.compile(rf"\.?{_SHARD.pattern}(\.\d+\.partial)?")
@@ -80,29 +81,25 @@ class Report:
 
     def render(self) -> str:
         """The report as a text table: per line what was found and where, and under it the rule and its cure."""
-        head = ("", "rule", "table", "found", "of", "", "where")
-        body = [
-            (line.severity, line.rule, line.table, f"{line.rows:,}", f"{line.of:,}", line.unit, _where(line))
-            for line in self.lines
-        ]
-        widths = [max(len(row[place]) for row in (head, *body)) for place in range(len(head))]
-        texts = []
-        for number, row in enumerate([head, *body] if body else []):
-            cells = zip(row, widths, strict=True)
-            texts.append("  ".join(c.rjust(w) if place in (3, 4) else c.ljust(w) for place, (c, w) in enumerate(cells)))
-            if number:
-                line = self.lines[number - 1]
-                texts.append(f"{'':{widths[0]}}  {line.what}; cure: {line.cure}")
-        if self.not_run:
-            names = sorted({rule for rule, _, _ in self.not_run})
-            texts.append(f"not run on some shards, for want of files or columns above: {', '.join(names)}")
         counts = ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in self._by_severity().items())
         read = ", ".join(f"{n:,} {table}" for table, n in self.rows.items())
         ran = len({rule.id for rule in (*FILE_RULES, *ROW_RULES)})
-        texts.append(
-            f"{counts} by {ran} rules, in {self.shards} shard{'s' * (self.shards != 1)} of {read or 'no rows'}"
+        notes = [f"{counts} by {ran} rules, in {self.shards} shard{'s' * (self.shards != 1)} of {read or 'no rows'}"]
+        if self.not_run:
+            names = ", ".join(sorted({rule for rule, _, _ in self.not_run}))
+            notes.insert(0, f"not run on some shards, for want of files or columns above: {names}")
+        table = Table(
+            title="",
+            columns=("", "rule", "table", "found", "of", "", "where"),
+            rows=tuple(
+                (line.severity, line.rule, line.table, f"{line.rows:,}", f"{line.of:,}", line.unit, _where(line))
+                for line in self.lines
+            ),
+            alignment="<<<>><<",
+            notes=tuple(notes),
+            below=tuple(f"{'':9}{line.what}; cure: {line.cure}" for line in self.lines),
         )
-        return "\n".join(text.rstrip() for text in texts)
+        return table_text(table)
 
     def _by_severity(self) -> dict[str, int]:
         return {severity: sum(line.severity == severity for line in self.lines) for severity in SEVERITIES}

@@ -18,16 +18,13 @@ EHR_COLUMNS = {
 """What the whole source may not say → its name in source.json."""
 
 
-def table2(
-    datasets: Sequence[Description], *, paper: Sequence[str] = (), share: bool = False, title: str = "Cohorts (Table 2)"
-) -> FigureTable:
+def table2(datasets: Sequence[Description], *, paper: Sequence[str] = (), share: bool = False) -> FigureTable:
     """Every row of the paper's Table 2, and what it leaves out: standard deviations, and what is unknown.
 
     Args:
         datasets: pretraining datasets and cohorts.
         paper: columns of `PAPER_TABLE2` to stand beside them.
         share: hide counts of 1 to 10, percentages and means that rest on so few, and those that give them away.
-        title: of the table.
     """
     columns = [ShownColumn(about, share) for about in datasets]
     names, own_races = list(RACES), sorted(_races(datasets) - set(RACES))
@@ -61,7 +58,7 @@ def table2(
         *([HIDING] if share else []),
     ]
     return FigureTable(
-        title,
+        "Cohorts (Table 2)",
         (*(about.name for about in datasets), *(f"paper: {name}" for name in paper)),
         tuple(
             (row, (*(figure(column) for column in columns), *(_printed(PAPER_TABLE2[name], key) for name in paper)))

@@ -5,15 +5,10 @@ from pathlib import Path
 
 from medbert_jax.evaluation.cohort_tables import characteristics, table2
 from medbert_jax.evaluation.descriptives import Description, describe_datasets
-from medbert_jax.evaluation.figure_tables import (
-    FigureTable,
-    figures_to_csv,
-    figures_to_json,
-    figures_to_markdown,
-    print_figures,
-)
+from medbert_jax.evaluation.figure_tables import FigureTable, figures_to_csv, figures_to_json
 from medbert_jax.evaluation.timeline_page import timeline_page
-from medbert_jax.evaluation.timelines import example_timelines, timeline_text
+from medbert_jax.evaluation.timelines import chart_text, example_charts
+from medbert_jax.printed_tables import print_tables, to_markdown
 
 TIMELINES = "timelines.html"
 _OF_SINGLE_PATIENTS = (TIMELINES, "review.html", "review_key.csv", "cohort.parquet")
@@ -42,15 +37,12 @@ def describe(
         )
     about = describe_datasets(datasets, max_length=max_length)
     tables = {"table2": [table2(about, paper=paper, share=share)], "table3": characteristics(about, share=share)}
-    for name in tables:
-        print_figures(tables[name])
+    print_tables([table.printed for several in tables.values() for table in several])
     if not share:
-        examples = [
-            (one.name, example_timelines(path, one, seed=seed)) for path, one in zip(datasets, about, strict=True)
-        ]
-        for name, timelines in examples:
+        examples = [(one.name, example_charts(path, one, seed=seed)) for path, one in zip(datasets, about, strict=True)]
+        for name, charts in examples:
             print(f"Example timelines of {name} (+ a code that is new, = one that an earlier visit has)")
-            print(*map(timeline_text, timelines), sep="\n")
+            print(*map(chart_text, charts), sep="\n")
     if out:
         out.mkdir(parents=True, exist_ok=True)
         for name in tables:
@@ -62,7 +54,7 @@ def describe(
 
 def show_table2(dataset: Path) -> None:
     """Print Table 2 of one dataset."""
-    print_figures([table2(describe_datasets([dataset]))])
+    print_tables([table2(describe_datasets([dataset])).printed])
 
 
 def write_figures(tables: Sequence[FigureTable], path: Path, about: Sequence[Description], *, share: bool) -> None:
@@ -72,7 +64,7 @@ def write_figures(tables: Sequence[FigureTable], path: Path, about: Sequence[Des
         for one in about
     }
     texts = {
-        "md": figures_to_markdown(tables),
+        "md": to_markdown([table.printed for table in tables]),
         "csv": figures_to_csv(tables),
         "json": figures_to_json(tables, {"shareable": share, "datasets": datasets}),
     }

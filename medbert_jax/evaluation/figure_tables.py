@@ -1,4 +1,4 @@
-"""Tables of figures side by side, one column per dataset: markdown, CSV, JSON, terminal."""
+"""Tables of figures side by side, one column per dataset, and what of them is written as CSV and JSON."""
 
 import csv
 import io
@@ -6,15 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
-
 from medbert_jax.evaluation.tables import MISSING
-
-_WIDEST_ROW = 44  # characters of a row's name before it takes another line
+from medbert_jax.printed_tables import Table
 
 
 @dataclass(frozen=True)
@@ -47,17 +40,16 @@ class FigureTable:
     rows: tuple[tuple[str, tuple[Figure, ...]], ...]
     notes: tuple[str, ...] = ()
 
-
-def figures_to_markdown(tables: Sequence[FigureTable]) -> str:
-    """GitHub markdown of the tables, one under the other."""
-    blocks = []
-    for table in tables:
-        lines = [["", *map(_cell, table.columns)], ["---", *["---:"] * len(table.columns)]]
-        lines += [[_cell(row), *(_cell(figure.text) for figure in figures)] for row, figures in table.rows]
-        rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        notes = "".join(f"\n- {note}" for note in table.notes)
-        blocks.append(f"### {table.title}\n\n{rows}\n{notes}\n" if notes else f"### {table.title}\n\n{rows}\n")
-    return "\n".join(blocks)
+    @property
+    def printed(self) -> Table:
+        """The table with its notes as a list."""
+        return Table(
+            title=self.title,
+            columns=("", *self.columns),
+            rows=tuple((row, *(figure.text for figure in figures)) for row, figures in self.rows),
+            alignment="<" + ">" * len(self.columns),
+            notes=tuple(f"- {note}" for note in self.notes),
+        )
 
 
 def figures_to_csv(tables: Sequence[FigureTable]) -> str:
@@ -91,27 +83,3 @@ def figures_to_json(tables: Sequence[FigureTable], about: dict) -> str:
         ]
     }
     return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
-
-
-def print_figures(tables: Sequence[FigureTable], console: Console | None = None) -> None:
-    """Print the tables to the terminal."""
-    console = console or Console()
-    for table in tables:
-        # Text and not str: names are shown as they are, never read as console markup.
-        rendered = Table(title=Text(table.title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        rendered.add_column("", min_width=min(max(len(row) for row, _ in table.rows), _WIDEST_ROW))
-        for place, column in enumerate(table.columns):
-            widest = max(map(len, [*column.split(), *(figures[place].text for _, figures in table.rows)]))
-            rendered.add_column(Text(column), justify="right", min_width=widest)
-        for row, figures in table.rows:
-            rendered.add_row(Text(row), *(Text(figure.text) for figure in figures))
-        # A table is never cut, however narrow the terminal.
-        wide = console.options.update(width=10_000)
-        least = Measurement.get(console, wide, rendered).minimum
-        console.print(rendered, width=max(console.width, least), crop=False, no_wrap=least > console.width)
-        for note in table.notes:
-            console.print(Text(f"- {note}", "dim"))
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,15 +1,11 @@
 """Tables of mean (standard deviation) over replicates, made from results alone."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from medbert_jax.evaluation.results import check_one_dataset
+from medbert_jax.printed_tables import Table
 
 BACKBONE_ORDER = ("age_band", "logistic_regression", "none", "untrained", "pretrained")
 """Backbones from the humblest to the one under test; others follow in alphabetical order."""
@@ -45,6 +41,26 @@ class ResultsTable:
     cells: tuple[tuple[Cell | None, ...], ...]
     note: str
 
+    @property
+    def printed(self) -> Table:
+        """The block with its best cells bold."""
+        texts = (tuple(MISSING if cell is None else cell.text for cell in cells) for cells in self.cells)
+        best = (
+            (row, place)
+            for row, cells in enumerate(self.cells)
+            for place, cell in enumerate(cells)
+            if cell and cell.best
+        )
+        names = len(self.row_headers)
+        return Table(
+            title=self.title,
+            columns=(*self.row_headers, *self.columns),
+            rows=tuple(names + cells for names, cells in zip(self.row_names, texts, strict=True)),
+            alignment="<" * names + ">" * len(self.columns),
+            notes=(self.note,),
+            bold=frozenset((row, names + place) for row, place in best),
+        )
+
 
 def auroc_table(
     results: pl.DataFrame,
@@ -52,7 +68,6 @@ def auroc_table(
     metric: str = "auroc",
     split: str = "test",
     experiment: str | None = None,
-    backbone_order: Sequence[str] = BACKBONE_ORDER,
 ) -> list[ResultsTable]:
     """For every cohort a block: rows backbone × head, columns training sizes, cells "0.665 (0.004)".
 
@@ -62,7 +77,7 @@ def auroc_table(
     chosen = _choose(results, metric, split, experiment)
     tables = []
     for block, runs in _blocks(chosen):
-        order = {name: i for i, name in enumerate(backbone_order)}
+        order = {name: i for i, name in enumerate(BACKBONE_ORDER)}
         names = sorted(
             runs.select("backbone", "head").unique().iter_rows(),
             key=lambda name: (order.get(name[0], len(order)), name),
@@ -110,38 +125,6 @@ def paired_table(
             measure += f" ({count} runs without a partner left out)"
         tables.append(_table(_title(block, paired), ["head"], heads, runs, measure, sign=0))
     return tables
-
-
-def to_markdown(tables: Sequence[ResultsTable]) -> str:
-    """GitHub markdown of the blocks, one under the other, best cells bold."""
-    blocks = []
-    for table in tables:
-        lines = [
-            [*table.row_headers, *table.columns],
-            ["---"] * len(table.row_headers) + ["---:"] * len(table.columns),
-        ]
-        for names, cells in zip(table.row_names, table.cells, strict=True):
-            marked = [MISSING if c is None else f"**{c.text}**" if c.best else c.text for c in cells]
-            lines.append([*names, *marked])
-        rows = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        blocks.append(f"### {table.title}\n\n{rows}\n\n{table.note}\n")
-    return "\n".join(blocks)
-
-
-def print_tables(tables: Sequence[ResultsTable], console: Console | None = None) -> None:
-    """Print the blocks to the terminal, best cells bold."""
-    console = console or Console()
-    for table in tables:
-        # Text and not str: names are shown as they are, never read as console markup.
-        rendered = Table(title=Text(table.title), caption=Text(table.note), box=box.SIMPLE_HEAD)
-        for header in table.row_headers:
-            rendered.add_column(Text(header))
-        for column in table.columns:
-            rendered.add_column(Text(column), justify="right", no_wrap=True)
-        for names, cells in zip(table.row_names, table.cells, strict=True):
-            texts = [Text(MISSING) if c is None else Text(c.text, "bold" if c.best else "") for c in cells]
-            rendered.add_row(*map(Text, names), *texts)
-        console.print(rendered)
 
 
 def _choose(results: pl.DataFrame, metric: str, split: str, experiment: str | None) -> pl.DataFrame:

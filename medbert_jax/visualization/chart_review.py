@@ -9,22 +9,13 @@ from importlib import resources
 from pathlib import Path
 
 from medbert_jax.cohorts.chart_review import draw_charts
-from medbert_jax.cohorts.charts import Chart, Entry, RuleSaid
+from medbert_jax.cohorts.charts import ReviewedChart, RuleSaid
 from medbert_jax.cohorts.spec import CohortSpec, parse_spec
 from medbert_jax.data.token_store import read_metadata
+from medbert_jax.ehr.chart import Entry, day_words
 from medbert_jax.ehr.tables import read_source
-from medbert_jax.visualization.chart_timeline import timeline
-from medbert_jax.visualization.rule_words import (
-    asked,
-    day,
-    entry_words,
-    joined,
-    outcome_words,
-    person,
-    titles_of,
-    visit_words,
-    when,
-)
+from medbert_jax.evaluation.chart_timeline import Lane, timeline, timeline_style
+from medbert_jax.visualization.rule_words import asked, entry_words, joined, what, when
 
 PAGE, KEY = "review.html", "review_key.csv"
 _SHOWN = 3
@@ -69,13 +60,13 @@ def write_review(
     return page, key
 
 
-def review_page(charts: Sequence[Chart], spec: CohortSpec) -> str:
+def review_page(charts: Sequence[ReviewedChart], spec: CohortSpec) -> str:
     """Return the page."""
     folder = resources.files("medbert_jax.visualization")
     style, script = (folder.joinpath(f"chart_review.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    style = timeline_style() + style
     # Nothing is loaded, and no script runs but this one.
     policy = f"default-src 'none'; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'"
-    known = titles_of(charts)
     groups = dict.fromkeys((chart.group, chart.group_text) for chart in charts)
     return "\n".join(
         [
@@ -92,7 +83,7 @@ def review_page(charts: Sequence[Chart], spec: CohortSpec) -> str:
             f"{_legend()}</header>",
             _filters(groups, spec),
             "<main>",
-            *(_article(chart, spec, known) for chart in charts),
+            *(_article(chart, spec) for chart in charts),
             f"</main><script>{script}</script></body></html>\n",
         ]
     )
@@ -129,17 +120,34 @@ def _filters(groups: Sequence[tuple[str, str]], spec: CohortSpec) -> str:
     )
 
 
-def _article(chart: Chart, spec: CohortSpec, known: dict[str, str]) -> str:
+def _article(chart: ReviewedChart, spec: CohortSpec) -> str:
     fired = " ".join(said.rule.id for said in chart.rules if said.says and " " not in said.rule.id)
     return (
         f'<article tabindex="-1" data-group="{escape(chart.group)}" data-yes="{escape(fired)}">'
-        f'<h2>{escape(chart.name)}</h2><p class="outcome">{escape(outcome_words(chart))}</p>'
-        f'<p class="soft">{escape(person(chart))}</p>{timeline(chart, spec)}'
-        f"{_rules(chart, spec, known)}{_record(chart, known)}</article>"
+        f'<h2>{escape(chart.name)}</h2><p class="outcome">{escape(chart.outcome)}</p>'
+        f'<p class="soft">{escape(chart.person)}</p>{timeline(chart, _lanes(chart, spec))}'
+        f"{_rules(chart, spec)}{_record(chart)}</article>"
     )
 
 
-def _rules(chart: Chart, spec: CohortSpec, known: dict[str, str]) -> str:
+def _lanes(chart: ReviewedChart, spec: CohortSpec) -> list[Lane]:
+    """What was looked for, the rules that did, and what they found: one lane where they found the same."""
+    lanes: dict[tuple, tuple[str, list[str], tuple[Entry, ...]]] = {}
+    for said in chart.rules:
+        for part in said.parts:
+            of = part.condition
+            shown = of.measure in ("visits", "medications", "measurements", "procedures")
+            bare = of.measure == "visits" and not (of.with_codes or of.with_wrong_times or of.with_disposition)
+            if not shown or bare or not part.evidence:
+                continue
+            key = (of.with_codes or of.with_drugs or of.with_results or said.rule.id, part.evidence)
+            words = what(part, spec).removeprefix("Days with: ").removeprefix("Encounters: ")
+            rules = lanes.setdefault(key, (words, [], part.evidence))[1]
+            rules += [said.rule.id] if said.rule.id not in rules else []
+    return [Lane(words, ", ".join(rules), evidence) for words, rules, evidence in lanes.values()]
+
+
+def _rules(chart: ReviewedChart, spec: CohortSpec) -> str:
     rows, left = [], False
     for said in chart.rules:
         rule, beside = said.rule, " " in said.rule.id
@@ -147,7 +155,7 @@ def _rules(chart: Chart, spec: CohortSpec, known: dict[str, str]) -> str:
         about += [] if rule.action == "leave" or beside else [rule.action.replace("_", " ")]
         head = (rule.id, rule.description, ", ".join(about))
         kind = "no" if not said.says else "there" if rule.action == "flag" else "yes"
-        rows.append(_row(chart, head, kind, _evidence(said, chart, spec, known), left))
+        rows.append(_row(chart, head, kind, _evidence(said, chart, spec), left))
         left = left or rule.id == chart.group
     for id, text, applies in chart.own_lines:
         rows.append(_row(chart, (id, text, "for every cohort"), "yes" if applies else "no", "", left))
@@ -157,7 +165,7 @@ def _rules(chart: Chart, spec: CohortSpec, known: dict[str, str]) -> str:
     )
 
 
-def _row(chart: Chart, head: tuple[str, str, str], kind: str, evidence: str, left: bool) -> str:
+def _row(chart: ReviewedChart, head: tuple[str, str, str], kind: str, evidence: str, left: bool) -> str:
     id, text, about = (escape(part) for part in head)
     took = head[0] == chart.group
     note = '<b class="leaves">leaves here</b>' if took else ""
@@ -168,11 +176,11 @@ def _row(chart: Chart, head: tuple[str, str, str], kind: str, evidence: str, lef
     )
 
 
-def _evidence(said: RuleSaid, chart: Chart, spec: CohortSpec, known: dict[str, str]) -> str:
+def _evidence(said: RuleSaid, chart: ReviewedChart, spec: CohortSpec) -> str:
     blocks = [f'<p class="soft">{joined(said)}</p>'] if joined(said) else []
     for part in said.parts:
         blocks.append(f"<p>{escape(asked(part, spec, skips=said.rule.action == 'skip_visit'))}</p>")
-        items = [_item(one, chart, known) for one in part.evidence]
+        items = [_item(one, chart) for one in part.evidence]
         if items:
             blocks.append(f"<ul>{''.join(items[:_SHOWN])}</ul>")
         if len(items) > _SHOWN:
@@ -181,37 +189,36 @@ def _evidence(said: RuleSaid, chart: Chart, spec: CohortSpec, known: dict[str, s
     return "".join(blocks)
 
 
-def _item(entry: Entry, chart: Chart, known: dict[str, str]) -> str:
-    code, words = entry_words(entry, chart, known)
+def _item(entry: Entry, chart: ReviewedChart) -> str:
+    code, words = entry_words(entry, chart)
     named = f"<code>{escape(code)}</code> " if code else ""
-    kind = "dated after" if chart.comes_after(entry) else "dated"
+    kind = "dated after" if entry.is_after else "dated"
     return f'<li class="{kind}"><span>{when(entry)}</span><div>{named}{escape(words)}</div></li>'
 
 
-def _record(chart: Chart, known: dict[str, str]) -> str:
+def _record(chart: ReviewedChart) -> str:
     rows, loose = [], [one for one in chart.events if one.visit is None]
     for visit in chart.visits:
         own = [*visit.codes, *(one for one in chart.events if one.visit == visit.order)]
-        head = f"{day(visit.day)}<br>{escape(visit_words(chart, visit.order))}{'<br><b>index</b>' * visit.is_index}"
-        after = chart.read_until is not None and not visit.is_read
-        rows.append(_record_row(head, own, visit.day, after, chart, known))
+        head = f"{day_words(visit.day)}<br>{escape(visit.words)}{'<br><b>index</b>' * visit.is_index}"
+        rows.append(_record_row(head, own, visit.day, visit.is_read is False, chart))
     if loose:
-        rows.append(_record_row("of no encounter", loose, None, False, chart, known))
+        rows.append(_record_row("of no encounter", loose, None, False, chart))
     return (
         f"<details><summary>Whole record: {len(chart.visits)} encounters, {len(chart.events)} drugs, results and"
         f' procedures</summary><table class="record"><tbody>{"".join(rows)}</tbody></table></details>'
     )
 
 
-def _record_row(head: str, entries: list[Entry], at: int | None, after: bool, chart: Chart, known) -> str:
+def _record_row(head: str, entries: list[Entry], at: int | None, after: bool, chart: ReviewedChart) -> str:
     items = []
     for one in entries:
-        code, words = entry_words(one, chart, known)
+        code, words = entry_words(one, chart)
         text = f"<code>{escape(code)}</code> {escape(words)}" if code else escape(words)
         if one.day != at:
-            text += f" <small>{day(one.day)}</small>"
-        if one.rules:
-            text = f"<mark>{text}</mark> <small>{escape(', '.join(one.rules))}</small>"
+            text += f" <small>{day_words(one.day)}</small>"
+        if one.marks:
+            text = f"<mark>{text}</mark> <small>{escape(', '.join(one.marks))}</small>"
         items.append(f"<li>{text}</li>")
     kind = ' class="after"' if after else ""
     return f"<tr{kind}><td>{head}</td><td><ul>{''.join(items)}</ul></td></tr>"

@@ -3,17 +3,9 @@
 from pathlib import Path
 
 from medbert_jax.cohorts.chart_review import chart_of
-from medbert_jax.cohorts.charts import Chart
+from medbert_jax.cohorts.charts import ReviewedChart
 from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, changed_spec, load_spec
-from medbert_jax.visualization.rule_words import (
-    asked,
-    entry_words,
-    joined,
-    outcome_words,
-    person,
-    titles_of,
-    when,
-)
+from medbert_jax.visualization.rule_words import asked, entry_words, joined, when
 
 _SHOWN = 6
 """Pieces of evidence of one condition."""
@@ -31,12 +23,11 @@ def explain_patient(ehr_directory: Path, cohort: str, patient_id: str, *, gap_da
     return f"{chart_text(chart_of(Path(ehr_directory), spec, patient_id), spec)}\n{later}"
 
 
-def chart_text(chart: Chart, spec: CohortSpec) -> str:
+def chart_text(chart: ReviewedChart, spec: CohortSpec) -> str:
     """The chart's rules in lines of text."""
-    known = titles_of([chart])
     lines = [
-        f"{spec.name}: {outcome_words(chart)}",
-        person(chart),
+        f"{spec.name}: {chart.outcome}",
+        chart.person,
         f"days count from the {'index' if chart.from_index else 'first encounter'}",
     ]
     for said in chart.rules:
@@ -50,7 +41,7 @@ def chart_text(chart: Chart, spec: CohortSpec) -> str:
         for part in said.parts:
             lines.append(f"      {asked(part, spec, skips=rule.action == 'skip_visit')}")
             for one in part.evidence[:_SHOWN]:
-                words = "  ".join(filter(None, entry_words(one, chart, known)))
+                words = "  ".join(filter(None, entry_words(one, chart)))
                 lines.append(f"        {when(one):>12}  {words}")
             if len(part.evidence) > _SHOWN:
                 lines.append(f"        {'':>12}  … {len(part.evidence) - _SHOWN} more")

@@ -1,12 +1,9 @@
 """A rule's conditions, and the evidence for them, in words; days as offsets, no date and no id."""
 
-from collections.abc import Iterable
-
-from medbert_jax.cohorts.charts import Chart, Entry, Part, RuleSaid
+from medbert_jax.cohorts.charts import Part, RuleSaid
 from medbert_jax.cohorts.conditions import AGES, EVENTS
 from medbert_jax.cohorts.spec import CohortSpec
-from medbert_jax.ehr.icd import titles
-from medbert_jax.evaluation.timelines import OLDEST_SHOWN
+from medbert_jax.ehr.chart import Chart, Entry, age_words, day_words
 
 _WINDOWS = {
     None: "",
@@ -34,16 +31,11 @@ _MEASURES = {
 }
 
 
-def day(number: int | None) -> str:
-    """As "day −12", "day 1,024"."""
-    return "day unknown" if number is None else f"day {number:,}".replace("-", "−")
-
-
 def when(entry: Entry) -> str:
     """The day of an entry, or its encounter where the day is unknown."""
     if entry.day is None and entry.visit is not None:
         return f"encounter {entry.visit}"
-    return f"{'from ' * bool(entry.role)}{day(entry.day)}"
+    return f"{'from ' * bool(entry.role)}{day_words(entry.day)}"
 
 
 def what(part: Part, spec: CohortSpec) -> str:
@@ -79,7 +71,7 @@ def asked(part: Part, spec: CohortSpec, *, skips: bool = False) -> str:
     elif number is None:
         found = "unknown"
     elif of.measure in AGES:
-        found = f"{number} years" if number <= OLDEST_SHOWN else f"over {OLDEST_SHOWN} years"
+        found = age_words(number)
     else:
         found = f"{number:,}".replace("-", "−")
     met = "" if part.holds is None else f" ({'met' if part.holds else 'not met'})"
@@ -92,53 +84,19 @@ def joined(said: RuleSaid) -> str:
     return "any of these:" if when.any_of else "none of these:" if when.none_of else ""
 
 
-def visit_words(chart: Chart, order: int | None) -> str:
-    """As "inpatient, 5 days"."""
-    visit = next((visit for visit in chart.visits if visit.order == order), None)
-    if visit is None:
-        return ""
-    days = "" if visit.stay is None else f"{abs(visit.stay)} day{'' if abs(visit.stay) == 1 else 's'}"
-    wrong = visit.stay is not None and visit.stay < 0
-    stay = f", discharged {days} before the admission" if wrong else f", {days}" if days else ""
-    return f"{visit.type or 'type unknown'}{stay}"
-
-
-def entry_words(entry: Entry, chart: Chart, known: dict[str, str]) -> tuple[str, str]:
-    """(code, what it means or its value) of an entry; `known` are the titles of codes."""
+def entry_words(entry: Entry, chart: Chart) -> tuple[str, str]:
+    """(code, what it means or its value) of an entry of the chart."""
     if entry.kind == "measurement":
         value = "no value" if entry.value is None else f"{entry.value:g} {entry.unit or '(no unit)'}"
         return entry.code or "", value
     if entry.kind == "medication":
         return "", entry.code or "drug without a name"
     if entry.kind == "visit":
-        return f"encounter {entry.visit}", visit_words(chart, entry.visit)
+        return f"encounter {entry.visit}", next(
+            (visit.words for visit in chart.visits if visit.order == entry.visit), ""
+        )
     if entry.kind == "age":
         return f"encounter {entry.visit}", "age taken here"
     if entry.kind == "death":
         return "", "death"
-    return entry.code or "", known.get(entry.code or "", "")
-
-
-def titles_of(charts: Iterable[Chart]) -> dict[str, str]:
-    """Code → title, of every diagnosis in the charts; empty texts for codes that have none."""
-    codes = sorted({one.code for chart in charts for visit in chart.visits for one in visit.codes if one.code})
-    return dict(zip(codes, titles(codes), strict=True))
-
-
-def person(chart: Chart) -> str:
-    """As "female, 61 years at the first encounter, 8 encounters"."""
-    if chart.age is None:
-        age = "age unknown"
-    else:
-        age = f"{chart.age} years" if chart.age <= OLDEST_SHOWN else f"over {OLDEST_SHOWN} years"
-    count = len(chart.visits)
-    return f"{chart.sex or 'sex unknown'}, {age} at the first encounter, {count} encounter{'' if count == 1 else 's'}"
-
-
-def outcome_words(chart: Chart) -> str:
-    """What becomes of the patient: label, index and input, or the line under which he leaves."""
-    if chart.group not in ("cases", "controls"):
-        return f"Leaves under {chart.group}: {chart.group_text}"
-    read = sum(visit.is_read for visit in chart.visits)
-    ends = "" if chart.cut is None else f" that ends at {day(chart.cut)}"
-    return f"Label {int(bool(chart.label))}; {read} of {len(chart.visits)} encounters are in the input{ends}"
+    return entry.code or "", entry.title

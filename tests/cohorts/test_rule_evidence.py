@@ -12,6 +12,7 @@ from medbert_jax.cohorts.chart_review import _judged, chart_of, draw_charts
 from medbert_jax.cohorts.charts import charts
 from medbert_jax.cohorts.select import explain, select_cohort
 from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec
+from medbert_jax.ehr.chart import Annotation
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ehr.tables import write_tables
 
@@ -123,8 +124,15 @@ def test_a_chart_says_what_the_interpreter_says(name):
 
 def test_a_drawn_case_shows_what_fired():
     chart = everybody(tables_of({"case": PEOPLE["case"]}), load_spec("dhf"))["case"]
-    assert (chart.group, chart.cut, chart.read_until, chart.from_index) == ("cases", 0, 2, True)
-    assert [visit.day for visit in chart.visits] == [-786, -394, 0, 61]
+    assert (chart.group, chart.from_index) == ("cases", True)
+    assert chart.outcome == "Label 1; 2 of 4 encounters are in the input that ends at day 0"
+    assert chart.annotations == (Annotation("index", "index", 0, 3), Annotation("cut", "input ends", 0, 2.5))
+    assert [(visit.day, visit.is_read) for visit in chart.visits] == [
+        (-786, True),
+        (-394, True),
+        (0, False),
+        (61, False),
+    ]
     said = {said.rule.id: said for said in chart.rules}
     shown = {
         id: [(one.kind, one.day, one.code, one.value) for part in said[id].parts for one in part.evidence]
@@ -138,7 +146,7 @@ def test_a_drawn_case_shows_what_fired():
         "type_1_diabetes": [],
     }
     assert said["hf_too_early"].parts[0].measured == 786
-    assert [one.rules for one in chart.visits[2].codes] == [
+    assert [one.marks for one in chart.visits[2].codes] == [
         ("codes of the outcome", "hf_one_encounter", "hf_too_early")
     ]
 

@@ -102,6 +102,7 @@ def test_table_for_the_eye():
     assert ledger.render().splitlines() == [
         "diabetes130 → hf-later",
         "                                 patients   visits     codes",
+        "────────────────────────────────────────────────────────────",
         "in                                 71,518  101,766   303,496",
         "fewer than two encounters  ours   −54,745  −54,745  −160,000",
         "kept                               16,773   47,021   143,496",
@@ -132,7 +133,7 @@ def test_csv_has_a_row_per_rule_that_adds_up():
         assert [a - b for a, b in zip(came, left, strict=True)] == kept and came[1:] == kept[:-1]
     assert [row["patients_kept"] for row in table[4:]] == ["100", "800"]
     assert [row["codes_kept"] for row in table[4:]] == ["", ""]  # no branch counts codes
-    assert rows(figure_1().to_csv())[-1]["patients_kept"] == "28490650"
+    assert rows(Attrition((figure_1(),)).to_csv())[-1]["patients_kept"] == "28490650"
 
 
 def test_steps_that_do_not_hand_over_are_refused():
@@ -157,14 +158,14 @@ def test_shared_csv_hides_small_counts_and_what_gives_them_away():
     assert [row["codes_left"] for row in table] == ["hidden", "<11", "0", "200"]
     assert [row["codes_came"] for row in table] == ["9000", "hidden", "8925", "8925"]
     # Alone, the first step can only hide what it kept.
-    alone = rows(one.to_csv(share=True))
+    alone = rows(Attrition((one,)).to_csv(share=True))
     assert [row["patients_left"] for row in alone] == ["<11", "0", "0"] and alone[-1]["patients_kept"] == "hidden"
     branches = {"cases": Counts(7), "controls": Counts(893)}
     ends = rows(Attrition((one, two), branches).to_csv(share=True))
     assert [row["patients_kept"] for row in ends[-3:]] == ["900", "<11", "hidden"]
     few = Ledger.start("read", patients=9, visits=25, codes=0)
     few.leave("birth", "before birth", patients=2, visits=12)
-    assert few.to_csv(share=True).splitlines()[1].endswith(",ours,hidden,<11,<11,25,12,13,0,0,0")
+    assert Attrition((few,)).to_csv(share=True).splitlines()[1].endswith(",ours,hidden,<11,<11,25,12,13,0,0,0")
 
 
 def published(parts: tuple[int, ...], groups: tuple[int, ...]) -> tuple:

@@ -7,7 +7,6 @@ import re
 
 import pytest
 from made_datasets import Drawn, write_drawn
-from rich.console import Console
 
 from medbert_jax import cli
 from medbert_jax.ehr.ledger import Ledger
@@ -20,11 +19,10 @@ from medbert_jax.evaluation.figure_tables import (
     UNKNOWN,
     figures_to_csv,
     figures_to_json,
-    figures_to_markdown,
     number,
-    print_figures,
 )
 from medbert_jax.evaluation.paper_cohorts import PAPER_TABLE2
+from medbert_jax.printed_tables import table_text, to_markdown
 from medbert_jax.visualization.chart_review import KEY, PAGE
 from tfds_builders.excluded_cohort import COHORT_TABLE
 
@@ -158,7 +156,8 @@ def test_few_patients_are_hidden_with_what_would_tell_them(made):
     assert cells(missing)["EHR tables: birth date unknown"] == "hidden"
     assert {figures[5].text for _, figures in distributions.rows} == {"hidden"}
     shared = [table2([about], share=True), missing, distributions]
-    for text in (figures_to_markdown(shared), figures_to_csv(shared), figures_to_json(shared, {})):
+    markdown = to_markdown([table.printed for table in shared])
+    for text in (markdown, figures_to_csv(shared), figures_to_json(shared, {})):
         assert not any(secret in text for secret in ("8.3", "11.7", "13.3", "0.70", "91.7"))
 
 
@@ -206,12 +205,10 @@ def test_all_three_formats_say_the_same(made):
         assert row["text"] == figure["text"]
         assert row["value"] == ("" if figure["value"] is None else str(figure["value"]))
     assert record["tables"][0]["rows"]["male"]["made"] == {"value": 100.0, "text": "100.0 %"}
-    markdown = figures_to_markdown([table])
+    markdown = to_markdown([table.printed])
     assert "|  | made | paper: PaCa-Cerner |\n| --- | ---: | ---: |" in markdown
     assert "| male | 100.0 % | 45 % |" in markdown
-    console = Console(width=30, record=True, file=io.StringIO())
-    print_figures([table], console)
-    printed = console.export_text()
+    printed = table_text(table.printed, terminal=30)
     assert "vocabulary: different codes used" in printed and "13,071" in printed and "…" not in printed
 
 

@@ -1,15 +1,17 @@
 """Example timelines: who is chosen, what is told of them, and what never is."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from made_datasets import Drawn, write_drawn
 
+from medbert_jax.evaluation.chart_timeline import timeline
 from medbert_jax.evaluation.descriptives import describe_dataset
-from medbert_jax.evaluation.timeline_page import timeline_page, timeline_svg
-from medbert_jax.evaluation.timelines import PERCENTILES, choose_patients, example_timelines, timeline_text
+from medbert_jax.evaluation.timeline_page import timeline_page
+from medbert_jax.evaluation.timelines import PERCENTILES, chart_text, choose_patients, example_charts
 
 CODES = ("ICD9CM/250.00", "ICD10CM/E11.9", "LOCAL/<b>&")
 TITLES = ("Diabetes", "Type 2", "")
@@ -46,14 +48,14 @@ def test_patients_stand_at_the_stated_percentiles_and_the_seed_draws_among_equal
     assert choose_patients(np.array([7, 2]), PERCENTILES, seed=3) == {5: 1, 75: 0}  # one row per patient
 
 
-def test_a_timeline_as_text(cohort):
-    first, second, third = example_timelines(cohort, describe_dataset(cohort))
-    assert timeline_text(first) == (
+def test_a_chart_as_text(cohort):
+    first, second, third = example_charts(cohort, describe_dataset(cohort))
+    assert chart_text(first) == (
         "patient 1: sex unknown, age unknown; label 0; 1 code (percentile 5) in 1 visit\n"
         "  visit 1\n"
         "    + ICD10CM/E11.9  Type 2"
     )
-    assert timeline_text(second) == (
+    assert chart_text(second) == (
         "patient 2: male, 54 years; label 1; 3 codes (percentile 50) in 2 visits over 412 days\n"
         "  day 0\n"
         "    + ICD9CM/250.00  Diabetes\n"
@@ -62,7 +64,7 @@ def test_a_timeline_as_text(cohort):
         "    = ICD9CM/250.00  Diabetes\n"
         "  day 500: index"
     )
-    text = timeline_text(third)
+    text = chart_text(third)
     assert text.startswith("patient 3: female, over 89 years; label 0; 29 codes (percentile 75) in 15 visits over 420")
     days = [int(day) for day in re.findall(r"^  day (\d+)(?:,.*)?$", text, re.MULTILINE)]
     assert days == [0, 30, 60, 90, 120, 150, 270, 300, 330, 360, 390, 420] and "  … 3 more visits …" in text
@@ -70,27 +72,46 @@ def test_a_timeline_as_text(cohort):
 
 def test_the_page_needs_nothing_beside_itself_and_names_nobody(cohort):
     about = describe_dataset(cohort)
-    timelines = example_timelines(cohort, about)
-    page = timeline_page([("hf <cohort>", timelines)])
-    text = page + "".join(map(timeline_text, timelines))
+    charts = example_charts(cohort, about)
+    page = timeline_page([("hf <cohort>", charts)])
+    text = page + "".join(map(chart_text, charts))
     # No id, no date (the prediction time of all is in 2009), nobody of the test split, no other resource.
     assert not re.search(r"secret|2009|1234567|\b\d{4}-\d\d-\d\d|src=|href=|url\(|@import", text)
-    assert timelines[-1].codes == 29
+    assert sum(len(visit.codes) for visit in charts[-1].visits) == 29
     assert "hf &lt;cohort&gt;" in page and "LOCAL/&lt;b&gt;&amp;" in page and "<b>" not in page
-    assert "Records of single patients" in page and page.count("<svg") == 3
+    assert "Records of single patients" in page and page.count('<div class="timeline by-code">') == 3
     body = re.search(r"<body>.*</body>", page, re.DOTALL)[0]
     ElementTree.fromstring(body.replace("<details open>", "<details>"))  # well-formed
 
 
 def test_the_svg_draws_days_to_scale(cohort):
-    undated, second, _ = example_timelines(cohort, describe_dataset(cohort))
-    svg = ElementTree.fromstring(timeline_svg(second))
-    dots = [(float(dot.get("cx")), dot.get("class")) for dot in svg.iter("circle")]
-    # 16 px at day 0, 936 px at day 500, the index.
-    assert dots == [(16.0, "new"), (774.1, "new"), (774.1, "again")]
-    index = next(path.get("d") for path in svg.iter("path") if path.get("class") == "index")
-    assert index.startswith("M936.0 4V")
-    ticks = [text.text for text in svg.iter("text")]
-    assert ticks == ["0", "100", "200", "300", "400", "500", "day", "index"]
-    svg = ElementTree.fromstring(timeline_svg(undated))
-    assert [text.text for text in svg.iter("text")] == ["1", "visit (no days known)"]
+    undated, second, _ = example_charts(cohort, describe_dataset(cohort))
+    drawn = ElementTree.fromstring(timeline(second, by_code=True))
+    dots = [(dot.get("cx"), dot.get("class")) for dot in drawn.iter("circle")]
+    # 3 % at day 0, 97 % at day 500, the index.
+    assert dots == [("3.00%", "new"), ("80.46%", "new"), ("80.46%", "again")]
+    assert {line.get("x1") for line in drawn.iter("line") if line.get("class") == "index"} == {"97.00%"}
+    (stay,) = (rect for rect in drawn.iter("rect") if rect.get("class") == "stay")
+    assert (stay.get("x"), stay.get("width")) == ("80.46%", "0.19%")
+    texts = [text.text for text in drawn.iter("text")]
+    assert texts == ["index, day 500", "0", "100", "200", "300", "400", "500", "days from the first encounter"]
+    drawn = ElementTree.fromstring(timeline(undated, by_code=True))
+    assert [text.text for text in drawn.iter("text")] == ["1", "encounters; not all days are known"]
+
+
+def test_an_index_by_day_is_not_drawn_where_visits_stand_by_number(cohort):
+    _, second, _ = example_charts(cohort, describe_dataset(cohort))
+    visits = (replace(second.visits[0], day=None), second.visits[1])
+    undated = replace(second, visits=visits)
+    assert "day 500: index" in chart_text(undated) and "  visit 1\n" in chart_text(undated)
+    drawn = timeline(undated, by_code=True)
+    assert 'class="index"' not in drawn and "encounters; not all days are known" in drawn and "stay" not in drawn
+
+
+def test_a_column_of_dots_ends_in_the_number_of_those_left_out(tmp_path):
+    people = [Drawn([(0, 9000, 0, [ICD9] * codes)]) for codes in (14, 16)]
+    directory = write_drawn(tmp_path / "many" / "1.0.0", {"train": people}, codes=CODES, titles=TITLES)
+    for chart, more in zip(example_charts(directory, describe_dataset(directory)), ([], ["+2"]), strict=True):
+        drawn = ElementTree.fromstring(timeline(chart, by_code=True))
+        assert len([*drawn.iter("circle")]) == 14
+        assert [text.text for text in drawn.iter("text") if text.text.startswith("+")] == more

@@ -1,14 +1,13 @@
 """Tables against means and deviations computed by hand."""
 
-import io
 import statistics
 
 import polars as pl
 import pytest
-from rich.console import Console
 
 from medbert_jax.evaluation.results import RECORD_SCHEMA, ROW_SCHEMA
-from medbert_jax.evaluation.tables import auroc_table, paired_table, print_tables, to_markdown
+from medbert_jax.evaluation.tables import auroc_table, paired_table
+from medbert_jax.printed_tables import print_tables, to_markdown
 
 VALUES = {
     ("age_band", "logistic_regression", "300"): [0.61, 0.62, 0.60],
@@ -44,7 +43,7 @@ def results_of(values, **changes):
 
 
 def test_markdown_by_hand():
-    assert to_markdown(auroc_table(results_of(VALUES))) == (
+    assert to_markdown([table.printed for table in auroc_table(results_of(VALUES))]) == (
         "### hf-later\n"
         "\n"
         "| backbone | head | 300 | all (9,432) |\n"
@@ -154,12 +153,11 @@ def test_nothing_to_average_is_refused_with_what_there_is():
         paired_table(results_of({("pretrained", "gru", "300"): [0.5] * 5}), backbone="pretrained", reference="random")
 
 
-def test_the_console_shows_the_same_cells():
+def test_the_console_shows_the_same_cells(capsys):
     results = results_of({**VALUES, ("untrained", "[red]gru", "300"): [0.4, 0.4, 0.4]})
     tables = auroc_table(results)
-    stream = io.StringIO()
-    print_tables(tables, Console(file=stream, width=140))
-    shown = stream.getvalue()
+    print_tables([table.printed for table in tables])
+    shown = capsys.readouterr().out
     assert "hf-later" in shown and "[red]gru" in shown and "over 3 replicates" in shown
     for cells in tables[0].cells:
         assert all(cell is None or cell.text in shown for cell in cells)

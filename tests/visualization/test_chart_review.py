@@ -9,10 +9,12 @@ import polars as pl
 import pytest
 from drawn_patients import person, tables_of, visit
 
+from medbert_jax.cohorts import charts
 from medbert_jax.cohorts.chart_review import draw_charts
 from medbert_jax.cohorts.spec import load_spec
 from medbert_jax.ehr.tables import write_tables
-from medbert_jax.visualization import chart_review, chart_text, rule_words
+from medbert_jax.evaluation import chart_timeline
+from medbert_jax.visualization import chart_review, chart_text
 from medbert_jax.visualization.chart_review import KEY, PAGE, review_page, write_review
 
 INJECTED = '<script>alert("x")</script>&<b onload=x>'
@@ -42,7 +44,7 @@ def ehr(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def few_titles(monkeypatch):
     """Reading the titles of ICD-10-CM takes seconds."""
-    monkeypatch.setattr(rule_words, "titles", lambda codes: [f"title of {code} {INJECTED}" for code in codes])
+    monkeypatch.setattr(charts, "titles", lambda codes: [f"title of {code} {INJECTED}" for code in codes])
 
 
 @functools.cache
@@ -105,8 +107,11 @@ def test_the_page_loads_nothing_and_all_that_sources_say_stays_text(ehr):
     )
 
 
-def test_text_that_is_not_escaped_would_be_found(ehr, monkeypatch):
-    monkeypatch.setattr(chart_review, "escape", lambda text: text)
+@pytest.mark.parametrize("drawing", [chart_review, chart_timeline])
+def test_text_that_is_not_escaped_would_be_found(ehr, monkeypatch, drawing):
+    monkeypatch.setattr(chart_timeline, "day_words", lambda day: f"<b onload=x>{day}")
+    test_the_page_loads_nothing_and_all_that_sources_say_stays_text(ehr)
+    monkeypatch.setattr(drawing, "escape", lambda text: text)
     with pytest.raises(AssertionError):
         test_the_page_loads_nothing_and_all_that_sources_say_stays_text(ehr)
 
