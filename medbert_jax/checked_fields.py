@@ -9,7 +9,7 @@ import operator
 from collections.abc import Iterable
 from dataclasses import fields
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 # As annotated_types calls them: attribute, words, relation, what to do where it does not hold.
 _BOUNDS = (
@@ -67,7 +67,7 @@ def _faults(place: str, kind: Any, value: Any) -> list[Fault]:
 
 
 def _is_a(kind: type, value: Any) -> bool:
-    if kind is Any:
+    if kind is Any or isinstance(kind, TypeVar):
         return True
     if isinstance(value, bool):
         return kind is bool

@@ -75,8 +75,9 @@ def wrong_values(kind: Any) -> Iterator[Any]:
 
 def made(kind: type, /, **change: Any) -> Any:
     """An instance with its defaults, something plausible where there are none, and this change."""
-    hints, plausible = get_type_hints(kind), {Path: Path("there"), str: "there", int: 1}
+    plausible = {Path: Path("there"), str: "there", int: 1, tuple[Path, ...]: (Path("there"),)}
     needed = {one.name for one in fields(kind) if one.default is MISSING and one.default_factory is MISSING}
+    hints = get_type_hints(kind)
     return kind(**{name: plausible[hints[name]] for name in needed} | change)
 
 
