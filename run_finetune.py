@@ -33,7 +33,7 @@ from medbert_jax.training.checkpointing import (
     stored_parameters,
 )
 from medbert_jax.training.cohort_data import CohortData, load_cohort, training_subset
-from medbert_jax.training.config import FinetuneConfig, check_pretraining_dataset, check_vocabulary, run_script
+from medbert_jax.training.config import FinetuneConfig, run_script
 from medbert_jax.training.finetuning import (
     PRETRAINING_ONLY,
     EarlyStopping,
@@ -43,6 +43,7 @@ from medbert_jax.training.finetuning import (
     predict_all,
     steps_per_round,
 )
+from medbert_jax.training.lineage import check_pretraining_dataset, check_vocabulary
 from medbert_jax.training.merging import merge_parameters
 from medbert_jax.training.progress import announce, say, versions
 from medbert_jax.training.run_directory import RunDirectory, read_config

@@ -12,10 +12,12 @@ an epoch only permutes which patient takes which place of his length, and which 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Ge
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.composition import RowsOfALength, compose, one_patient_per_row
 from medbert_jax.data.patient_groups import group_patients
 
@@ -27,29 +29,21 @@ class RowsConfig:
     batching: Literal["rows", "patients"] = "rows"
     """rows: as many full rows as `batch_size` patients take, in expectation, every patient once per epoch; patients:
     exactly batch_size patients a step (an epoch leaves out what is left of the patients, others each time)."""
-    batch_size: int = 256
+    batch_size: Annotated[int, Ge(1)] = 256
     """Patients per step, in expectation or exactly."""
-    short_row: int = 128
+    short_row: Annotated[int, Ge(1)] = 128
     """Slots of a short row; batching rows."""
-    long_row: int = 0
+    long_row: Annotated[int, Ge(0)] = 0
     """Slots of a long row, at least the longest patient; 0 takes what he needs, in eighths of max_length (batching
     patients: max_length)."""
-    rows_per_step: int = 3
+    rows_per_step: Annotated[int, Ge(1)] = 3
     """Long rows of a step; batching patients."""
     packed: bool = True
     """Several patients share a row; False gives every patient a row of his own, the reference layout."""
 
     def __post_init__(self):
         """Check what no dataset can mend; all faults are in one error."""
-        faults = [
-            f"{name} must be at least {least}: got {getattr(self, name)}; raise it"
-            for name, least in (("batch_size", 1), ("short_row", 1), ("long_row", 0), ("rows_per_step", 1))
-            if getattr(self, name) < least
-        ]
-        if self.batching not in ("rows", "patients"):
-            faults.append(f"batching must be rows or patients: got {self.batching!r}; choose one of them")
-        if faults:
-            raise ValueError("\n".join(faults))
+        check_fields(self, at="rows")
 
 
 @dataclass(frozen=True)

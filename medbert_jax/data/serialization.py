@@ -1,11 +1,13 @@
 """EHR tables of one shard → patient sequences: who stays (and the ledger), visits, order of codes."""
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import numpy as np
 import polars as pl
+from annotated_types import Ge
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.code_order import code_numbers, distinct, in_order, priority_rank, random_rank
 from medbert_jax.data.example_records import OUTCOMES
 from medbert_jax.data.sequences import PatientSequences
@@ -21,11 +23,11 @@ CodeOrder = Literal["priority", "random"]
 class SerializationConfig:
     """How histories become sequences. A cohort inherits it from its pretraining dataset."""
 
-    minimum_codes: int = 3
+    minimum_codes: Annotated[int, Ge(1)] = 3
     """Patients with fewer codes leave. Paper: 3. Released code: no such filter (1). Cohorts: 1."""
     unique: bool = True
     """Whether minimum_codes counts different codes (paper, Fig. 1) or the codes of all visits (Methods)."""
-    prolonged_los_days: int = 7
+    prolonged_los_days: Annotated[int, Ge(0)] = 7
     """A stay is prolonged when it lasts more days than this: 7 is not, 8 is."""
     visit_rule: VisitRule = "encounter"
     """A visit is an encounter (paper), or all encounters that end on one date (released code)."""
@@ -33,18 +35,8 @@ class SerializationConfig:
     """Order within a visit: the paper's, or one drawn from the patient, visit and code (its ablation)."""
 
     def __post_init__(self):
-        faults = [
-            f"{name} = {getattr(self, name)}, below {least}"
-            for name, least in (("minimum_codes", 1), ("prolonged_los_days", 0))
-            if getattr(self, name) < least
-        ]
-        faults += [
-            f"{name} = {getattr(self, name)!r}, none of {', '.join(get_args(choices))}"
-            for name, choices in (("visit_rule", VisitRule), ("code_order", CodeOrder))
-            if getattr(self, name) not in get_args(choices)
-        ]
-        if faults:
-            raise ValueError(f"serialization settings must be in range: got {'; '.join(faults)}; correct these fields")
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 def serialize(

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.assembly import assemble
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.raw import RawTable, Reader, counting_unreadable, text, whole
@@ -56,6 +57,10 @@ class IngestOptions:
 
     outpatient_los_zero: bool = False
     """Whether outpatient visits without a discharge lasted 0 days; else their length of stay is unknown."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,13 @@ What a code means and what a visit is are not part of the standard; both are opt
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import polars as pl
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.assembly import Left, Rough
 from medbert_jax.ehr.codes import system_name
 from medbert_jax.ehr.med_bert_tsv import US_ICD, tell_version
@@ -103,24 +105,25 @@ class MedsOptions:
     system ("" where the group `system` gives it)."""
 
     def __post_init__(self):
-        faults = []
-        for regex in (self.discharges, *(pattern[0] for pattern in (*self.admissions, *self.patterns))):
-            for one in (regex,) if isinstance(regex, str) else regex:
-                try:
-                    pl.Series([""]).str.contains(one)
-                except pl.exceptions.ComputeError:
-                    faults.append(f'"{one}" is no regular expression')
+        """Check every field; all faults are in one error."""
+        rule, example = "(expression, table, code system)", '("^DX:(?P<code>.+)$", "diagnoses", "ICD10CM")'
+        faults = self._pattern_faults()
+        check_fields(
+            self,
+            also=(f"patterns of MEDS codes must be {rule}: got {one}; write for instance {example}" for one in faults),
+        )
+
+    def _pattern_faults(self) -> Iterator[str]:
+        for regex in (*self.discharges, *(pattern[0] for pattern in (*self.admissions, *self.patterns))):
+            try:
+                pl.Series([""]).str.contains(regex)
+            except pl.exceptions.ComputeError:
+                yield f'"{regex}" is no regular expression'
         for regex, table, system in self.patterns:
             if table not in _TABLES:
-                faults.append(f'"{regex}" goes to "{table}", which is none of {", ".join(_TABLES)}')
+                yield f'"{regex}" goes to "{table}", which is none of {", ".join(_TABLES)}'
             if "code" not in _groups(regex) or not (system or "system" in _groups(regex)):
-                faults.append(f'"{regex}" lacks a group (?P<code>…), or says no code system')
-        if faults:
-            raise ValueError(
-                "patterns of MEDS codes must be (expression, table, code system): got "
-                + "; ".join(faults)
-                + '; write for instance ("^DX:(?P<code>.+)$", "diagnoses", "ICD10CM")'
-            )
+                yield f'"{regex}" lacks a group (?P<code>…), or says no code system'
 
 
 def _groups(regex: str) -> list[str]:

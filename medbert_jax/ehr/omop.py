@@ -4,11 +4,13 @@ Tables and columns as documented there, CSV or Parquet; of `concept` only the ro
 Numbers of concepts below are those of the OHDSI vocabularies (athena.ohdsi.org).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import polars as pl
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.assembly import Left, Rough
 from medbert_jax.ehr.codes import CODE_SYSTEMS, EITHER, SOURCE, guess_icd_version, system_name
 from medbert_jax.ehr.icd import ICD10_SYSTEMS
@@ -33,20 +35,26 @@ class OmopOptions:
     source_value_system."""
 
     def __post_init__(self):
+        """Check every field, all faults in one error; and write the code system as the tables do."""
+        check_fields(self, also=self._disagreements())
+        if self.source_value_system:
+            object.__setattr__(self, "source_value_system", self._system())
+
+    def _system(self) -> str | None:
+        return pl.select(system_name(pl.lit(self.source_value_system))).item()
+
+    def _disagreements(self) -> Iterator[str]:
         if self.us_icd and self.source_value_system:
-            raise ValueError(
+            yield (
                 "condition_source_value is of one system, or of a US version that its shape and day tell: got "
                 f"source_value_system {self.source_value_system} and us_icd; leave one of them"
             )
-        if self.source_value_system:
-            name = pl.select(system_name(pl.lit(self.source_value_system))).item()
-            if not name:
-                known = ", ".join(("ICD10", "ICD10CM", "ICD10GM (and other countries)", "CIM10", "KCD8", *CODE_SYSTEMS))
-                raise ValueError(
-                    f"source_value_system must be a code system that is known: got {self.source_value_system}; "
-                    f"use LOCAL for codes of the site's own, or one of {known}"
-                )
-            object.__setattr__(self, "source_value_system", name)
+        if self.source_value_system and not self._system():
+            known = ", ".join(("ICD10", "ICD10CM", "ICD10GM (and other countries)", "CIM10", "KCD8", *CODE_SYSTEMS))
+            yield (
+                f"source_value_system must be a code system that is known: got {self.source_value_system}; "
+                f"use LOCAL for codes of the site's own, or one of {known}"
+            )
 
 
 _VISIT_TYPES = {

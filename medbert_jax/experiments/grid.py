@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Interval
+
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import FinetuneConfig
 
@@ -20,10 +23,14 @@ class BaselineConfig:
     """Name under which the results are filed."""
     features: Literal["codes", "age", "codes+age"] = "codes"
     """Multi-hot codes, the ten-year age band, or both."""
-    train_size: int = 0
+    train_size: Annotated[int, Ge(0)] = 0
     """Training patients; 0 takes all."""
-    replicate: int = 0
+    replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Chooses the training subset."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -34,18 +41,26 @@ class GridConfig:
     """Directories of the cohort datasets."""
     finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
     """What all fine-tuning runs share."""
-    train_sizes: tuple[int, ...] = (300, 1000, 3000, 0)
+    train_sizes: tuple[Annotated[int, Ge(0)], ...] = (300, 1000, 3000, 0)
     """Training patients; 0 takes all."""
-    replicates: int = 5
-    first_replicate: int = 0
+    replicates: Annotated[int, Ge(1)] = 5
+    first_replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Number of the first replicate: another one gives a fresh run with other subsets and seeds."""
     backbones: tuple[Literal["pretrained", "untrained", "none"], ...] = ("untrained", "pretrained")
     heads: tuple[HeadKind, ...] = ("feed_forward", "bi_gru")
     baselines: tuple[Literal["codes", "age", "codes+age"], ...] = ("age", "codes")
-    part: int = 0
+    part: Annotated[int, Ge(0)] = 0
     """Which part of the runs to do, from 0; several processes or machines can share a grid."""
-    parts: int = 1
+    parts: Annotated[int, Ge(1)] = 1
     """Into how many parts the runs are divided."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self, also=self._disagreements())
+
+    def _disagreements(self) -> Iterator[str]:
+        if self.part >= self.parts:
+            yield f"part must be one of 0 … {self.parts - 1}: got {self.part}; count the parts from 0"
 
     def runs(self) -> list[FinetuneConfig | BaselineConfig]:
         """The runs of this part, cheapest sizes first, baselines before the models that have to beat them."""
@@ -56,8 +71,6 @@ class GridConfig:
                 f"a grid keeps predictions and results, no checkpoints: got finetune.run {self.finetune.run}; leave it "
                 "empty, and fine-tune the run that is wanted by itself"
             )
-        if not 0 <= self.part < self.parts:
-            raise ValueError(f"part must be one of 0 … {self.parts - 1}: got {self.part}; count the parts from 0")
         return list(self._all_runs())[self.part :: self.parts]
 
     def _all_runs(self) -> Iterator[FinetuneConfig | BaselineConfig]:

@@ -1,7 +1,12 @@
 """What a Med-BERT is made of: sizes, and each point where the paper and its released code disagree."""
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Interval
+
+from medbert_jax.checked_fields import check_fields
 
 PAPER_VOCABULARY_SIZE = 82_603
 """ICD-9 and ICD-10 codes of the paper's pretraining set, special ids included (paper, Methods)."""
@@ -11,36 +16,36 @@ PAPER_VOCABULARY_SIZE = 82_603
 class ModelConfig:
     """Sizes and choices of one Med-BERT. The defaults are the paper's; raises ValueError naming every fault."""
 
-    vocabulary_size: int = PAPER_VOCABULARY_SIZE
+    vocabulary_size: Annotated[int, Ge(1)] = PAPER_VOCABULARY_SIZE
     """Rows of the code table, special ids included."""
-    hidden_size: int = 192
+    hidden_size: Annotated[int, Ge(1)] = 192
     """Width of every code's vector."""
-    layers: int = 6
+    layers: Annotated[int, Ge(0)] = 6
     """Transformer layers; 0 leaves the embeddings alone, the input of a recurrent baseline."""
-    heads: int = 6
+    heads: Annotated[int, Ge(1)] = 6
     """Attention heads per layer; must divide hidden_size."""
-    feed_forward_size: int = 64
+    feed_forward_size: Annotated[int, Ge(1)] = 64
     """Inner width of the feed-forward blocks (in Med-BERT smaller than hidden_size)."""
-    max_visits: int = 1_000
+    max_visits: Annotated[int, Ge(1)] = 1_000
     """Rows of the visit table; visit ids count from 1, so they must stay below it."""
-    max_length: int = 512
+    max_length: Annotated[int, Ge(1)] = 512
     """Rows of the serialization table, and the longest patient in codes."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Share of hidden elements dropped in training."""
-    attention_dropout: float = 0.1
+    attention_dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Share of attention probabilities dropped in training."""
-    layer_norm_epsilon: float = 1e-12
+    layer_norm_epsilon: Annotated[float, Gt(0)] = 1e-12
     """Added to the variance in every LayerNorm."""
-    initializer_range: float = 0.02
+    initializer_range: Annotated[float, Gt(0)] = 0.02
     """Standard deviation of the normal, cut at two of it, that tables and kernels start from."""
     serialization: Literal["rank", "position"] = "rank"
     """Paper: rank of the code within its visit. Released code: position in the patient's flat sequence."""
-    mask_id: int = 1
+    mask_id: Annotated[int, Ge(0)] = 1
     """Id that stands for a masked code. Paper: its own. Released code: 0, the same as padding."""
     los_pooling: Literal["sum", "first", "sum_with_padding"] = "sum"
     """What the prolonged-LOS head reads. Paper: sum over the patient's codes. Released code: BERT's pooled first
     code, or the sum over the whole row, padding included."""
-    los_logits: int = 2
+    los_logits: Annotated[int, Ge(1)] = 2
     """Logits of the prolonged-LOS head."""
     pooler: bool = False
     """Whether BERT's pooler (dense + tanh on the first code) exists; los_pooling first needs it."""
@@ -49,39 +54,21 @@ class ModelConfig:
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
-        positive = ("vocabulary_size", "hidden_size", "heads", "feed_forward_size", "max_visits")
-        faults = [
-            f"{name} must be at least 1: got {getattr(self, name)}; give a positive whole number"
-            for name in (*positive, "max_length", "los_logits")
-            if getattr(self, name) < 1
-        ]
-        if self.layers < 0:
-            faults.append(f"layers must be at least 0: got {self.layers}; the paper has 6, 0 is no encoder")
-        faults += [
-            f"{field.name} must be one of {', '.join(field.type.__args__)}: got {getattr(self, field.name)!r}; "
-            "choose one of them"
-            for field in fields(self)
-            if hasattr(field.type, "__args__") and getattr(self, field.name) not in field.type.__args__
-        ]
-        faults += [
-            f"{name} must be in [0, 1): got {getattr(self, name)}; use 0 for none, 0.1 as the paper"
-            for name in ("dropout", "attention_dropout")
-            if not 0 <= getattr(self, name) < 1
-        ]
-        if self.heads > 0 and self.hidden_size % self.heads:
-            faults.append(
-                f"hidden_size must be divisible by heads: got {self.hidden_size} and {self.heads}; "
+        check_fields(self, at="model", also=self._disagreements())
+
+    def _disagreements(self) -> Iterator[str]:
+        if self.heads and self.hidden_size % self.heads:
+            yield (
+                f"model.hidden_size must be divisible by model.heads: got {self.hidden_size} and {self.heads}; "
                 f"use hidden_size {max(1, round(self.hidden_size / self.heads)) * self.heads}"
             )
-        if not 0 <= self.mask_id < max(self.vocabulary_size, 1):
-            faults.append(
-                f"mask_id must be a row of the code table: got {self.mask_id} of {self.vocabulary_size} rows; "
+        if self.mask_id >= self.vocabulary_size:
+            yield (
+                f"model.mask_id must be a row of the code table: got {self.mask_id} of {self.vocabulary_size} rows; "
                 "use 1 (its own id) or 0 (the released code)"
             )
         if self.los_pooling == "first" and not self.pooler:
-            faults.append("los_pooling first needs BERT's pooler: got pooler False; set pooler to True")
-        if faults:
-            raise ValueError("\n".join(faults))
+            yield "model.los_pooling first needs BERT's pooler: got pooler False; set pooler to True"
 
 
 def preset(name: str, vocabulary_size: int | None = None) -> ModelConfig:

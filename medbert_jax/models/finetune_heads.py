@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import jax
 import jax.numpy as jnp
+from annotated_types import Ge, Interval
 from flax import nnx
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.dropout import dropout, seeds
 from medbert_jax.models.heads import Pooler, first_states, masked_sum
@@ -29,22 +31,14 @@ class HeadConfig:
     """feed_forward: linear on the masked sum of the outputs (the paper's "Med-BERT only (FFL)"); first: linear on the
     pooled first code (the released code's FFL); gru, bi_gru: recurrent over the patient's codes, linear on the final
     state(s)."""
-    gru_hidden: int = 128
+    gru_hidden: Annotated[int, Ge(1)] = 128
     """Width of the recurrent state, per direction."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Interval(ge=0, lt=1)] = 0.1
     """Share of elements dropped, in training, of what the final linear layer reads."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
-        faults = []
-        if self.kind not in (kinds := get_args(HeadKind)):
-            faults.append(f"kind must be one of {', '.join(kinds)}: got {self.kind!r}; choose one of them")
-        if self.gru_hidden < 1:
-            faults.append(f"gru_hidden must be at least 1: got {self.gru_hidden}; the usual width is 128")
-        if not 0 <= self.dropout < 1:
-            faults.append(f"dropout must be in [0, 1): got {self.dropout}; use 0 for none")
-        if faults:
-            raise ValueError("\n".join(faults))
+        check_fields(self, at="head")
 
 
 def init_head(config: HeadConfig, model_config: ModelConfig, key: Key[Array, ""]) -> Params:

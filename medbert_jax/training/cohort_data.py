@@ -9,7 +9,7 @@ from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import patient_hash
-from medbert_jax.training.config import check_dataset
+from medbert_jax.training.lineage import check_dataset
 
 
 @dataclass(frozen=True)

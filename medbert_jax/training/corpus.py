@@ -2,14 +2,16 @@
 
 import os
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Ge, Gt
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.training.sharding import put_global
 
@@ -24,22 +26,14 @@ class CorpusConfig:
     """replicated: whole on every device; sharded: cut over the data axis; streamed: on the host, each dispatch's rows
     sent ahead. All three train on the same batches, bit for bit. auto: replicated where it takes under a tenth of a
     device's memory, else sharded where that takes under a third, else streamed."""
-    steps_per_dispatch: int = 50
+    steps_per_dispatch: Annotated[int, Ge(1)] = 50
     """Steps that are compiled into one program at most; how many of them run is decided while it runs."""
-    dispatch_seconds: float = 2.0
+    dispatch_seconds: Annotated[float, Gt(0)] = 2.0
     """How long a dispatch should take: a run that is asked to stop does so after two at most."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
-        faults = []
-        if self.placement not in (known := ("auto", *get_args(Placement))):
-            faults.append(f"placement must be one of {', '.join(known)}: got {self.placement!r}; choose one of them")
-        if self.steps_per_dispatch < 1:
-            faults.append(f"steps_per_dispatch must be at least 1: got {self.steps_per_dispatch}; 50 is usual")
-        if not self.dispatch_seconds > 0:
-            faults.append(f"dispatch_seconds must be above 0: got {self.dispatch_seconds}; 2 is usual")
-        if faults:
-            raise ValueError("\n".join(faults))
+        check_fields(self, at="corpus")
 
 
 class Corpus(NamedTuple):

@@ -4,13 +4,16 @@ Every draw is a function of (seed, epoch, patient, index of the code within the 
 sharded runs therefore have the same targets.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from annotated_types import Interval
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import FIRST_CODE, UNK
 
 
@@ -18,13 +21,24 @@ from medbert_jax.data.vocabulary import FIRST_CODE, UNK
 class MaskingConfig:
     """The masked-code task."""
 
-    share: float = 0.0
+    share: Annotated[float, Interval(ge=0, le=1)] = 0.0
     """Share of a patient's codes that are masked, at least one; 0 masks exactly one, as the paper does."""
-    mask_token: float = 0.8
+    mask_token: Annotated[float, Interval(ge=0, le=1)] = 0.8
     """Share of the masked codes that become [MASK]; the rest is random or unchanged."""
-    random_token: float = 0.1
+    random_token: Annotated[float, Interval(ge=0, le=1)] = 0.1
     static: bool = False
     """Draw once, the same codes in every epoch."""  # Released code: masks are drawn when the features are made.
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self, at="masking", also=self._disagreements())
+
+    def _disagreements(self) -> Iterator[str]:
+        if self.mask_token + self.random_token > 1 + 1e-9:  # 1e-9: decimals that sum to 1 may not do so in binary
+            yield (
+                "masking.mask_token and masking.random_token must be at most 1 together: got "
+                f"{self.mask_token} and {self.random_token}; lower one of them"
+            )
 
 
 class Masked(NamedTuple):

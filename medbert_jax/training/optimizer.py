@@ -1,33 +1,40 @@
 """AdamW as BERT has it, and the Adam of the fine-tuning, as one optax chain."""
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from annotated_types import Ge, Gt, Interval
+
+from medbert_jax.checked_fields import check_fields
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Optimizer and learning-rate schedule."""
 
-    learning_rate: float = 5e-5
+    learning_rate: Annotated[float, Ge(0)] = 5e-5
     """Peak rate."""
-    warmup_steps: int = 10_000
+    warmup_steps: Annotated[int, Ge(0)] = 10_000
     """Steps over which the rate rises from 0."""
     schedule: Literal["bert", "huggingface", "constant"] = "bert"
     """Linear decay to 0 over all steps: "bert" decays from step 0 and the warm-up overrides its own steps, so the rate
     falls by a jump at its end; "huggingface" decays from the end of the warm-up; "constant" stays at the peak."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, Ge(0)] = 0.01
     """Decoupled; not on LayerNorm, not on biases."""
-    clip_norm: float = 1.0
+    clip_norm: Annotated[float, Ge(0)] = 1.0
     """Global gradient norm; 0 switches clipping off."""
-    beta_1: float = 0.9
-    beta_2: float = 0.999
-    epsilon: float = 1e-6
+    beta_1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
+    beta_2: Annotated[float, Interval(ge=0, lt=1)] = 0.999
+    epsilon: Annotated[float, Gt(0)] = 1e-6
     bias_correction: bool = False
     """BERT's own optimizer has none; the fine-tuning's Adam has."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self, at="optimizer")
 
 
 class AdamState(NamedTuple):

@@ -6,12 +6,15 @@ plus "prolonged_los" (B, P).
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from annotated_types import Ge
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.row_plan import RowPlan
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import apply, masked_code_logits, prolonged_los_logits
@@ -23,8 +26,12 @@ from medbert_jax.training.masking import Masked, MaskingConfig, mask_codes, mask
 class TasksConfig:
     """Weights of the two pretraining losses."""
 
-    masked_codes: float = 1.0
-    prolonged_los: float = 1.0
+    masked_codes: Annotated[float, Ge(0)] = 1.0
+    prolonged_los: Annotated[float, Ge(0)] = 1.0
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self, at="tasks")
 
 
 @dataclass(frozen=True)

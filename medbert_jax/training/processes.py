@@ -1,34 +1,37 @@
 """Several processes that train one model: on the hosts of a pod, or on one machine."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import numpy as np
+from annotated_types import Ge
 from jax.experimental import multihost_utils
+
+from medbert_jax.checked_fields import check_fields
 
 
 @dataclass(frozen=True)
 class ProcessesConfig:
     """How the processes of a run find each other; the same command is started in each."""
 
-    count: int = 1
+    count: Annotated[int, Ge(0)] = 1
     """Processes of the run; 0 takes what the environment says (Cloud TPU, Slurm, Open MPI, Kubernetes)."""
-    number: int = 0
+    number: Annotated[int, Ge(0)] = 0
     """Which of them this one is, from 0."""
     coordinator: str = ""
     """HOST:PORT of process 0, at which the others ask."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
-        faults = []
-        if self.count < 0:
-            faults.append(f"processes.count must be at least 0: got {self.count}; 1 is one process, 0 asks around")
+        check_fields(self, at="processes", also=self._disagreements())
+
+    def _disagreements(self) -> Iterator[str]:
         if self.count > 1 and not self.coordinator:
-            faults.append(f"{self.count} processes need a coordinator: got none; give HOST:PORT of process 0")
-        if self.count > 0 and not 0 <= self.number < self.count:
-            faults.append(f"processes.number must be one of 0 … {self.count - 1}: got {self.number}; count them from 0")
-        if faults:
-            raise ValueError("\n".join(faults))
+            yield f"{self.count} processes need a coordinator: got none; give HOST:PORT of process 0"
+        if 0 < self.count <= self.number:
+            yield f"processes.number must be one of 0 … {self.count - 1}: got {self.number}; count them from 0"
 
 
 def join_processes(config: ProcessesConfig) -> None:

@@ -1,12 +1,15 @@
 """The ("data", "model") mesh and where everything lies on it."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import jax
 import numpy as np
 import optax
+from annotated_types import Ge
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import parameter_axes
 
@@ -18,17 +21,21 @@ LOGICAL_TO_MESH = {"vocabulary": "model"}
 class MeshConfig:
     """Devices along the two axes of the mesh."""
 
-    data: int = 0
+    data: Annotated[int, Ge(0)] = 0
     """Devices that share a batch; 0 takes all that `model` leaves."""
-    model: int = 1
+    model: Annotated[int, Ge(1)] = 1
     """Devices that share the code table and its decoder."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self, at="mesh")
 
 
 def make_mesh(config: MeshConfig) -> Mesh:
     """The mesh over all devices. Raises ValueError when the sizes do not multiply to the number of devices."""
     devices = jax.device_count()
-    data = config.data or devices // max(1, config.model)
-    if min(data, config.model) < 1 or data * config.model != devices:
+    data = config.data or devices // config.model
+    if data * config.model != devices:
         raise ValueError(
             f"mesh.data × mesh.model must equal the number of devices: got {data} × {config.model} and {devices}; "
             "set data to 0 and model to a divisor of the devices"

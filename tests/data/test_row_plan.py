@@ -98,7 +98,7 @@ def test_lengths_out_of_range_and_no_patients_are_refused():
 
 
 def test_faults_of_the_configuration_itself_are_in_one_error():
-    with pytest.raises(ValueError, match=r"batch_size must be at least 1: got 0.*\n.*long_row .*\n.*batching must be"):
+    with pytest.raises(ValueError, match=r"^rows\.batching must be .*\nrows\.batch_size .* 1: got 0.*\nrows\.long_row"):
         RowsConfig(batch_size=0, long_row=-1, batching="visits")
 
 

@@ -59,10 +59,12 @@ def test_another_first_replicate_is_a_fresh_grid():
     assert not set(again) & set(GridConfig(datasets=("one",), replicates=5).runs())
 
 
-@pytest.mark.parametrize("part", [-1, 3])
-def test_a_part_that_is_not_there_is_refused(part):
-    with pytest.raises(ValueError, match=rf"part must be one of 0 … 2: got {part}; count the parts from 0"):
-        _part(part, 3).runs()
+@pytest.mark.parametrize(
+    ("part", "rule"), [(-1, "at least 0: got -1; raise it"), (3, "one of 0 … 2: got 3; count the parts from 0")]
+)
+def test_a_part_that_is_not_there_is_refused(part, rule):
+    with pytest.raises(ValueError, match=f"^part must be {rule}$"):
+        _part(part, 3)
 
 
 def test_a_grid_without_datasets_is_refused():

@@ -186,5 +186,5 @@ def test_every_fault_is_in_one_error():
     with pytest.raises(ValueError) as error:
         HeadConfig("lstm", gru_hidden=0, dropout=1.5)
     lines = str(error.value).splitlines()
-    assert [line.split()[0] for line in lines] == ["kind", "gru_hidden", "dropout"]
+    assert [line.split()[0] for line in lines] == ["head.kind", "head.gru_hidden", "head.dropout"]
     assert all(": got " in line and "; " in line for line in lines)

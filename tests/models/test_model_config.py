@@ -48,19 +48,21 @@ def test_every_fault_is_in_one_error():
         ModelConfig(hidden_size=100, heads=6, layers=-1, dropout=1.0, serialization="age", los_pooling="first")
     lines = str(error.value).splitlines()
     assert [line.split(" must")[0].split(" needs")[0] for line in lines] == [
-        "layers",
-        "serialization",
-        "dropout",
-        "hidden_size",
-        "los_pooling first",
+        "model.layers",
+        "model.dropout",
+        "model.serialization",
+        "model.hidden_size",
+        "model.los_pooling first",
     ]
     assert all(": got " in line and "; " in line for line in lines)
     assert "use hidden_size 102" in lines[3]
 
 
-@pytest.mark.parametrize("mask_id", [-1, 10])
-def test_mask_id_is_a_row_of_the_table(mask_id):
-    with pytest.raises(ValueError, match="mask_id must be a row of the code table"):
+@pytest.mark.parametrize(
+    ("mask_id", "rule"), [(-1, "at least 0: got -1"), (10, "a row of the code table: got 10 of 10 rows")]
+)
+def test_mask_id_is_a_row_of_the_table(mask_id, rule):
+    with pytest.raises(ValueError, match=rf"^model\.mask_id must be {rule}; "):
         ModelConfig(vocabulary_size=10, mask_id=mask_id)
 
 

@@ -201,7 +201,9 @@ def test_columns_are_as_narrow_as_their_values_allow():
 
 
 def test_wrong_settings_of_the_corpus_are_all_named():
-    with pytest.raises(ValueError, match=r"placement must be one of auto, .*\nsteps_per_dispatch .*\ndispatch_seconds"):
+    with pytest.raises(
+        ValueError, match=r"placement must be one of auto, .*\n.*steps_per_dispatch .*\n.*dispatch_seconds"
+    ):
         CorpusConfig(placement="disk", steps_per_dispatch=0, dispatch_seconds=0.0)
 
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from medbert_jax.training.config import PretrainConfig, check_split
+from medbert_jax.training.config import PretrainConfig
+from medbert_jax.training.lineage import check_split
 
 SPLIT = {"key": "medbert_jax/split", "ratios": [0.7, 0.1, 0.2], "counts": {"train": 7, "validation": 1, "test": 2}}
 
@@ -26,6 +27,6 @@ def test_another_split_is_refused(checkpoint, change):
 
 
 def test_intervals_that_never_come_are_all_named():
-    rule = r"checkpoint_every must be at least 1: got 0.*\nlog_every must be .* got -1.*\nepochs must be above 0"
+    rule = r"^checkpoint_every must be at least 1: got 0.*\nlog_every must be .* got -1.*\nepochs must be above 0"
     with pytest.raises(ValueError, match=rule):
         PretrainConfig(checkpoint_every=0, log_every=-1, epochs=0.0)
