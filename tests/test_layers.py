@@ -12,7 +12,7 @@ import medbert_jax
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medbert_jax"
 # A file imports only from folders above its own line.
-ORDER = ["ehr", "simulation", "cohorts", "data", "models", "metrics", "training", "baselines", "experiments",
+ORDER = ["disk", "ehr", "simulation", "cohorts", "data", "models", "metrics", "training", "baselines", "experiments",
          "evaluation", "visualization"]  # fmt: skip
 STRANGERS = [("models", "data"), ("data", "models")]
 FREE = {"cli.py", "__init__.py"}  # cli.py imports anything; __init__.py names what it loads lazily
@@ -64,6 +64,7 @@ def test_every_file_imports_only_from_above():
     ("path", "source"),
     [
         ("ehr/x.py", "from medbert_jax.data.rows import plan_rows"),
+        ("disk/x.py", "from medbert_jax.ehr.tables import read_tables"),
         ("data/x.py", "import medbert_jax.models.config"),
         ("training/x.py", "from flax import nnx"),
         ("training/x.py", "def f():\n    from medbert_jax.evaluation.results import read_results"),
@@ -89,7 +90,7 @@ def test_imports_from_above_and_from_the_own_folder_pass():
 
 
 def test_builders_import_only_tables_cohorts_and_data():
-    allowed = {"ehr", "cohorts", "data"}
+    allowed = {"disk", "ehr", "cohorts", "data"}
     for file in (ROOT / "tfds_builders").rglob("*.py"):
         modules = imported_modules(str(file.relative_to(ROOT)), file.read_text())
         inside = {module.split(".")[1] for module in modules if module.startswith("medbert_jax.")}
@@ -105,6 +106,7 @@ def test_no_file_is_called_after_nothing():
     ("module", "absent"),
     [
         ("medbert_jax", "jax polars tensorflow_datasets sklearn"),
+        ("medbert_jax.disk.replaced_folder", "jax polars numpy tensorflow_datasets sklearn"),
         ("medbert_jax.ehr.tables", "jax tensorflow_datasets sklearn"),
         ("medbert_jax.cohorts.select", "jax tensorflow_datasets sklearn"),
         ("medbert_jax.data.token_store", "jax polars tensorflow_datasets sklearn"),

@@ -12,7 +12,7 @@ import pytest
 from made_ehr import made_tables
 from polars.testing import assert_frame_equal
 
-from medbert_jax.ehr import replacing
+from medbert_jax.disk import replaced_folder
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 from medbert_jax.ehr.tables import (
@@ -166,7 +166,8 @@ def end_in(moment, out):
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from made_ehr import made_tables
-from medbert_jax.ehr import replacing, tables
+from medbert_jax.disk import replaced_folder
+from medbert_jax.ehr import tables
 die = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 {moment}
 tables.write_tables(made_tables(patients=9), {str(out)!r})
@@ -179,11 +180,11 @@ tables.write_tables(made_tables(patients=9), {str(out)!r})
     ("moment", "patients"),
     [
         ("tables.seal = die", 30),
-        ("replacing._place = die", 30),
+        ("replaced_folder._place = die", 30),
         # The two renames, where the system cannot exchange folders: in between there is no folder.
-        ("replacing._exchanged = lambda *args: False; rename = os.rename\n"
+        ("replaced_folder._exchanged = lambda *args: False; rename = os.rename\n"
          "os.rename = lambda one, other: rename(one, other) if other.name == 'earlier' else die()", None),
-        ("replacing._clear = die", 9),
+        ("replaced_folder._clear = die", 9),
     ],
     ids=["shards written", "sealed", "half replaced", "replaced"],
 )  # fmt: skip
@@ -212,7 +213,7 @@ def test_killed_at_any_moment_there_is_one_set_of_tables(tables, tmp_path, momen
 @pytest.mark.parametrize("exchange", [True, False])
 def test_files_of_others_stay_and_those_of_the_earlier_set_go(tables, tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(replacing, "_exchanged", lambda *folders: False)
+        monkeypatch.setattr(replaced_folder, "_exchanged", lambda *folders: False)
     out = tmp_path / "ehr"
     write_tables(tables, out)
     (out / "ledger.json").write_text("{}")
