@@ -5,7 +5,6 @@ never hashed; steps/ belongs to `checkpointing`; one process at a time may write
 """
 
 import contextlib
-import importlib.metadata
 import json
 import platform
 from collections.abc import Collection, Mapping
@@ -22,6 +21,7 @@ from medbert_jax.disk.lock import locked
 from medbert_jax.disk.whole_files import canonical_json, meant_for, remove_unfinished, write_whole
 from medbert_jax.training.manifest import RUN_FILES, STEPS, remove_uncommitted
 from medbert_jax.training.processes import all_processes
+from medbert_jax.training.progress import versions
 
 CONFIG, VOCABULARY = RUN_FILES
 CARD, METRICS, LOCK = "README.md", "metrics.jsonl", "lock"
@@ -226,12 +226,10 @@ def _check_own(path: Path) -> None:
 
 def _model_card(config: dict, facts: Mapping[str, object]) -> bytes:
     """What was trained, on what, with which versions, for people."""
-    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = [f"Python {platform.python_version()}", f"medbert_jax {__version__}"]
-    versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    packages = {"Python": platform.python_version(), "medbert_jax": __version__, **versions()}
     task = {"pretrain": "pretrained on patient histories", "finetune": "fine-tuned on a disease cohort"}
     rows = {**facts, **{f"model.{key}": value for key, value in config.get("model", {}).items()}}
-    rows["versions"] = ", ".join(versions)
+    rows["versions"] = ", ".join(f"{name} {number}" for name, number in packages.items())
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# Med-BERT, {task[config["kind"]]}
 
