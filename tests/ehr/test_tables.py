@@ -327,30 +327,30 @@ def test_made_tables_have_no_fault(tables):
 
 FIRST = pl.int_range(pl.len()) == 0
 FAULTS = [
-    ("patients", pl.col("patient_id").first(), "patients: patient_id is there more than once in 120 rows"),
-    ("patients", pl.lit("Female").alias("sex"), "patients: sex is none of female, male, null in 120 rows"),
-    ("visits", pl.lit("v").alias("visit_id"), "visits: visit_id is there more than once in"),
-    ("visits", pl.col("order") - 1, "visits: order is not 1, 2, 3 … within the patient in"),
+    ("patients", pl.col("patient_id").first(), "patients: patient_id is there more than once (120 rows)"),
+    ("patients", pl.lit("Female").alias("sex"), "patients: sex is none of female, male, null (120 rows)"),
+    ("visits", pl.lit("v").alias("visit_id"), "visits: visit_id is there more than once ("),
+    ("visits", pl.col("order") - 1, "visits: order is not 1, 2, 3 … within the patient ("),
     ("visits", pl.lit("Home").alias("discharge_disposition"), "visits: discharge_disposition is none of home,"),
     (
         "visits",
         pl.when(FIRST).then(pl.lit("nobody")).otherwise("patient_id").alias("patient_id"),
-        "visits: patient_id is not in patients in 1 rows",
+        "visits: patient_id is not in patients (1 rows)",
     ),
-    ("diagnoses", pl.when(~FIRST).then("code").alias("code"), "diagnoses: code is null in 1 rows"),
+    ("diagnoses", pl.when(~FIRST).then("code").alias("code"), "diagnoses: rows without a code (1 rows)"),
     (
         "diagnoses",
         pl.when(FIRST).then(pl.lit(" ")).otherwise("code").alias("code"),
-        "diagnoses: code is empty or has blanks around it in 1 rows",
+        "diagnoses: code is empty or has blanks around it (1 rows)",
     ),
-    ("diagnoses", pl.col("code") + "\t", "diagnoses: code holds a tab or a line break in"),
-    ("diagnoses", pl.col("code_system") + "/", "diagnoses: code_system is empty or holds a slash or a blank in"),
+    ("diagnoses", pl.col("code") + "\t", "diagnoses: code holds a tab or a line break ("),
+    ("diagnoses", pl.col("code_system") + "/", "diagnoses: code_system is empty or holds a slash or a blank ("),
     (
         "diagnoses",
         pl.when(FIRST).then(pl.lit("v")).otherwise("visit_id").alias("visit_id"),
-        "diagnoses: the patient has no such visit in 1 rows",
+        "diagnoses: the patient has no such visit (1 rows)",
     ),
-    ("measurements", pl.lit(float("nan")).alias("value"), "measurements: value is NaN (unknown is null) in"),
+    ("measurements", pl.lit(float("nan")).alias("value"), "measurements: value is NaN (unknown is null) ("),
     ("visits", pl.col("order").cast(pl.Int64), "visits: column order must be Int32, is Int64"),
 ]
 
@@ -368,7 +368,10 @@ def test_a_fault_of_the_tables_is_named_and_nothing_is_written(tables, tmp_path,
 def test_more_faults_of_the_tables(tables, tmp_path):
     assert check_tables(dataclasses.replace(tables, visits=None)) == ["visits: the table is missing"]
     undated = dataclasses.replace(tables, source=dataclasses.replace(tables.source, has_dates=False))
-    assert any("a time is given although source.has_dates is false" in fault for fault in check_tables(undated))
+    told = "visits: a time is given although source.json says that there are no dates ("
+    assert [fault.startswith(told) for fault in check_tables(undated)] == [True]
+    no_visit = changed(tables, "diagnoses", pl.when(~FIRST).then("visit_id").alias("visit_id"))
+    assert check_tables(no_visit) == ["diagnoses: the patient has no such visit (1 rows)"]
     empty = dataclasses.replace(tables, **{name: table.clear() for name, table in tables.present().items()})
     assert check_tables(empty) == []  # a shard may be
     with pytest.raises(ValueError, match="patients: the table is empty") as refused:
