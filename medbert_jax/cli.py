@@ -81,12 +81,13 @@ def validate(ehr: Positional[Path], /, json_out: Path | None = None, workers: in
         json_out: also write the report there, as JSON.
         workers: processes.
     """
+    from medbert_jax.disk.whole_files import write_json
     from medbert_jax.ehr.validation import validate as check
 
     report = check(ehr, workers=workers)
     print(report.render())
     if json_out:
-        json_out.write_text(json.dumps(report.to_dict(), indent=1, ensure_ascii=False))
+        write_json(json_out, report.to_dict())
     if report.failed:
         sys.exit(1)
 
@@ -272,6 +273,7 @@ def report(results: Positional[Path], /, out: Path | None = None) -> None:
         results: folder of results.
         out: also write them there, as markdown.
     """
+    from medbert_jax.disk.whole_files import write_whole
     from medbert_jax.evaluation.results import read_results
     from medbert_jax.evaluation.tables import auroc_table, paired_table
     from medbert_jax.printed_tables import print_tables, to_markdown
@@ -283,7 +285,7 @@ def report(results: Positional[Path], /, out: Path | None = None) -> None:
     printed = [table.printed for table in tables]
     print_tables(printed)
     if out:
-        out.write_text(to_markdown(printed))
+        write_whole(out, to_markdown(printed))
 
 
 def demo(

@@ -12,8 +12,8 @@ import medbert_jax
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medbert_jax"
 # A file imports only from folders (and modules of the package itself) above its own line.
-ORDER = ["checked_fields", "printed_tables", "ehr", "simulation", "cohorts", "data", "models", "metrics", "training", "baselines",
-         "experiments", "evaluation", "visualization"]  # fmt: skip
+ORDER = ["checked_fields", "printed_tables", "disk", "ehr", "simulation", "cohorts", "data", "models", "metrics",
+         "training", "baselines", "experiments", "evaluation", "visualization"]  # fmt: skip
 STRANGERS = [("models", "data"), ("data", "models")]
 FREE = {"cli.py", "__init__.py"}  # cli.py imports anything; __init__.py names what it loads lazily
 
@@ -65,6 +65,7 @@ def test_every_file_imports_only_from_above():
     [
         ("ehr/x.py", "from medbert_jax.data.rows import plan_rows"),
         ("checked_fields.py", "from medbert_jax.ehr.schema import SEXES"),
+        ("disk/x.py", "from medbert_jax.ehr.tables import read_tables"),
         ("data/x.py", "import medbert_jax.models.config"),
         ("training/x.py", "from flax import nnx"),
         ("training/x.py", "def f():\n    from medbert_jax.evaluation.results import read_results"),
@@ -91,7 +92,7 @@ def test_imports_from_above_and_from_the_own_folder_pass():
 
 
 def test_builders_import_only_tables_cohorts_and_data():
-    allowed = {"checked_fields", "ehr", "cohorts", "data"}
+    allowed = {"checked_fields", "disk", "ehr", "cohorts", "data"}
     for file in (ROOT / "tfds_builders").rglob("*.py"):
         modules = imported_modules(str(file.relative_to(ROOT)), file.read_text())
         inside = {module.split(".")[1] for module in modules if module.startswith("medbert_jax.")}
@@ -107,6 +108,7 @@ def test_no_file_is_called_after_nothing():
     ("module", "absent"),
     [
         ("medbert_jax", "jax polars tensorflow_datasets sklearn"),
+        ("medbert_jax.disk.replaced_folder", "jax polars numpy tensorflow_datasets sklearn"),
         ("medbert_jax.ehr.tables", "jax tensorflow_datasets sklearn"),
         ("medbert_jax.printed_tables", "rich polars numpy"),
         ("medbert_jax.cohorts.select", "jax tensorflow_datasets sklearn"),

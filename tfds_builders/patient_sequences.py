@@ -8,8 +8,6 @@ dataset_info.json, ArrayRecord files of tf.train.Example, one record per group) 
 
 import dataclasses
 import functools
-import json
-import os
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from medbert_jax.data.example_records import CODE_FEATURES, OUTCOMES, PATIENT_FEATURES, VISIT_FEATURES
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.disk.whole_files import put_in_place, whole_file, write_json
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import read_source
@@ -144,14 +143,14 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
         del dl_manager, download_config  # nothing is downloaded
         directory, splits = Path(self.data_dir), []  # a folder of TFDS's, which is renamed when all is there
         self.made.vocabulary.write(directory / "vocabulary.tsv")
-        ledger = json.dumps(self.made.ledgers, indent=1, ensure_ascii=False)
-        (directory / "ledger.json").write_text(ledger, encoding="utf-8")
+        write_json(directory / "ledger.json", self.made.ledgers)
         for name, rows in self.made.tables.items():
-            rows.write_parquet(directory / name)
+            with whole_file(directory / name) as partial:
+                rows.write_parquet(partial)
         for split in (split for split in SPLITS if self.made.files[split]):
             template, files = self._get_filename_template(split), self.made.files[split]
             for number, (path, _, _) in enumerate(files):
-                os.replace(path, template.sharded_filepath(shard_index=number, num_shards=len(files)))
+                put_in_place(path, template.sharded_filepath(shard_index=number, num_shards=len(files)))
             splits.append(
                 tfds.core.SplitInfo(
                     name=split,

@@ -23,6 +23,7 @@ from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, with_vocabulary
 from medbert_jax.data.vocabulary import UNK, Vocabulary
+from medbert_jax.disk.whole_files import sha256_of
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.icd import back_off
 from medbert_jax.ehr.ledger import Counts, Ledger
@@ -99,8 +100,7 @@ def check_source(job: ShardJob, source: EhrSource | None = None) -> None:
     wanted = [f"{job.content_hash[:12]} in {job.shards}"]
     same = (source.content_hash, source.shards) == (job.content_hash, job.shards)
     if same and job.split.sha256:
-        with open(job.ehr_directory / SPLITS_FILE, "rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(job.ehr_directory / SPLITS_FILE)
         same = sha256 == job.split.sha256
         found.append(f"sha256 {sha256[:12]} of {SPLITS_FILE}")
         wanted.append(job.split.sha256[:12])

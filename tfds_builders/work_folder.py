@@ -6,17 +6,19 @@ array of which some tasks failed, is simply started again: what has a marker who
 """
 
 import contextlib
+import functools
 import hashlib
 import io
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from medbert_jax.disk.lock import locked
+from medbert_jax.disk.whole_files import sha256_of, whole_file, write_whole
 
 _IN_USE = "in_use"
 
@@ -34,26 +36,18 @@ class WorkFolder:
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
         """Keep `remove_unless_used` of other processes away; the system lets go of a killed one's lock."""
-        import fcntl  # not on Windows
-
-        self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / _IN_USE, "w") as lock:
+        with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):  # of file systems without locks; there nothing is removed for others
-                fcntl.flock(lock, fcntl.LOCK_SH)
+                held.enter_context(locked(self.path / _IN_USE, shared=True))
             yield
 
     def remove_unless_used(self) -> bool:
         """Remove the folder, unless a process is in `in_use`; return whether it was removed."""
-        import fcntl
-
-        with contextlib.ExitStack() as opened:
-            try:
-                fcntl.flock(opened.enter_context(open(self.path / _IN_USE)), fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except FileNotFoundError:  # nobody ever was
-                pass
-            except OSError:
-                return False
-            shutil.rmtree(self.path, ignore_errors=True)
+        try:
+            with locked(self.path / _IN_USE, refusal=BlockingIOError()):
+                shutil.rmtree(self.path, ignore_errors=True)
+        except OSError:
+            return False
         return True
 
     def seal(self, step: str, shard: int, files: dict[str, Callable[[Path], object]], note: dict) -> None:
@@ -61,13 +55,18 @@ class WorkFolder:
 
         Raises OSError with file and cure where the disk takes no more.
         """
-        self.file(step, shard, "").parent.mkdir(parents=True, exist_ok=True)
-        checksums = {}
-        for name, write in files.items():
-            checksums[name] = self._place(self.file(step, shard, name), write)
-        text = json.dumps({"files": checksums, "note": note}, sort_keys=True)
-        marker = f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}"
-        self._place(self.file(step, shard, "done"), lambda path: path.write_text(marker))
+        path, checksums = self.file(step, shard, "done"), {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            for name, write in files.items():
+                path = self.file(step, shard, name)
+                with whole_file(path) as partial:
+                    write(partial)
+                    checksums[name] = sha256_of(partial)
+            path, text = self.file(step, shard, "done"), json.dumps({"files": checksums, "note": note}, sort_keys=True)
+            write_whole(path, f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+        except OSError as error:
+            raise not_written(error, path) from error
 
     def note(self, step: str, shard: int, *, verify: Collection[str] | None = None) -> dict | None:
         """Return the note of a shard, or None where the step has to be done (again).
@@ -78,7 +77,7 @@ class WorkFolder:
         try:
             marker = self._marker(step, shard)
             for name in marker["files"] if verify is None else verify:
-                if _checksum(self.file(step, shard, name)) != marker["files"][name]:
+                if sha256_of(self.file(step, shard, name)) != marker["files"][name]:
                     return None
         except (FileNotFoundError, ValueError):
             return None
@@ -105,33 +104,11 @@ class WorkFolder:
             raise ValueError(f"a marker must have the checksum of its first line: shard {shard} of {step} has not")
         return json.loads(text)
 
-    @staticmethod
-    def _place(path: Path, write: Callable[[Path], object]) -> str:
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
-        try:
-            write(partial)
-            checksum = _checksum(partial)
-            os.replace(partial, path)
-        except OSError as error:
-            raise not_written(error, path) from error
-        finally:
-            partial.unlink(missing_ok=True)
-        return checksum
 
-
-@contextlib.contextmanager
-def one_at_a_time(dataset: Path, announce: Callable[[str], None]) -> Iterator[None]:
+def one_at_a_time(dataset: Path, announce: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:
     """Wait until no other process makes the dataset of that name; the system lets go of a killed one's lock."""
-    import fcntl  # not on Windows
-
-    dataset.parent.mkdir(parents=True, exist_ok=True)
-    with open(dataset.with_name(f".{dataset.name}.lock"), "w") as lock:  # it stays: removing it would let two in
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            announce(f"another process is making {dataset}: waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    waiting = functools.partial(announce, f"another process is making {dataset}: waiting for it")
+    return locked(dataset.with_name(f".{dataset.name}.lock"), waiting=waiting)
 
 
 def not_written(error: OSError, path: Path) -> OSError:
@@ -149,8 +126,3 @@ def write_columns(path: Path, columns: dict[str, np.ndarray]) -> None:
     with open(path, "wb") as file:
         for values in (np.array(list(columns), np.str_), *columns.values()):
             np.save(file, values, allow_pickle=False)
-
-
-def _checksum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.sequences import PatientSequences, offsets_of, sums_within
 
 CODE_FEATURES = ("code_ids", "visit_ids", "serialization_ids")
 VISIT_FEATURES = ("visit_days", "age_days", "length_of_stay")
@@ -74,7 +74,7 @@ def _bytes_list(values: np.ndarray) -> list[_Piece]:
 
 def _int64_list(values: np.ndarray, offsets: np.ndarray) -> list[_Piece]:
     sizes, content = _varints(values)
-    lengths = np.diff(np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])[offsets])
+    lengths = sums_within(sizes, offsets)
     # Protobuf leaves the field out where it has no values.
     filled = lengths > 0
     sizes, frames = _varints(lengths[filled])
@@ -105,7 +105,7 @@ def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _joined(pieces: list[_Piece], records: int) -> tuple[list[int], bytes]:
     """Return where each record starts (and the last ends), and the records one after the other."""
     lengths = [np.full(records, len(p)) if isinstance(p, bytes) else p[0] for p in pieces]
-    starts = np.concatenate([[0], np.cumsum(sum(lengths), dtype=np.int64)])
+    starts = offsets_of(sum(lengths))
     content = np.empty(int(starts[-1]), np.uint8)
     place = starts[:-1].copy()
     for piece, length in zip(pieces, lengths, strict=True):
@@ -149,8 +149,8 @@ def decode_records(records: Sequence[bytes], outcomes: dict[str, type]) -> Patie
     patient_id = _texts(content, *values["patient_id"])
     return PatientSequences(
         patient_id=patient_id,
-        code_offsets=np.concatenate([[0], np.cumsum(lengths["code_ids"])]),
-        visit_offsets=np.concatenate([[0], np.cumsum(lengths["visit_days"])]),
+        code_offsets=offsets_of(lengths["code_ids"]),
+        visit_offsets=offsets_of(lengths["visit_days"]),
         outcomes={name: columns[name] for name in outcomes},
         **{name: columns[name] for name in (*CODE_FEATURES, *VISIT_FEATURES, *PATIENT_FEATURES)},
     )
@@ -217,10 +217,10 @@ def _packed_integers(content, starts, ends, dtype) -> tuple[np.ndarray, np.ndarr
     first[filled], last[filled] = _entered(content, first[filled], last[filled], _FIELD_1)
     raw = content[_stretches(first, last - first)]
     closing = raw < 0x80
-    bounds = np.cumsum(np.concatenate([[0], last - first]))
+    bounds = offsets_of(last - first)
     if not closing[bounds[1:][filled] - 1].all():
         raise _damaged("integers beyond its end")
-    counts = np.diff(np.concatenate([[0], np.cumsum(closing)])[bounds])
+    counts = sums_within(closing, bounds)
     stops = np.flatnonzero(closing)
     begins = np.concatenate([[0], stops[:-1] + 1]) if len(stops) else stops
     sizes = stops - begins + 1

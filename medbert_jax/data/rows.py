@@ -52,12 +52,16 @@ def fit_to_model(
 ) -> tuple[PatientSequences, str]:
     """The sequences cut to `max_length` codes, and a sentence that counts what was cut or dropped.
 
-    Raises ValueError, every fault listed, when an id has no row in the model's tables: on the accelerator an id out of
-    range is silently clamped or becomes NaN, so it is looked for here, once.
+    Raises ValueError, every fault listed, for patients without codes and when an id has no row in the model's tables:
+    on the accelerator an id out of range is silently clamped or becomes NaN, so it is looked for here, once.
     """
     fitted = sequences.truncate(max_length, keep=keep)
     limits = {
-        "code_ids": (fitted.code_ids, vocabulary_size, "take the vocabulary that the dataset was made with"),
+        "code_ids": (
+            fitted.code_ids,
+            vocabulary_size,
+            "take the vocabulary of the model and the data alike",
+        ),
         "visit_ids": (fitted.visit_ids, max_visits, "raise model.max_visits"),
         "serialization_ids": (fitted.serialization_ids, max_length, "raise model.max_length"),
     }
@@ -66,6 +70,8 @@ def fit_to_model(
         for name, (ids, limit, cure) in limits.items()
         if len(ids) and (ids.min() < 0 or ids.max() >= limit)
     ]
+    if without := int((fitted.lengths < 1).sum()):
+        faults.append(f"patients must have codes: got {without} without; leave them out")
     if faults:
         raise ValueError("\n".join(faults))
     longer = int((sequences.lengths > max_length).sum())

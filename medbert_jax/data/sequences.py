@@ -135,18 +135,18 @@ class PatientSequences:
         in_last_visit = self.visit_ids == np.repeat(visits, lengths)
         kept = (end - visit_start <= max_length) | (in_last_visit & (rank < max_length))
         # A kept visit keeps its first code, so counting rank 0 counts visits.
-        kept_visits = _sums(kept & (rank == 0), self.code_offsets)
+        kept_visits = sums_within(kept & (rank == 0), self.code_offsets)
         dropped_visits = visits - kept_visits
         visit_number = np.arange(len(self.visit_days), dtype=np.int64) - np.repeat(self.visit_offsets[:-1], visits)
         visit_kept = visit_number >= np.repeat(dropped_visits, visits)
         visit_ids = self.visit_ids - np.repeat(dropped_visits, lengths).astype(np.int32)
         return replace(
             self,
-            code_offsets=_offsets(_sums(kept, self.code_offsets)),
+            code_offsets=offsets_of(sums_within(kept, self.code_offsets)),
             code_ids=self.code_ids[kept],
             visit_ids=visit_ids[kept],
             serialization_ids=rank[kept],
-            visit_offsets=_offsets(kept_visits),
+            visit_offsets=offsets_of(kept_visits),
             **{name: getattr(self, name)[visit_kept] for name in _VISIT_COLUMNS},
         )
 
@@ -163,25 +163,26 @@ def concatenate(parts: Sequence[PatientSequences]) -> PatientSequences:
         return np.concatenate([getattr(part, name) for part in parts])
 
     return PatientSequences(
-        code_offsets=_offsets(np.concatenate([part.lengths for part in parts])),
-        visit_offsets=_offsets(np.concatenate([np.diff(part.visit_offsets) for part in parts])),
+        code_offsets=offsets_of(np.concatenate([part.lengths for part in parts])),
+        visit_offsets=offsets_of(np.concatenate([np.diff(part.visit_offsets) for part in parts])),
         outcomes={name: np.concatenate([part.outcomes[name] for part in parts]) for name in parts[0].outcomes},
         **{name: join(name) for name in (*_CODE_COLUMNS, *_VISIT_COLUMNS, *_PATIENT_COLUMNS)},
     )
 
 
-def _offsets(lengths: np.ndarray) -> np.ndarray:
+def offsets_of(lengths: np.ndarray) -> np.ndarray:
+    """Return where stretches of these lengths (n,) start, and the last ends, (n + 1,) int64."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
-def _sums(flags: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return the number of set flags in each patient's stretch; unlike reduceat, right for empty ones."""
-    return np.diff(_offsets(flags)[offsets])
+def sums_within(counts: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the sum of counts, or the number of set flags, in each stretch; unlike reduceat, right for empty ones."""
+    return np.diff(offsets_of(counts)[offsets])
 
 
 def _ragged(offsets: np.ndarray, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where the elements of the stretches `indices` lie, in that order, and their new offsets."""
     starts, lengths = offsets[indices], offsets[indices + 1] - offsets[indices]
-    new_offsets = _offsets(lengths)
+    new_offsets = offsets_of(lengths)
     places = np.repeat(starts - new_offsets[:-1], lengths) + np.arange(new_offsets[-1], dtype=np.int64)
     return places, new_offsets

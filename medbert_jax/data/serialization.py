@@ -10,7 +10,7 @@ from annotated_types import Ge
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.code_order import code_numbers, distinct, in_order, priority_rank, random_rank
 from medbert_jax.data.example_records import OUTCOMES
-from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.schema import SEXES, EhrTables
@@ -246,15 +246,15 @@ def _columns(
     has_codes = np.bincount(visit, minlength=len(visits)) > 0
     patients, visits = patients.filter(stays), visits.filter(has_codes)
     owner = (np.cumsum(stays) - 1)[visits["patient"].to_numpy()]
-    visit_offsets = _offsets(np.bincount(owner, minlength=len(patients)))
+    visit_offsets = offsets_of(np.bincount(owner, minlength=len(patients)))
     visit = (np.cumsum(has_codes) - 1)[visit]
     lengths = np.bincount(visit, minlength=len(visits))
     return PatientSequences(
         patient_id=np.array([patient_id.encode() for patient_id in patients["patient_id"]], dtype="S"),
-        code_offsets=_offsets(lengths)[visit_offsets],
+        code_offsets=offsets_of(lengths)[visit_offsets],
         code_ids=code.astype(np.int32),
         visit_ids=(visit - visit_offsets[owner[visit]] + 1).astype(np.int32),
-        serialization_ids=(np.arange(len(visit)) - np.repeat(_offsets(lengths)[:-1], lengths)).astype(np.int32),
+        serialization_ids=(np.arange(len(visit)) - np.repeat(offsets_of(lengths)[:-1], lengths)).astype(np.int32),
         visit_offsets=visit_offsets,
         **{
             name: visits[name].fill_null(-1).cast(pl.Int32).to_numpy()
@@ -267,10 +267,6 @@ def _columns(
             for name, dtype in outcomes.items()
         },
     )
-
-
-def _offsets(lengths: np.ndarray) -> np.ndarray:
-    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 
 def _numbered(values: pl.Series, names: tuple[str, ...]) -> np.ndarray:

@@ -1,16 +1,15 @@
 """The token store: a dataset's splits as memory-mapped columns, decoded once from its TFDS files and kept beside.
 
 DATASET/token_store/SPLIT/ holds one .npy file per column of `PatientSequences` and store.json, with the hash of
-the dataset and a checksum of every file. A folder appears whole, by a rename, or not at all, so two processes
-may make it at once. Reading needs nothing but numpy; TFDS is not imported even for decoding.
+the dataset and a checksum of every file. A folder appears whole or not at all, and one process makes it. Reading
+needs nothing but numpy; TFDS is not imported even for decoding.
 """
 
 import contextlib
 import io
 import json
 import os
-import secrets
-import shutil
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -20,8 +19,12 @@ import numpy as np
 
 from medbert_jax.data.example_records import OUTCOMES, decode_records
 from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.disk.lock import locked
+from medbert_jax.disk.replaced_folder import replaced
+from medbert_jax.disk.whole_files import write_json
 
 _VERSION = 2
+_ALL = re.compile(r".*", re.DOTALL)
 _HEADER_BYTES = 128  # of an .npy file of one dimension
 _RECORDS_AT_ONCE = 10_000  # fastest: the arrays stay in the cache
 
@@ -113,42 +116,22 @@ def _mapped(path: Path, checksum: int) -> np.ndarray | None:
 
 
 def _build(directory: Path, metadata: dict, split: str, store: Path) -> None:
-    """Decode a split into a folder of its own and rename it into place; the first to arrive wins."""
-    temporary = store.with_name(f".{split}.{os.getpid()}.{secrets.token_hex(4)}")
-    temporary.mkdir(parents=True)
-    try:
-        columns = _decode(_record_files(directory, split), OUTCOMES[metadata["kind"]], temporary)
-        patients, expected = columns.pop("patients"), metadata["split"]["counts"][split]
-        if patients != expected:
-            raise ValueError(
-                f"the files of split {split} must hold {expected} patients, as metadata.json says: got"
-                f" {patients}; prepare the dataset again"
+    """Decode a split into a folder of its own, which takes its place; who waits for another that does so has it too."""
+    with locked(store.with_name(f".{split}.build.lock"), stays=False):
+        if _fresh_checksums(store, metadata) is not None:
+            return
+        with replaced(store, _ALL) as new:
+            columns = _decode(_record_files(directory, split), OUTCOMES[metadata["kind"]], new)
+            patients, expected = columns.pop("patients"), metadata["split"]["counts"][split]
+            if patients != expected:
+                raise ValueError(
+                    f"the files of split {split} must hold {expected} patients, as metadata.json says: got"
+                    f" {patients}; prepare the dataset again"
+                )
+            write_json(
+                new / "store.json",
+                {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": columns},
             )
-        record = {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": columns}
-        (temporary / "store.json").write_text(json.dumps(record, indent=1))
-        for path in (*temporary.iterdir(), temporary):  # on disk, so that a crash leaves no half of it under its name
-            _wait_for_disk(path)
-        if store.exists():  # stale: out of the way first, since a rename does not replace a full folder
-            stale = temporary.with_name(f"{temporary.name}.stale")
-            if _fresh_checksums(store, metadata) is None:
-                store.rename(stale)
-                shutil.rmtree(stale, ignore_errors=True)
-        temporary.rename(store)
-        _wait_for_disk(store.parent)
-    except OSError:
-        if _fresh_checksums(store, metadata) is None:
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _wait_for_disk(path: Path) -> None:
-    """Return when a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:

@@ -1,7 +1,6 @@
 """The vocabulary: code strings ↔ ids, a plain table that travels with every dataset and checkpoint."""
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -9,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+
+from medbert_jax.disk.whole_files import write_whole
 
 PAD, MASK, UNK, CLS, SEP = 0, 1, 2, 3, 4
 FIRST_CODE = 16
@@ -101,9 +102,7 @@ class Vocabulary:
         rows = [*((name, 0, "") for name in RESERVED)]
         rows += zip(self.codes, self.patients.tolist(), self.titles, strict=True)
         text = "".join(f"{code}\t{count}\t{title}\n" for code, count, title in rows)
-        temporary = Path(f"{path}.{os.getpid()}.tmp")
-        temporary.write_bytes(f"{_HEADER}\n{text}".encode())
-        os.replace(temporary, path)
+        write_whole(path, f"{_HEADER}\n{text}")
 
     @classmethod
     def read(cls, path) -> "Vocabulary":

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from medbert_jax.disk.whole_files import write_whole
 from medbert_jax.ehr.flow_chart import flow_chart
 from medbert_jax.ehr.ledger import Attrition, Branches, Counts, Ledger
 
@@ -60,5 +61,5 @@ def write_attrition(attrition: Attrition, out: Path, *, share: bool = False) -> 
     }
     paths = [out.with_name(f"{name}.{ending}") for ending in texts]
     for path, text in zip(paths, texts.values(), strict=True):
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     return paths

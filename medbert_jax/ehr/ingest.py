@@ -7,8 +7,6 @@ key is reduced, once, to the rows that some id of the source names.
 """
 
 import functools
-import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +18,7 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.checked_fields import check_fields
+from medbert_jax.disk.whole_files import whole_file, write_json
 from medbert_jax.ehr.assembly import assemble
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.raw import RawTable, Reader, counting_unreadable, text, whole
@@ -225,7 +224,7 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
             record["unreadable_cells"] = dict(sorted(unreadable.items()))
             if shared is not None:
                 record["shared_visit_ids"] = shared
-        (new / f"{name}.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(new / f"{name}.json", record)
     # A shard without patients has nothing to say of the source.
     telling = [one for one in built if one.record.rows["patients"]] or built
     said = tuple(dict.fromkeys(line for one in telling for line in one.source.assumptions))
@@ -321,8 +320,8 @@ def _reduce(spill: Path, key: str, name: str) -> None:
     """Keep the rows of one chunk of a lookup that are named somewhere."""
     chunk, named = pl.read_ipc(spill / f"{name}.arrow"), pl.read_ipc(spill / f"{key}.named")["id"].drop_nulls()
     kept = chunk.filter(_ids(chunk[key]).is_in(named.implode()))
-    kept.write_ipc(spill / f"{name}.kept", compression="uncompressed")
-    os.replace(spill / f"{name}.kept", spill / f"{name}.arrow")  # not written over: the chunk may be a memory map
+    with whole_file(spill / f"{name}.arrow") as partial:  # not written over: the chunk may be a memory map
+        kept.write_ipc(partial, compression="uncompressed")
 
 
 def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _Built]:

@@ -18,7 +18,7 @@ from polars import selectors
 from medbert_jax.ehr.assembly import EARLIEST, EVENT_TABLES, LATEST
 from medbert_jax.ehr.codes import system_name
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS, SEXES
+from medbert_jax.ehr.schema import REQUIRED_TABLES, ROW_FAULTS, SCHEMAS
 
 SEVERITIES = ("error", "warning", "note")
 VISIT_TYPES = ("inpatient", "outpatient", "emergency", "other")
@@ -68,6 +68,12 @@ _SAME, _TIME = _col("row.same_patient"), _col("time")
 _OLDEST, _LONGEST = 125 * 365.25, 3 * 365
 _NO_TEXT = r"^\s*$|^\s|\s$|[\x00-\x1f]"
 _FLOAT = r"^\d+\.0+$|^\d(?:\.\d+)?[eE]\+\d+$"
+
+
+def _of_schema(rule: str, cure: str, level: str = "row") -> Rule:
+    """The rule of a fault that no row of EHR tables may be."""
+    fault = next(one for one in ROW_FAULTS if one.rule == rule)
+    return Rule(rule, fault.tables, "error", fault.what, cure, fault.faulty, level)
 
 
 def _outside(time: pl.Expr) -> pl.Expr:
@@ -140,7 +146,7 @@ FILE_RULES: tuple[Rule, ...] = (
 
 ROW_RULES: tuple[Rule, ...] = (
     # Conformance: keys, order, values
-    Rule("null_patient_id", ALL, "error", "patient_id is null", _SOURCE, _col("patient_id").is_null(), "patient"),
+    _of_schema("null_patient_id", _SOURCE, "patient"),
     Rule("blank_patient_id", ALL, "error", "patient_id is empty, has blanks around it or control characters", _READER,
          _col("patient_id").str.contains(_NO_TEXT), "patient"),
     Rule("float_patient_id", ALL, "error", 'patient_id was written as a float ("12.0")',
@@ -153,7 +159,7 @@ ROW_RULES: tuple[Rule, ...] = (
          ~_col("patient.own"), "patient"),
     Rule("duplicate_patient", _P, "error", "further rows of one patient", _SOURCE,
          _SAME & _col("patient_id").is_not_null()),
-    Rule("null_visit_id", _V, "error", "visits without an id", _SOURCE, _col("visit_id").is_null(), "visit"),
+    _of_schema("null_visit_id", _SOURCE, "visit"),
     Rule("blank_visit_id", _OF_VISITS, "error", "visit_id is empty, has blanks around it or control characters",
          _READER,
          _col("visit_id").str.contains(_NO_TEXT), "visit"),
@@ -166,28 +172,24 @@ ROW_RULES: tuple[Rule, ...] = (
          _col("visit_id").is_not_null() & ~_col("visit.found"), "visit"),
     Rule("unsorted", ALL, "warning", "rows that stand before the row above them in the order of writing", _AGAIN,
          _col("row.unsorted")),
-    Rule("null_order", _V, "error", "order is null", _READER, _col("order").is_null()),
+    _of_schema("null_order", _READER),
     Rule("wrong_order", _V, "error", "order is not 1, 2, 3 … within the patient", _READER,
          _col("order") != _col("row.place")),
     Rule("order_against_time", _V, "error", "admission before that of the visit before it in order", _AGAIN,
          _SAME & (_ADMIT.shift(1) > _ADMIT)),
-    Rule("sex_value", _P, "error", f"sex is none of {', '.join(SEXES)}, null", _READER, ~_col("sex").is_in(SEXES)),
-    Rule("disposition_value", _V, "error", f"discharge_disposition is none of {', '.join(DISPOSITIONS)}, null", _READER,
-         ~_col("discharge_disposition").is_in(DISPOSITIONS)),
+    _of_schema("sex_value", _READER),
+    _of_schema("disposition_value", _READER),
     Rule("visit_type_value", _V, "warning", f"visit_type is none of {', '.join(VISIT_TYPES)}, null", _READER,
          ~_col("visit_type").is_in(VISIT_TYPES)),
     Rule("no_admission", _V, "error", "visits without an admission time in a source with dates", _SOURCE,
          _col("dated") & _ADMIT.is_null()),
-    Rule("undated_time", _V, "error", "a time is given although source.json says that there are no dates", _READER,
-         ~_col("dated") & (_ADMIT.is_not_null() | _DISCHARGE.is_not_null())),
+    _of_schema("undated_time", _READER),
     # Conformance: codes
-    Rule("missing_code", _OF_CODES, "error", "rows without a code", _SOURCE, _col("code").is_null(), "code"),
-    Rule("missing_system", _OF_CODES, "error", "rows without a code system", _READER, _col("code_system").is_null(),
-         "code"),
+    _of_schema("missing_code", _SOURCE, "code"),
+    _of_schema("missing_system", _READER, "code"),
     Rule("blank_code", _OF_CODES, "error", "code is empty, has blanks around it or control characters", _READER,
          _col("code").str.contains(_NO_TEXT), "code"),
-    Rule("system_name", _OF_CODES, "error", "code_system is empty or holds a slash or a blank", _READER,
-         ~_col("code_system").str.contains(r"^[^/\s]+$"), "code"),
+    _of_schema("system_name", _READER, "code"),
     Rule("misspelt_system", _OF_CODES, "warning",
          "another spelling of a code system: nothing that is asked of the system finds these codes",
          "write the system's name as in the documentation (ICD9CM, ICD10CM, SNOMED, …), or " + _AGAIN,
@@ -204,7 +206,7 @@ ROW_RULES: tuple[Rule, ...] = (
          _AGAIN, _col("normal") != _col("code").str.strip_chars(), "code"),
     Rule("priority_value", _D, "error", "priority is below 1, which is the principal diagnosis", _READER,
          _col("priority") < 1),
-    Rule("value_nan", _M, "error", "value is NaN (unknown is null)", _READER, _col("value").is_nan()),
+    _of_schema("value_nan", _READER),
     Rule("value_infinite", _M, "error", "value is infinite", _READER, _col("value").is_infinite()),
     # Completeness
     Rule("unmapped_codes", _OF_CODES, "warning", f"codes of no code system ({', '.join(UNMAPPED)}) are over a tenth",

@@ -48,7 +48,48 @@ REQUIRED_TABLES = ("patients", "visits", "diagnoses")
 SEXES = ("female", "male")
 DISPOSITIONS = ("home", "facility", "expired", "hospice", "other")
 
-_NEVER_NULL = ("patient_id", "order", "code_system", "code")  # visit_id too, where a row is of a visit
+_OF_CODES = tuple(name for name, schema in SCHEMAS.items() if "code" in schema)
+
+
+@dataclass(frozen=True)
+class RowFault:
+    """What no row of EHR tables may be: they are not written with it, and `medbert validate` counts it."""
+
+    rule: str
+    tables: tuple[str, ...]
+    what: str
+    faulty: pl.Expr
+    """Of the columns of the table, and `dated`: whether the source has dates."""
+
+
+_col = pl.col
+ROW_FAULTS = (
+    RowFault("null_patient_id", tuple(SCHEMAS), "patient_id is null", _col("patient_id").is_null()),
+    RowFault("null_visit_id", ("visits",), "visits without an id", _col("visit_id").is_null()),
+    RowFault("null_order", ("visits",), "order is null", _col("order").is_null()),
+    RowFault("missing_code", _OF_CODES, "rows without a code", _col("code").is_null()),
+    RowFault("missing_system", _OF_CODES, "rows without a code system", _col("code_system").is_null()),
+    RowFault(
+        "system_name",
+        _OF_CODES,
+        "code_system is empty or holds a slash or a blank",
+        ~_col("code_system").str.contains(r"^[^/\s]+$"),  # it goes into "system/code" strings
+    ),
+    RowFault("sex_value", ("patients",), f"sex is none of {', '.join(SEXES)}, null", ~_col("sex").is_in(SEXES)),
+    RowFault(
+        "disposition_value",
+        ("visits",),
+        f"discharge_disposition is none of {', '.join(DISPOSITIONS)}, null",
+        ~_col("discharge_disposition").is_in(DISPOSITIONS),
+    ),
+    RowFault(
+        "undated_time",
+        ("visits",),
+        "a time is given although source.json says that there are no dates",
+        ~_col("dated") & (_col("admit_time").is_not_null() | _col("discharge_time").is_not_null()),
+    ),
+    RowFault("value_nan", ("measurements",), "value is NaN (unknown is null)", _col("value").is_nan()),
+)
 
 
 @dataclass(frozen=True)
@@ -96,48 +137,30 @@ def check_tables(tables: EhrTables) -> list[str]:
     if faults:
         return faults
     for name, frame in present.items():
-        never_null = _NEVER_NULL + ("visit_id",) * (name in REQUIRED_TABLES)
-        tests = [(f"{c} is null", pl.col(c).is_null()) for c in frame.columns if c in never_null]
-        tests += [
-            (f"{c} is empty or has blanks around it", pl.col(c).str.contains(r"^\s*$|^\s|\s$|\x00"))
-            for c in ("patient_id", "visit_id", "code")
-            if c in frame.columns
-        ]
-        if "code_system" in frame.columns:
-            # Both go into "system/code" strings and a tab-separated vocabulary.
-            system, code = pl.col("code_system"), pl.col("code")
-            tests += [
-                ("code_system is empty or holds a slash or a blank", ~system.str.contains(r"^[^/\s]+$")),
-                ("code holds a tab or a line break", code.str.contains(r"[\t\r\n]")),
-            ]
+        tests = {one.what: one.faulty for one in ROW_FAULTS if name in one.tables}
+        # Less than `medbert validate` asks of texts: what a source has within its ids is written as it is.
+        for column in [column for column in ("patient_id", "visit_id", "code") if column in frame.columns]:
+            tests[f"{column} is empty or has blanks around it"] = _col(column).str.contains(r"^\s*$|^\s|\s$|\x00")
+        if "code" in frame.columns:  # it goes into a tab-separated vocabulary
+            tests["code holds a tab or a line break"] = _col("code").str.contains(r"[\t\r\n]")
         if name == "patients":
-            tests += [
-                ("patient_id is there more than once", pl.col("patient_id").is_duplicated()),
-                (f"sex is none of {', '.join(SEXES)}, null", ~pl.col("sex").is_in(SEXES)),
-            ]
+            tests["patient_id is there more than once"] = _col("patient_id").is_duplicated()
         elif name == "visits":
-            place = pl.col("order").rank("ordinal").over("patient_id")
-            way = pl.col("discharge_disposition")
-            tests += [
-                ("visit_id is there more than once", pl.struct("patient_id", "visit_id").is_duplicated()),
-                ("order is not 1, 2, 3 … within the patient", pl.col("order") != place),
-                (f"discharge_disposition is none of {', '.join(DISPOSITIONS)}", ~way.is_in(DISPOSITIONS)),
-            ]
-            if not tables.source.has_dates:
-                dated = pl.col("admit_time").is_not_null() | pl.col("discharge_time").is_not_null()
-                tests.append(("a time is given although source.has_dates is false", dated))
-        elif name == "measurements":
-            tests.append(("value is NaN (unknown is null)", pl.col("value").is_nan()))
-        counts = frame.select(test.fill_null(False).sum().alias(text) for text, test in tests)
+            tests["visit_id is there more than once"] = pl.struct("patient_id", "visit_id").is_duplicated()
+            place = _col("order").rank("ordinal").over("patient_id")
+            tests["order is not 1, 2, 3 … within the patient"] = _col("order") != place
+        counts = frame.with_columns(dated=tables.source.has_dates).select(
+            test.fill_null(False).sum().alias(what) for what, test in tests.items()
+        )
         counts = counts.row(0, named=True)
         if name != "patients":
             stray = frame.join(tables.patients, on="patient_id", how="anti")
             counts["patient_id is not in patients"] = stray.height
         if name not in ("patients", "visits"):
-            keys = ["patient_id", "visit_id"]
-            stray = frame.drop_nulls("visit_id").join(tables.visits, on=keys, how="anti")
+            linked = frame if name == "diagnoses" else frame.drop_nulls("visit_id")
+            stray = linked.join(tables.visits, on=["patient_id", "visit_id"], how="anti")
             counts["the patient has no such visit"] = stray.height
-        faults += [f"{name}: {text} in {count:,} rows" for text, count in counts.items() if count]
+        faults += [f"{name}: {what} ({count:,} rows)" for what, count in counts.items() if count]
     return faults
 
 

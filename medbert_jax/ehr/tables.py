@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import io
 import json
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +16,17 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.disk.replaced_folder import replaced
+from medbert_jax.disk.whole_files import write_json, write_whole
 from medbert_jax.ehr.hashing import hash_start, mix64
-from medbert_jax.ehr.replacing import replaced
 from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTables, check_tables, schema_faults
 
 _FORMAT = "medbert_jax EHR tables, version 1"
 SPLITS_FILE = "splits.parquet"
 """The source's own splits (patient_id, split: train | validation | test), where it has any."""
-_FILE = rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}"
-_SHARD = r"shard-\d+-of-\d+\.parquet"
-_OURS = re.compile(rf"{_FILE}|({'|'.join(SCHEMAS)})/({_SHARD}|\.{_SHARD}\.\d+\.partial)|\.({_FILE})\.\d+\.partial")
+_OURS = re.compile(
+    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}|({'|'.join(SCHEMAS)})/shard-\d+-of-\d+\.parquet"
+)
 """Files of a set of tables, which go with it when it is replaced; others in the folder stay."""
 _SCHEMA_TEXT = {name: {column: str(dtype) for column, dtype in schema.items()} for name, schema in SCHEMAS.items()}
 _REREAD = "write the tables again from their source with `medbert ingest`"
@@ -96,7 +96,7 @@ def new_folder(directory) -> Iterator[Path]:
     """Yield the folder for `write_shard` and `seal`; it becomes `directory` at the end of the block.
 
     Until then, and for good where the block raises or is killed, an earlier set of tables in `directory` stays as it
-    is. Errors as `replacing.replaced`, which this is.
+    is. Errors as `replaced`, which this is.
     """
     with replaced(directory, _OURS) as new:
         yield new
@@ -110,11 +110,9 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
     frames = {name: _canonical(name, frame) for name, frame in tables.present().items()}
     files = {}
     for name, frame in frames.items():
-        buffer = io.BytesIO()
-        frame.write_parquet(buffer, compression="zstd")
         path = f"{name}/{_shard_name(shard, shards)}"
-        files[path] = hashlib.sha256(buffer.getbuffer()).hexdigest()
-        _write_atomically(Path(directory) / path, buffer.getbuffer())
+        (Path(directory) / name).mkdir(exist_ok=True)
+        files[path] = _write_parquet(frame, Path(directory) / path)
     known = {
         f"{name}.{column}": frames[name][column].count()
         for name in SOMETIMES_KNOWN
@@ -149,16 +147,13 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
         for name in records[0].sums
     }
     if splits is not None and len(splits):
-        buffer = io.BytesIO()
-        splits.sort("patient_id").write_parquet(buffer, compression="zstd")
-        files[SPLITS_FILE] = hashlib.sha256(buffer.getbuffer()).hexdigest()
+        files[SPLITS_FILE] = _write_parquet(splits.sort("patient_id"), directory / SPLITS_FILE)
         sums["splits"] = [len(splits), *_row_sums("splits", splits)]
-        _write_atomically(directory / SPLITS_FILE, buffer.getbuffer())
     content_hash = hashlib.sha256(json.dumps([_SCHEMA_TEXT, sums], sort_keys=True).encode()).hexdigest()
     last_day = max((record.last_day for record in records if record.last_day), default=None)
     source = dataclasses.replace(source, shards=len(records), content_hash=content_hash, known=known, last_day=last_day)
     record = {"written_as": _FORMAT, **dataclasses.asdict(source), "files": files}
-    _write_atomically(directory / "source.json", json.dumps(record, indent=1, ensure_ascii=False).encode())
+    write_json(directory / "source.json", record)
     return source
 
 
@@ -234,17 +229,12 @@ def _row_sums(name: str, frame: pl.DataFrame) -> tuple[int, int]:
     return int(rows.sum(dtype=np.uint64)), int(mix64(~rows).sum(dtype=np.uint64))
 
 
-def _write_atomically(path: Path, content) -> None:
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+def _write_parquet(frame: pl.DataFrame, path: Path) -> str:
+    """Write a file of the set; return its sha256."""
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer, compression="zstd")
+    write_whole(path, buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
 def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:

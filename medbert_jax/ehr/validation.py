@@ -16,6 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
+from medbert_jax.disk.whole_files import meant_for
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.raw_files import masked
 from medbert_jax.ehr.rule_frames import KEYS, count_faults
@@ -27,7 +28,6 @@ from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
 
 _SHARD = re.compile(r"shard-\d{5}-of-(\d{5})\.parquet")
-_OURS = re.compile(rf"\.?{_SHARD.pattern}(\.\d+\.partial)?")
 _NAMED = 3  # files named per line
 _SPLITS_SCHEMA = {"patient_id": pl.String(), "split": pl.String()}
 _TABLES = ("files", *SCHEMAS, "splits")
@@ -263,7 +263,7 @@ def _check_top(directory: Path, found: _Found) -> None:
 
 
 def _count_stray(file: str, table: str, path: str, found: _Found) -> None:
-    if not _OURS.fullmatch(file):
+    if not _SHARD.fullmatch(meant_for(file)):
         path = f"{path.removesuffix(file)}{masked(file)}"
     unfinished = file.startswith(".") and (file.endswith(".partial") or file.startswith(".scattered."))
     found.count("unfinished_file" if unfinished else "foreign_file", table, path)

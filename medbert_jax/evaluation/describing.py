@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from medbert_jax.disk.whole_files import write_whole
 from medbert_jax.evaluation.cohort_tables import characteristics, table2
 from medbert_jax.evaluation.descriptives import Description, describe_datasets
 from medbert_jax.evaluation.figure_tables import FigureTable, figures_to_csv, figures_to_json
@@ -48,7 +49,7 @@ def describe(
         for name in tables:
             write_figures(tables[name], out / name, about, share=share)
         if not share:
-            (out / TIMELINES).write_text(timeline_page(examples), encoding="utf-8")
+            write_whole(out / TIMELINES, timeline_page(examples))
         print(f"tables{'' if share else f' and {TIMELINES}'} in {out}")
 
 
@@ -69,4 +70,4 @@ def write_figures(tables: Sequence[FigureTable], path: Path, about: Sequence[Des
         "json": figures_to_json(tables, {"shareable": share, "datasets": datasets}),
     }
     for ending, text in texts.items():
-        path.with_suffix(f".{ending}").write_text(text, encoding="utf-8")
+        write_whole(path.with_suffix(f".{ending}"), text)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import FIRST_CODE, UNK, Vocabulary
 from medbert_jax.ehr.attrition_files import read_attrition
@@ -135,7 +135,7 @@ def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray
     long = patients.take(np.flatnonzero(lengths > max_length))
     cut = len(long.code_ids) - len(long.truncate(max_length).code_ids)
     in_vocabulary = patients.code_ids >= FIRST_CODE
-    known_codes = np.concatenate([[0], np.cumsum(in_vocabulary)])[codes]
+    known_codes = offsets_of(in_vocabulary)[codes]
     return Tally(
         sex=np.bincount(patients.sex, minlength=3),
         race=np.bincount(patients.race, minlength=1 + len(metadata.get("races", ()))),

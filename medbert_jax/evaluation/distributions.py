@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from medbert_jax.data.sequences import sums_within
 from medbert_jax.ehr.disclosure import SMALLEST
 
 
@@ -93,7 +94,7 @@ class Share:
     @classmethod
     def of(cls, flags: np.ndarray, offsets: np.ndarray) -> "Share":
         """Of (n,) flags, those of patient i at `offsets[i]:offsets[i + 1]`."""
-        flagged = np.diff(np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])[offsets])
+        flagged = sums_within(flags, offsets)
         others = np.diff(offsets) - flagged
         return cls(int(flagged.sum()), len(flags), int((flagged > 0).sum()), int((others > 0).sum()))
 

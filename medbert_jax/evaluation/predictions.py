@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medbert_jax.evaluation.results import write_parquet_atomically
+from medbert_jax.disk.whole_files import whole_file
 
 THRESHOLD = 0.5
 """Probabilities at or above it are predicted true."""
@@ -76,8 +76,9 @@ def write_predictions(path, *, subject_id, prediction_time, labels, probabilitie
         },
         schema_overrides={"boolean_value": pl.Boolean},
     )
-    metadata = {"time_is_ordinal": "true" if time_is_ordinal else "false"}
-    write_parquet_atomically(frame, Path(path), metadata)
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        frame.write_parquet(partial, metadata={"time_is_ordinal": "true" if time_is_ordinal else "false"})
 
 
 def read_predictions(path) -> Predictions:

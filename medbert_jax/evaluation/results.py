@@ -6,13 +6,13 @@ configuration and seed, so an interrupted experiment skips the runs that are don
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
 
 import polars as pl
 
+from medbert_jax.disk.whole_files import whole_file
 from medbert_jax.ehr.hashing import SPLITS
 
 ROW_SCHEMA = {
@@ -123,7 +123,9 @@ def write_results(folder, record: RunRecord, rows: Iterable[Mapping] | pl.DataFr
     ]
     path = Path(folder) / f"{record.run_id}.parquet"
     frame = frame.sort(ROW_KEY).select(*facts, *ROW_SCHEMA)
-    write_parquet_atomically(frame, path, {"rows_sha256": _digest(frame)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as partial:
+        frame.write_parquet(partial, metadata={"rows_sha256": _digest(frame)})
     return path
 
 
@@ -172,22 +174,6 @@ def check_one_dataset(results: pl.DataFrame) -> None:
             f"results of one cohort must come from one dataset to be averaged: got dataset hashes {got}; "
             "keep results of each dataset in a folder of their own, or run the older ones again"
         )
-
-
-def write_parquet_atomically(frame: pl.DataFrame, path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write `frame` so that `path` is at every moment absent, the old file, or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not called *.parquet, so that one left behind by a killed process is never read as a result.
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("wb") as file:
-            frame.write_parquet(file, metadata=metadata)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> pl.DataFrame:

@@ -1,7 +1,6 @@
 """The simulated health system → EHR tables on disk, shard by shard, and the truth in a folder of its own."""
 
 import functools
-import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -11,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.disk.replaced_folder import replaced
+from medbert_jax.disk.whole_files import whole_file, write_json
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.replacing import replaced
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, write_shard
 from medbert_jax.ehr.workers import Workers
@@ -102,7 +102,7 @@ def simulate(
         rows = {name: sum(record.rows[name] for record in ordered) for name in ("patients", "visits", "diagnoses")}
         ledger = Ledger.start(f"simulate {site} {world}", patients=rows["patients"], visits=rows["visits"],
                               codes=rows["diagnoses"])  # fmt: skip
-        (new / "ledger.json").write_text(json.dumps(ledger.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+        write_json(new / "ledger.json", ledger.to_dict())
         said = {"site": site, "world": world, "seed": seed, "patients": patients, "shards": shards,
                 "parameters": parameters.hash}  # fmt: skip
         source = EhrSource(
@@ -113,7 +113,7 @@ def simulate(
         )
         source = seal(new, source, ordered)
         if hidden is not None:
-            (hidden / "truth.json").write_text(json.dumps({**said, "tables": source.content_hash}, indent=1))
+            write_json(hidden / "truth.json", {**said, "tables": source.content_hash})
     return source
 
 
@@ -152,5 +152,6 @@ def _shard(job: _Job, work: tuple[int, np.ndarray]) -> tuple[int, ShardRecord]:
     for name, parts in hidden.items():
         folder = job.truth / name
         folder.mkdir(parents=True, exist_ok=True)
-        pl.concat(parts).write_parquet(folder / f"shard-{shard:05d}-of-{job.shards:05d}.parquet")
+        with whole_file(folder / f"shard-{shard:05d}-of-{job.shards:05d}.parquet") as partial:
+            pl.concat(parts).write_parquet(partial)
     return shard, record

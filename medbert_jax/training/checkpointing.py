@@ -7,7 +7,6 @@ comes last.
 import contextlib
 import json
 import math
-import os
 import shutil
 import warnings
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
-from medbert_jax.training.durable_files import fingerprint
+from medbert_jax.disk.whole_files import fingerprint
 from medbert_jax.training.manifest import (
     MANIFEST,
     CheckpointError,
@@ -225,7 +224,7 @@ def _clear_way(run_path: Path, step: int) -> None:
         except CheckpointError:
             aside = folder.with_name(f"{folder.name}.damaged")
             shutil.rmtree(aside, ignore_errors=True)
-            os.replace(folder, aside)
+            folder.rename(aside)
         else:
             raise CheckpointError(
                 f"the steps of a run ascend: got step {step}, and {run_path} has an intact step {later}; "

@@ -10,7 +10,7 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from medbert_jax.training.durable_files import canonical_json, fingerprint, wait_for_disk, write_durably
+from medbert_jax.disk.whole_files import canonical_json, fingerprint, wait_for_disk, write_whole
 
 MANIFEST, STEPS = "MANIFEST.json", "steps"
 RUN_FILES = ("config.json", "vocabulary.tsv")
@@ -60,7 +60,7 @@ def commit_step(run_path: Path, step: int, *, metric: float | None, changes: dic
     files = {str(path.relative_to(folder)): fingerprint(path) for path in paths if path.is_file()}
     run_files = {name: fingerprint(run_path / name) for name in RUN_FILES}
     manifest = Manifest(_FORMAT, step, metric, changes, arrays, run_files, files)
-    write_durably(folder / MANIFEST, _sealed(asdict(manifest)))
+    write_whole(folder / MANIFEST, _sealed(asdict(manifest)))
     wait_for_disk(folder.parent)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medbert_jax.data.buckets import bucket_batches
-from medbert_jax.data.rows import padded_batch
+from medbert_jax.data.rows import fit_to_model, padded_batch
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.config import ModelConfig
@@ -42,7 +42,7 @@ class Pretrained:
         are the codes of `sequences.truncate(config.max_length)`. Compiles once per length bucket (powers of
         two). Raises ValueError for ids that the model has no rows for.
         """
-        sequences = self._fitting(sequences.truncate(self.config.max_length))
+        sequences = self._fitted(sequences)
         states: list[np.ndarray] = [np.empty(0)] * len(sequences)
         lengths = sequences.lengths
         for patients, batch in _batches(sequences, batch_size):
@@ -73,7 +73,7 @@ class Pretrained:
                 f"long: got shape {positions.shape} for {len(lengths)} patients, {wrong} of them longer; "
                 "truncate the sequences first and count positions from 0 within each patient"
             )
-        self._fitting(sequences)
+        sequences = self._fitted(sequences)
         out = np.zeros((len(sequences), self.config.vocabulary_size), np.float32)
         params = self._backbone | {"masked_code_head": self.params["masked_code_head"]}
         for patients, batch in _batches(sequences, batch_size):
@@ -86,22 +86,14 @@ class Pretrained:
     def _backbone(self) -> dict:
         return {name: self.params[name] for name in _BACKBONE}
 
-    def _fitting(self, sequences: PatientSequences) -> PatientSequences:
-        """Out-of-range ids would be clipped without a word inside jit."""
-        limits = {"code_ids": "vocabulary_size", "visit_ids": "max_visits", "serialization_ids": "max_length"}
-        faults = []
-        for column, limit in limits.items():
-            values, rows = getattr(sequences, column), getattr(self.config, limit)
-            if len(values) and (values.min() < 0 or values.max() >= rows):
-                faults.append(f"{column} in {values.min()}…{values.max()} for {rows} rows ({limit})")
-        if (sequences.lengths < 1).any():
-            faults.append(f"{(sequences.lengths < 1).sum()} patients without codes")
-        if faults:
-            raise ValueError(
-                f"sequences must fit the tables of the model: got {'; '.join(faults)}; serialize the "
-                "patients with the model's own vocabulary, and leave out patients without codes"
-            )
-        return sequences
+    def _fitted(self, sequences: PatientSequences) -> PatientSequences:
+        config = self.config
+        return fit_to_model(
+            sequences,
+            vocabulary_size=config.vocabulary_size,
+            max_visits=config.max_visits,
+            max_length=config.max_length,
+        )[0]
 
 
 def load_pretrained(path: str | Path, step: int | None = None) -> Pretrained:

@@ -4,9 +4,8 @@ config.json and vocabulary.tsv are written once and never change; README.md is a
 never hashed; steps/ belongs to `checkpointing`; one process at a time may write.
 """
 
-import importlib.metadata
+import contextlib
 import json
-import os
 import platform
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,9 +17,11 @@ import jax
 
 from medbert_jax import __version__
 from medbert_jax.data.vocabulary import FIRST_CODE, Vocabulary
-from medbert_jax.training.durable_files import canonical_json, wait_for_disk, write_durably
+from medbert_jax.disk.lock import locked
+from medbert_jax.disk.whole_files import canonical_json, meant_for, remove_unfinished, write_whole
 from medbert_jax.training.manifest import RUN_FILES, STEPS, remove_uncommitted
 from medbert_jax.training.processes import all_processes
+from medbert_jax.training.progress import versions
 
 CONFIG, VOCABULARY = RUN_FILES
 CARD, METRICS, LOCK = "README.md", "metrics.jsonl", "lock"
@@ -41,7 +42,7 @@ class RunDirectory:
     """Flattened fields that this opening gives another value than `config`, by leave of `may_differ`."""
     removed: tuple[str, ...] = ()
     """Folders of interrupted saves that this opening deleted."""
-    _lock: int | None = None
+    _lock: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     @classmethod
     def create_or_open(
@@ -65,23 +66,27 @@ class RunDirectory:
         """
         path = Path(path).absolute()
         config = {**_as_json(config), "kind": kind}
-        lock, removed, changes = None, (), {}
+        lock, removed, changes = contextlib.ExitStack(), (), {}
         if jax.process_index() == 0:
             try:
-                lock = _lock_folder(path)
+                _check_own(path)
+                refusal = RunDirectoryError(
+                    f"a run folder has one writer at a time: got {path}, which another process is writing; wait for "
+                    "it, stop it, or choose another folder"
+                )
+                lock.enter_context(locked(path / LOCK, refusal=refusal))
                 if not (path / CONFIG).exists():
                     (path / STEPS).mkdir(exist_ok=True)
                     vocabulary.write(path / VOCABULARY)
-                    wait_for_disk(path / VOCABULARY)
                     # Last: a folder with config.json is a run, one without is completed by the next attempt.
-                    write_durably(path / CONFIG, canonical_json(config))
+                    write_whole(path / CONFIG, canonical_json(config))
                 changes = _drift(path, config, vocabulary, may_differ)
                 removed = remove_uncommitted(path)
+                remove_unfinished(path)
                 if card is not None or not (path / CARD).exists():
-                    write_durably(path / CARD, _model_card(config, card or {}))
+                    write_whole(path / CARD, _model_card(config, card or {}))
             except BaseException as fault:
-                if lock is not None:
-                    os.close(lock)
+                lock.close()
                 if isinstance(fault, Exception):
                     all_processes(False)
                 if isinstance(fault, OSError):
@@ -105,7 +110,7 @@ class RunDirectory:
 
     def forget_metrics_after(self, step: int) -> None:
         """Drop the metrics after `step`, and a line that a crash cut: the resumed run writes them again."""
-        if self._lock is None or not self.metrics_path.exists():
+        if jax.process_index() or not self.metrics_path.exists():
             return
         kept = []
         for line in self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True):
@@ -114,13 +119,11 @@ class RunDirectory:
                     kept.append(line)
             except ValueError:
                 continue
-        write_durably(self.metrics_path, "".join(kept).encode())
+        write_whole(self.metrics_path, "".join(kept))
 
     def close(self) -> None:
         """Let another process write."""
-        if self._lock is not None:
-            os.close(self._lock)  # which lets the flock go
-            self._lock = None
+        self._lock.close()
 
     def __enter__(self) -> "RunDirectory":
         """Return the run itself."""
@@ -208,46 +211,25 @@ def _vocabulary_differences(ours: Vocabulary, given: Vocabulary, shown: int = 10
     return lines + [f"  … and {len(different) - shown} more"] * (len(different) > shown)
 
 
-def _lock_folder(path: Path) -> int:
-    """Make the folder if it is new, refuse one that is not a run, take the lock. Returns its descriptor."""
-    import fcntl  # not on Windows, where runs can be read only
-
-    path.mkdir(parents=True, exist_ok=True)
-    if not (path / CONFIG).exists():
+def _check_own(path: Path) -> None:
+    """Refuse a folder that is not a run."""
+    if path.exists() and not (path / CONFIG).exists():
         # A creation that was killed half-way may have left some of its files; nothing else may lie here.
-        foreign = sorted(
-            p.name
-            for p in path.iterdir()
-            if p.name not in (LOCK, STEPS, f"{CONFIG}.new") and not p.name.startswith(VOCABULARY)
-        )
+        names = sorted(p.name for p in path.iterdir())
+        foreign = [name for name in names if meant_for(name) not in (LOCK, STEPS, CONFIG, VOCABULARY)]
         if foreign or any((path / STEPS).glob("*")):
             raise RunDirectoryError(
                 f"a run folder must be new, empty or a run: got {path} without {CONFIG} and with "
                 f"{', '.join(foreign[:5]) or STEPS}; choose another folder"
             )
-    descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as fault:
-        os.close(descriptor)
-        raise RunDirectoryError(
-            f"a run folder has one writer at a time: got {path}, which another process is writing; wait for "
-            "it, stop it, or choose another folder"
-        ) from fault
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _model_card(config: dict, facts: Mapping[str, object]) -> bytes:
     """What was trained, on what, with which versions, for people."""
-    packages = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
-    versions = [f"Python {platform.python_version()}", f"medbert_jax {__version__}"]
-    versions += [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    packages = {"Python": platform.python_version(), "medbert_jax": __version__, **versions()}
     task = {"pretrain": "pretrained on patient histories", "finetune": "fine-tuned on a disease cohort"}
     rows = {**facts, **{f"model.{key}": value for key, value in config.get("model", {}).items()}}
-    rows["versions"] = ", ".join(versions)
+    rows["versions"] = ", ".join(f"{name} {number}" for name, number in packages.items())
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# Med-BERT, {task[config["kind"]]}
 

@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import io
 from collections.abc import Sequence
 from html import escape
 from importlib import resources
@@ -12,6 +13,7 @@ from medbert_jax.cohorts.chart_review import draw_charts
 from medbert_jax.cohorts.charts import ReviewedChart, RuleSaid
 from medbert_jax.cohorts.spec import CohortSpec, parse_spec
 from medbert_jax.data.token_store import read_metadata
+from medbert_jax.disk.whole_files import write_whole
 from medbert_jax.ehr.chart import Entry, day_words
 from medbert_jax.ehr.tables import read_source
 from medbert_jax.evaluation.chart_timeline import Lane, timeline, timeline_style
@@ -54,9 +56,10 @@ def write_review(
         Path(ehr_directory), spec, each, members=members if members.exists() else None, seed=seed, workers=workers
     )
     page, key = dataset / PAGE, dataset / KEY
-    page.write_text(review_page([chart for _, chart in drawn], spec), encoding="utf-8")
-    with open(key, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("name", "patient_id"), *((chart.name, patient) for patient, chart in drawn)])
+    write_whole(page, review_page([chart for _, chart in drawn], spec))
+    rows = io.StringIO()
+    csv.writer(rows).writerows([("name", "patient_id"), *((chart.name, patient) for patient, chart in drawn)])
+    write_whole(key, rows.getvalue())
     return page, key
 
 

@@ -1,5 +1,7 @@
 """Rows made on the host: the codes in order, one patient or several, and the cut of sequences to a model."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from made_sequences import made_sequences
@@ -39,6 +41,10 @@ def test_ids_without_a_row_in_the_tables_are_named_all_at_once():
     fit_to_model(sequences, vocabulary_size=64, max_visits=1000, max_length=512)
     with pytest.raises(ValueError, match=r"code_ids must be from 0 to 19.*\nvisit_ids must be from 0 to 1"):
         fit_to_model(sequences, vocabulary_size=20, max_visits=2, max_length=512)
+    empty = {name: np.zeros(0, np.int32) for name in ("code_ids", "visit_ids", "serialization_ids")}
+    none = dataclasses.replace(sequences.take([0]), code_offsets=np.array([0, 0]), **empty)
+    with pytest.raises(ValueError, match="patients must have codes: got 1 without; leave them out"):
+        fit_to_model(none, vocabulary_size=64, max_visits=1000, max_length=512)
 
 
 @pytest.mark.parametrize(("keep", "patients", "words"), [("recent", 30, "cut to"), ("drop", 16, "left out")])

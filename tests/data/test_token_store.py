@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from made_sequences import made_sequences
 from medbert_jax.data import token_store
 from medbert_jax.data.example_records import encode_records
 from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.disk import replaced_folder
+from medbert_jax.disk.lock import locked
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -129,11 +133,13 @@ def test_a_store_that_metadata_counts_otherwise_is_seen(dataset):
 
 def test_all_is_on_disk_before_it_has_its_name(dataset, monkeypatch):
     store, waited = dataset / "token_store" / "train", []
-    wait = token_store._wait_for_disk
-    monkeypatch.setattr(token_store, "_wait_for_disk", lambda path: (waited.append((path, store.exists())), wait(path)))
+    wait = replaced_folder.wait_for_disk
+    monkeypatch.setattr(
+        replaced_folder, "wait_for_disk", lambda path: (waited.append((path, store.exists())), wait(path))
+    )
     open_token_store(dataset, "train")
     before = [path.name for path, named in waited if not named]
-    assert set(before[:-1]) == {path.name for path in store.iterdir()} and before[-1].startswith(".train.")
+    assert set(before[:-1]) == {path.name for path in store.iterdir()} and before[-1] == "new"
     assert waited[-1] == (store.parent, True)
 
 
@@ -241,15 +247,25 @@ def test_processes_that_decode_at_once_all_succeed(dataset, sequences):
     assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]
 
 
-def test_losing_the_race_to_another_process_is_no_error(dataset, sequences, monkeypatch):
-    decode = token_store._decode
+def test_who_waits_for_another_process_decodes_nothing(dataset, sequences, monkeypatch):
+    decode, decoded = token_store._decode, []
+    monkeypatch.setattr(token_store, "_decode", lambda *args: (decoded.append(args), decode(*args))[1])
+    with ThreadPoolExecutor(2) as pool:
+        with locked(dataset / "token_store" / ".train.build.lock", stays=False):
+            waiting = [pool.submit(open_token_store, dataset, "train") for _ in range(2)]
+            time.sleep(0.2)
+            assert not decoded and not any(each.done() for each in waiting)
+        for each in waiting:
+            assert_same(each.result(timeout=60), sequences)
+    assert len(decoded) == 1
+    assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]
 
-    def slowly(*args):
-        with monkeypatch.context() as patched:
-            patched.setattr(token_store, "_decode", decode)
-            open_token_store(dataset, "train")  # the other process arrives first
-        return decode(*args)
 
-    monkeypatch.setattr(token_store, "_decode", slowly)
+def test_what_a_killed_decoding_left_goes_with_the_next(dataset, sequences):
+    left = dataset / "token_store" / ".train.new" / "killed" / "new"
+    left.mkdir(parents=True)
+    (left / "code_ids.npy").write_bytes(b"half")
+    for lock in (".train.lock", ".train.build.lock"):
+        (dataset / "token_store" / lock).touch()
     assert_same(open_token_store(dataset, "train"), sequences)
     assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]

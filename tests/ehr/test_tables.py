@@ -12,7 +12,7 @@ import pytest
 from made_ehr import made_tables
 from polars.testing import assert_frame_equal
 
-from medbert_jax.ehr import replacing
+from medbert_jax.disk import replaced_folder
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 from medbert_jax.ehr.tables import (
@@ -166,7 +166,8 @@ def end_in(moment, out):
 import os, signal, sys
 sys.path.insert(0, {str(TESTS)!r})
 from made_ehr import made_tables
-from medbert_jax.ehr import replacing, tables
+from medbert_jax.disk import replaced_folder
+from medbert_jax.ehr import tables
 die = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 {moment}
 tables.write_tables(made_tables(patients=9), {str(out)!r})
@@ -179,11 +180,11 @@ tables.write_tables(made_tables(patients=9), {str(out)!r})
     ("moment", "patients"),
     [
         ("tables.seal = die", 30),
-        ("replacing._place = die", 30),
+        ("replaced_folder._place = die", 30),
         # The two renames, where the system cannot exchange folders: in between there is no folder.
-        ("replacing._exchanged = lambda *args: False; rename = os.rename\n"
+        ("replaced_folder._exchanged = lambda *args: False; rename = os.rename\n"
          "os.rename = lambda one, other: rename(one, other) if other.name == 'earlier' else die()", None),
-        ("replacing._clear = die", 9),
+        ("replaced_folder._clear = die", 9),
     ],
     ids=["shards written", "sealed", "half replaced", "replaced"],
 )  # fmt: skip
@@ -212,7 +213,7 @@ def test_killed_at_any_moment_there_is_one_set_of_tables(tables, tmp_path, momen
 @pytest.mark.parametrize("exchange", [True, False])
 def test_files_of_others_stay_and_those_of_the_earlier_set_go(tables, tmp_path, monkeypatch, exchange):
     if not exchange:
-        monkeypatch.setattr(replacing, "_exchanged", lambda *folders: False)
+        monkeypatch.setattr(replaced_folder, "_exchanged", lambda *folders: False)
     out = tmp_path / "ehr"
     write_tables(tables, out)
     (out / "ledger.json").write_text("{}")
@@ -326,30 +327,30 @@ def test_made_tables_have_no_fault(tables):
 
 FIRST = pl.int_range(pl.len()) == 0
 FAULTS = [
-    ("patients", pl.col("patient_id").first(), "patients: patient_id is there more than once in 120 rows"),
-    ("patients", pl.lit("Female").alias("sex"), "patients: sex is none of female, male, null in 120 rows"),
-    ("visits", pl.lit("v").alias("visit_id"), "visits: visit_id is there more than once in"),
-    ("visits", pl.col("order") - 1, "visits: order is not 1, 2, 3 … within the patient in"),
+    ("patients", pl.col("patient_id").first(), "patients: patient_id is there more than once (120 rows)"),
+    ("patients", pl.lit("Female").alias("sex"), "patients: sex is none of female, male, null (120 rows)"),
+    ("visits", pl.lit("v").alias("visit_id"), "visits: visit_id is there more than once ("),
+    ("visits", pl.col("order") - 1, "visits: order is not 1, 2, 3 … within the patient ("),
     ("visits", pl.lit("Home").alias("discharge_disposition"), "visits: discharge_disposition is none of home,"),
     (
         "visits",
         pl.when(FIRST).then(pl.lit("nobody")).otherwise("patient_id").alias("patient_id"),
-        "visits: patient_id is not in patients in 1 rows",
+        "visits: patient_id is not in patients (1 rows)",
     ),
-    ("diagnoses", pl.when(~FIRST).then("code").alias("code"), "diagnoses: code is null in 1 rows"),
+    ("diagnoses", pl.when(~FIRST).then("code").alias("code"), "diagnoses: rows without a code (1 rows)"),
     (
         "diagnoses",
         pl.when(FIRST).then(pl.lit(" ")).otherwise("code").alias("code"),
-        "diagnoses: code is empty or has blanks around it in 1 rows",
+        "diagnoses: code is empty or has blanks around it (1 rows)",
     ),
-    ("diagnoses", pl.col("code") + "\t", "diagnoses: code holds a tab or a line break in"),
-    ("diagnoses", pl.col("code_system") + "/", "diagnoses: code_system is empty or holds a slash or a blank in"),
+    ("diagnoses", pl.col("code") + "\t", "diagnoses: code holds a tab or a line break ("),
+    ("diagnoses", pl.col("code_system") + "/", "diagnoses: code_system is empty or holds a slash or a blank ("),
     (
         "diagnoses",
         pl.when(FIRST).then(pl.lit("v")).otherwise("visit_id").alias("visit_id"),
-        "diagnoses: the patient has no such visit in 1 rows",
+        "diagnoses: the patient has no such visit (1 rows)",
     ),
-    ("measurements", pl.lit(float("nan")).alias("value"), "measurements: value is NaN (unknown is null) in"),
+    ("measurements", pl.lit(float("nan")).alias("value"), "measurements: value is NaN (unknown is null) ("),
     ("visits", pl.col("order").cast(pl.Int64), "visits: column order must be Int32, is Int64"),
 ]
 
@@ -367,7 +368,10 @@ def test_a_fault_of_the_tables_is_named_and_nothing_is_written(tables, tmp_path,
 def test_more_faults_of_the_tables(tables, tmp_path):
     assert check_tables(dataclasses.replace(tables, visits=None)) == ["visits: the table is missing"]
     undated = dataclasses.replace(tables, source=dataclasses.replace(tables.source, has_dates=False))
-    assert any("a time is given although source.has_dates is false" in fault for fault in check_tables(undated))
+    told = "visits: a time is given although source.json says that there are no dates ("
+    assert [fault.startswith(told) for fault in check_tables(undated)] == [True]
+    no_visit = changed(tables, "diagnoses", pl.when(~FIRST).then("visit_id").alias("visit_id"))
+    assert check_tables(no_visit) == ["diagnoses: the patient has no such visit (1 rows)"]
     empty = dataclasses.replace(tables, **{name: table.clear() for name, table in tables.present().items()})
     assert check_tables(empty) == []  # a shard may be
     with pytest.raises(ValueError, match="patients: the table is empty") as refused:

@@ -108,7 +108,7 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_else(tmp_path, m
     before = path.read_bytes()
 
     def fail(frame, file, **_):
-        file.write(b"PAR1 half")
+        file.write_bytes(b"PAR1 half")
         raise OSError("No space left on device")
 
     monkeypatch.setattr(pl.DataFrame, "write_parquet", fail)
@@ -124,8 +124,7 @@ def test_a_process_killed_in_the_write_is_not_done_and_not_read(tmp_path):
         from medbert_jax.evaluation import results
 
         def die(frame, file, **_):
-            file.write(b"PAR1 half")
-            file.flush()
+            file.write_bytes(b"PAR1 half")
             os.kill(os.getpid(), signal.SIGKILL)
 
         pl.DataFrame.write_parquet = die

@@ -131,9 +131,9 @@ def test_wrong_sequences_and_positions_are_refused(path):
     model, sequences = load_pretrained(path), _sequences((5, 9))
     code_ids = sequences.code_ids.copy()
     code_ids[3] = MODEL.vocabulary_size
-    with pytest.raises(ValueError, match=r"code_ids in \d+…40 for 40 rows .*own vocabulary"):
+    with pytest.raises(ValueError, match=r"code_ids must be from 0 to 39: got \d+ to 40; take the vocabulary"):
         model.encode(_with(sequences, code_ids))
-    with pytest.raises(ValueError, match="1 patients without codes"):
+    with pytest.raises(ValueError, match="patients must have codes: got 1 without; leave"):
         model.encode(_sequences((5, 0)))
     for positions in ([5, 0], [0], [-1, 0]):
         with pytest.raises(ValueError, match="positions must name one code of each patient"):

@@ -132,7 +132,7 @@ def test_a_creation_killed_half_way_is_completed(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_directory, "write_durably", die)
+        patch.setattr(run_directory, "write_whole", die)
         with pytest.raises(KeyboardInterrupt):
             _open(tmp_path)
     assert not (tmp_path / "config.json").exists() and (tmp_path / "vocabulary.tsv").exists()

@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, changed_spec, 
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.disk.whole_files import write_json
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.schema import SCHEMAS
 from medbert_jax.ehr.tables import read_source
@@ -70,8 +70,7 @@ class CohortConfig(SequencesConfig):
             self.announce(f"{split}: {cases[split]:,} cases, {counts[split] - cases[split]:,} controls")
         self.announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
         if fault is not None:
-            ledger = json.dumps(found.ledgers(), indent=1, ensure_ascii=False)
-            refused.write_text(ledger, encoding="utf-8")
+            write_json(refused, found.ledgers())
             raise ValueError(f"{fault}; the attrition is in {refused}")
         refused.unlink(missing_ok=True)
 

@@ -1,7 +1,7 @@
 """A folder that is replaced as a whole: the earlier one stays until all of the new one is there.
 
-What is being made of EHR stands in `.EHR.new/RANDOM/` beside it, under the lock of `.EHR.new/lock`, and takes the place
-of EHR in one step. A run that was killed leaves that folder behind; the next one that replaces EHR removes it.
+What is being made of EHR stands in `.EHR.new/RANDOM/` beside it, under the lock of `.EHR.lock`, and takes the place of
+EHR in one step. A run that was killed leaves both behind; the next one that replaces EHR removes them.
 """
 
 import contextlib
@@ -14,14 +14,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-_NEW, _EARLIER, _LOCK = "new", "earlier", "lock"
+from medbert_jax.disk.lock import locked
+from medbert_jax.disk.whole_files import meant_for, wait_for_disk
+
+_NEW, _EARLIER = "new", "earlier"
 
 
 @contextlib.contextmanager
 def replaced(directory, ours: re.Pattern) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `directory` at the end of the block, unless that raises.
 
-    Beside the folder that is yielded, in its parent, other files may be put: they are removed in the end.
+    Then all of it is on disk. Beside the folder that is yielded, in its parent, other files may be put: they are
+    removed in the end.
 
     Args:
         directory: the folder to make or to replace.
@@ -35,14 +39,16 @@ def replaced(directory, ours: re.Pattern) -> Iterator[Path]:
     if os.path.ismount(out) or (out.exists() and not out.is_dir()):
         what = "mount point" if out.is_dir() else "file"
         cure = "name a folder in it" if out.is_dir() else "name another"
-        raise OSError(f"a set of tables must have a folder, which is replaced as a whole: got {out}, a {what}; {cure}")
-    out.parent.mkdir(parents=True, exist_ok=True)
+        raise OSError(f"what is replaced as a whole must have a folder of its own: got {out}, a {what}; {cure}")
     holder = out.with_name(f".{out.name}.new")
-    lock = _locked(holder, out)
-    try:
+    refusal = BlockingIOError(
+        f"what is replaced as a whole has one writer at a time: got {out}, which another run is writing; wait for it,"
+        " stop it, or name another folder"
+    )
+    with locked(out.with_name(f".{out.name}.lock"), refusal=refusal, stays=False):
+        holder.mkdir(exist_ok=True)
         for left_behind in holder.iterdir():
-            if left_behind.is_dir():
-                _clear(left_behind, out, ours)
+            _clear(left_behind, out, ours)
         work = Path(tempfile.mkdtemp(dir=holder, prefix=""))  # its name is new: a dying worker cannot write into it
         try:
             (work / _NEW).mkdir()
@@ -50,51 +56,23 @@ def replaced(directory, ours: re.Pattern) -> Iterator[Path]:
             _place(work, out)
         finally:
             _clear(work, out, ours)
-    finally:
-        (holder / _LOCK).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            holder.rmdir()
-        os.close(lock)
-
-
-def _locked(holder: Path, out: Path) -> int:
-    """The descriptor that holds the lock of `holder`, which is made. The system lets go of a killed run's."""
-    import fcntl  # not on Windows
-
-    while True:
-        holder.mkdir(exist_ok=True)
-        try:
-            descriptor = os.open(holder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        except FileNotFoundError:  # the run before has just removed the folder
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(descriptor), os.stat(holder / _LOCK)):
-                return descriptor
-        except FileNotFoundError:  # locked a file that is gone, or is another by now: once more
-            pass
-        except BlockingIOError:
-            os.close(descriptor)
-            raise BlockingIOError(
-                f"a set of tables has one writer at a time: got {out}, which another run is writing; wait for it, stop"
-                " it, or name another folder"
-            ) from None
-        except OSError:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
+            with contextlib.suppress(OSError):  # what a dying worker still writes is removed by the next run
+                holder.rmdir()
 
 
 def _place(work: Path, out: Path) -> None:
-    """Put the new folder in its place, what is there into `work`."""
+    """Bring the new folder to disk and put it in its place, what is there into `work`."""
+    for path in (*(work / _NEW).rglob("*"), work / _NEW):
+        wait_for_disk(path)
     if not out.exists():
         os.rename(work / _NEW, out)
-        return
-    shutil.copymode(out, work / _NEW)
-    if not _exchanged(work / _NEW, out):
-        # A reader may find no folder for a moment; `_clear` undoes a half.
-        os.rename(out, work / _EARLIER)
-        os.rename(work / _NEW, out)
+    else:
+        shutil.copymode(out, work / _NEW)
+        if not _exchanged(work / _NEW, out):
+            # A reader may find no folder for a moment; `_clear` undoes a half.
+            os.rename(out, work / _EARLIER)
+            os.rename(work / _NEW, out)
+    wait_for_disk(out.parent)
 
 
 def _exchanged(one: Path, other: Path) -> bool:
@@ -113,7 +91,8 @@ def _clear(work: Path, out: Path, ours: re.Pattern) -> None:
     for folder in (work / _NEW, work / _EARLIER):  # after an exchange the earlier set stands under the name of the new
         for path in sorted(folder.rglob("*")):
             name = path.relative_to(folder)
-            kept = (path.is_symlink() or not path.is_dir()) and not ours.fullmatch(name.as_posix())
+            its = ours.fullmatch(name.with_name(meant_for(name.name)).as_posix())
+            kept = (path.is_symlink() or not path.is_dir()) and not its
             if kept and not (out / name).exists():
                 (out / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, out / name)
