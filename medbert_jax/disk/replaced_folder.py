@@ -42,8 +42,8 @@ def replaced(directory, ours: re.Pattern) -> Iterator[Path]:
         raise OSError(f"what is replaced as a whole must have a folder of its own: got {out}, a {what}; {cure}")
     holder = out.with_name(f".{out.name}.new")
     refusal = BlockingIOError(
-        f"what is replaced as a whole has one writer at a time: got {out}, which another run is writing; wait for it,"
-        " stop it, or name another folder"
+        f"a folder that is replaced as a whole has one writer at a time: got {out}, which another run is writing; wait"
+        " for it, stop it, or name another folder"
     )
     with locked(out.with_name(f".{out.name}.lock"), refusal=refusal, stays=False):
         holder.mkdir(exist_ok=True)

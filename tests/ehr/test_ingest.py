@@ -174,8 +174,8 @@ def test_a_second_ingest_into_one_folder_is_refused(source, tables, tmp_path):
     read(source, tmp_path / "ehr", announce=meanwhile)
     assert len(refusals) > 3 and digests(tmp_path / "ehr") == digests(tables)
     assert refusals[0] == (
-        f"a set of tables has one writer at a time: got {tmp_path / 'ehr'}, which another run is writing; wait for it,"
-        " stop it, or name another folder"
+        f"a folder that is replaced as a whole has one writer at a time: got {tmp_path / 'ehr'}, which another run is"
+        " writing; wait for it, stop it, or name another folder"
     )
 
 

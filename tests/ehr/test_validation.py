@@ -1,13 +1,15 @@
 import hashlib
 import json
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 import polars as pl
 import pytest
 from made_ehr import made_tables
 
+from medbert_jax.ehr.rule_frames import count_faults
 from medbert_jax.ehr.rules import FILE_RULES, ROW_RULES, SEVERITIES
-from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
+from medbert_jax.ehr.schema import ROW_FAULTS, SCHEMAS, EhrSource, EhrTables, check_tables
 from medbert_jax.ehr.tables import write_tables
 from medbert_jax.ehr.validation import validate
 
@@ -347,3 +349,36 @@ def test_names_of_files_and_columns_that_are_not_ours_are_masked(ehr):
     assert found(report)["foreign_file", "visits"] == 2 and found(report)["foreign_file", "files"] == 1
     assert "patient ########" in said and "########_####-##-##.txt" in said
     assert "77310002" not in said and "2009-03-05" not in said
+
+
+def test_what_is_not_written_is_an_error_of_validation_too():
+    """One statement for both: a table with the fault in its first row is refused, and the fault is counted."""
+    faulty = {
+        "null_patient_id": pl.lit(None, pl.String).alias("patient_id"),
+        "null_visit_id": pl.lit(None, pl.String).alias("visit_id"),
+        "null_order": pl.lit(None, pl.Int32).alias("order"),
+        "missing_code": pl.lit(None, pl.String).alias("code"),
+        "missing_system": pl.lit(None, pl.String).alias("code_system"),
+        "system_name": pl.lit("ICD 10").alias("code_system"),
+        "sex_value": pl.lit("F").alias("sex"),
+        "disposition_value": pl.lit("away").alias("discharge_disposition"),
+        "undated_time": pl.lit(datetime(2011, 5, 3)).alias("admit_time"),
+        "value_nan": pl.lit(float("nan")).alias("value"),
+    }
+    rules = {rule.id: rule for rule in ROW_RULES}
+    assert {one.rule for one in ROW_FAULTS} == set(faulty)
+    for one in ROW_FAULTS:
+        assert rules[one.rule].severity == "error"
+        for table in one.tables:
+            frames = {name: frame(name, rows) for name, rows in clean().items()}
+            tables = EhrTables(**frames, source=EhrSource("made", one.rule != "undated_time", "day"))
+            if one.rule == "undated_time":
+                times = [pl.lit(None, pl.Datetime("us")).alias(name) for name in ("admit_time", "discharge_time")]
+                tables = replace(tables, visits=tables.visits.with_columns(times))
+            first, column = pl.int_range(pl.len()) == 0, faulty[one.rule]
+            name = column.meta.output_name()
+            wrong = getattr(tables, table).with_columns(pl.when(first).then(column).otherwise(name).alias(name))
+            tables = replace(tables, **{table: wrong})
+            assert f"{table}: {one.what} (1 rows)" in check_tables(tables)
+            counts, _ = count_faults(tables.present(), today=date(2026, 1, 1), dated=tables.source.has_dates)
+            assert counts[one.rule, table] == 1
