@@ -12,8 +12,8 @@ import medbert_jax
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medbert_jax"
 # A file imports only from folders above its own line.
-ORDER = ["ehr", "simulation", "cohorts", "data", "models", "metrics", "training", "baselines", "experiments",
-         "evaluation", "visualization"]  # fmt: skip
+ORDER = ["ehr", "simulation", "cohorts", "data", "models", "metrics", "training", "baselines", "evaluation",
+         "experiments", "visualization"]  # fmt: skip
 STRANGERS = [("models", "data"), ("data", "models")]
 FREE = {"cli.py", "__init__.py"}  # cli.py imports anything; __init__.py names what it loads lazily
 

@@ -4,6 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
+from medbert_jax.baselines.scikit_model import ScikitModel
+from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import FinetuneConfig
 
@@ -24,6 +27,11 @@ class BaselineConfig:
     """Training patients; 0 takes all."""
     replicate: int = 0
     """Chooses the training subset."""
+
+    def model(self, vocabulary: Vocabulary) -> ScikitModel:
+        """L2 logistic regression, C chosen on validation AUROC."""
+        classifier = CodesLogisticRegression(vocabulary.size, features=self.features)
+        return ScikitModel(classifier, "age_band" if self.features == "age" else "logistic_regression", self.features)
 
 
 @dataclass(frozen=True)
