@@ -18,11 +18,9 @@ class Classifier(Protocol):
 
     def fit(self, X, y, X_validation, y_validation) -> "Classifier":
         """Fit on X, y (n,) of 0/1; returns itself."""
-        ...
 
     def predict_proba(self, X) -> np.ndarray:
         """Probabilities of class 0 and class 1, (n, 2)."""
-        ...
 
 
 @dataclass(frozen=True)

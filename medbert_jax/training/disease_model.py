@@ -36,22 +36,30 @@ class DiseaseModel(Protocol):
 
     def fit(self, train: PatientSequences, validation: PatientSequences) -> Fitted:
         """Learn `outcomes["label"]` (n,) of 0/1 from whole sequences; what is chosen, is chosen on `validation`."""
-        ...
 
 
 class RunSpec(Protocol):
     """What every run's configuration says, whatever the model; see `FinetuneConfig`."""
 
     @property
-    def dataset(self) -> str: ...  # noqa: D102
+    def dataset(self) -> str:
+        """Directory of the cohort dataset."""
+
     @property
-    def results(self) -> str: ...  # noqa: D102
+    def results(self) -> str:
+        """Folder of the results and predictions."""
+
     @property
-    def experiment(self) -> str: ...  # noqa: D102
+    def experiment(self) -> str:
+        """Name under which the results are filed."""
+
     @property
-    def train_size(self) -> int: ...  # noqa: D102
+    def train_size(self) -> int:
+        """Training patients; 0 takes all."""
+
     @property
-    def replicate(self) -> int: ...  # noqa: D102
+    def replicate(self) -> int:
+        """Chooses the training subset, and seeds what is drawn."""
 
 
 class ModelSpec(RunSpec, Protocol):
@@ -59,4 +67,3 @@ class ModelSpec(RunSpec, Protocol):
 
     def model(self, vocabulary: Vocabulary) -> DiseaseModel:
         """A model for patients serialized with this vocabulary."""
-        ...

@@ -41,6 +41,12 @@ def labelled(patients: int, seed: int):
 initialize = jax.jit(partial(init_finetuning, MODEL, HeadConfig(kind="bi_gru", gru_hidden=8)))
 
 
+def drawn(initialize) -> dict:
+    """Parameters like those of `initialize`, drawn by numpy, which need not compile."""
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(initialize, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+
+
 def stopped_at(values: list[float], patience: int) -> tuple[EarlyStopping, int]:
     """The state, and at which validation it was time to stop (0: never)."""
     stopping = EarlyStopping(patience)
@@ -137,9 +143,7 @@ def test_more_patients_than_there_are_is_refused():
 
 
 def test_the_backbone_is_the_checkpoints_and_the_head_is_new():
-    rng = np.random.default_rng(0)  # drawn by numpy, which need not compile
-    shapes = jax.eval_shape(partial(init, MODEL), jax.random.key(0))
-    pretrained = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    pretrained = drawn(partial(init, MODEL))
     fresh = initialize(jax.random.key(2))
     assert set(fresh) == {"embeddings", "encoder", "head"}
     merged = start_from(fresh, pretrained)
@@ -153,10 +157,10 @@ def test_the_backbone_is_the_checkpoints_and_the_head_is_new():
 
 def test_a_pooler_is_the_checkpoints_where_it_has_one():
     head, model = HeadConfig(kind="first"), replace(MODEL, pooler=True)
-    fresh = init_finetuning(model, head, jax.random.key(0))
+    fresh = drawn(partial(init_finetuning, model, head))
     assert "pooler" in fresh["head"]
     for has_pooler in (True, False):
-        pretrained = init(replace(MODEL, pooler=has_pooler), jax.random.key(1))
+        pretrained = drawn(partial(init, replace(MODEL, pooler=has_pooler)))
         merged = start_from(fresh, pretrained)
         source = pretrained if has_pooler else fresh["head"]
         jax.tree.map(np.testing.assert_array_equal, merged["head"]["pooler"], source["pooler"])
