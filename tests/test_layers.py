@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "medbert_jax"
 # A file imports only from folders (and modules of the package itself) above its own line.
 ORDER = ["checked_fields", "printed_tables", "disk", "ehr", "simulation", "cohorts", "data", "models", "metrics",
-         "training", "baselines", "experiments", "evaluation", "visualization"]  # fmt: skip
+         "training", "baselines", "evaluation", "experiments", "visualization"]  # fmt: skip
 STRANGERS = [("models", "data"), ("data", "models")]
 FREE = {"cli.py", "__init__.py"}  # cli.py imports anything; __init__.py names what it loads lazily
 

@@ -14,6 +14,7 @@ from made_ehr import OUTCOME, made_tables
 import medbert_jax
 import run_finetune
 import run_pretrain
+from medbert_jax.baselines.scikit_model import ScikitModel
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
@@ -25,8 +26,9 @@ from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.metrics.discrimination import auroc
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
+from medbert_jax.training import checkpointing
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
-from medbert_jax.training.manifest import committed_steps
+from medbert_jax.training.manifest import committed_steps, verify_step
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
@@ -186,10 +188,26 @@ def test_no_test_patient_was_seen_in_pretraining(line):
 def test_runs_that_are_done_are_skipped(line, monkeypatch):
     before = files(line.results)
     assert len(before) == 12  # six results, six predictions
-    for name in ("finetune", "fit_baseline"):
-        monkeypatch.setattr(run_finetune, name, lambda *_: pytest.fail("a run that was done was done again"))
+    for model in (run_finetune.FineTuning, ScikitModel):
+        monkeypatch.setattr(model, "fit", lambda *_: pytest.fail("a run that was done was done again"))
     assert run_finetune.main(line.grid) == line.results
     assert files(line.results) == before
+
+
+def test_a_grid_verifies_and_reads_its_checkpoint_once(line, tmp_path, monkeypatch):
+    verified = []
+
+    def verify(run_path, step):
+        verified.append(step)
+        return verify_step(run_path, step)
+
+    monkeypatch.setattr(checkpointing, "verify_step", verify)
+    run_finetune.main(replace(line.grid, finetune=replace(line.grid.finetune, results=str(tmp_path)), baselines=()))
+    assert verified == [6]  # of four runs, two of them from its parameters
+    # None of those two took the parameters away from the other: they are the grid's, which verified more often.
+    values = ["run_id", "split", "metric", "value"]
+    expected, found = (read_results(folder).select(values).rows() for folder in (line.results, tmp_path))
+    assert len(found) == 4 * 12 and set(found) < set(expected)
 
 
 def test_a_lost_result_is_made_again_and_is_the_same(line, tmp_path):

@@ -66,8 +66,8 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
         C_grid: inverse penalties to try. A grid of one value needs no validation patients.
         max_iter, tol: of the lbfgs solver, for each C.
 
-    After fit: `chosen_C`, `validation_aurocs_` (one per C of the sorted grid), `coef_` (features,),
-    `intercept_`, `classes_` (0 and 1).
+    After fit: `chosen_C`, `validation_aurocs_` (one per C of the sorted grid), `validation_scores_`,
+    `coef_` (features,), `intercept_`, `classes_` (0 and 1).
     """
 
     def __init__(
@@ -129,6 +129,12 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
         """The C of the grid that was best on validation; NotFittedError before fit."""
         check_is_fitted(self, "chosen_C_")
         return self.chosen_C_
+
+    @property
+    def validation_scores_(self) -> dict[str, float]:
+        """AUROC on validation of the chosen C, and that C; NotFittedError before fit."""
+        chosen = self.chosen_C
+        return {"auroc": float(max(self.validation_aurocs_)), "C": chosen}
 
     def decision_function(self, X) -> np.ndarray:
         """Log-odds of the positive class, (n,)."""

@@ -112,15 +112,17 @@ def save_step(
     return folder
 
 
-def restore_step(run_path: str | Path, step: int, abstract_params: dict, abstract_opt_state=None) -> Restored:
-    """Verify a committed step and load it into the given targets.
+def restore_step(
+    run_path: str | Path, step: int, abstract_params: dict, abstract_opt_state=None, *, verified: bool = False
+) -> Restored:
+    """Verify a committed step, unless it is `verified` already, and load it into the given targets.
 
     Targets are trees of jax.ShapeDtypeStruct with the shardings of today's mesh, whatever mesh the step was
     written under; a leaf without a sharding goes to the first local device. Without `abstract_opt_state` the
     optimizer state is not loaded. Raises CheckpointError for a damaged step, every damaged file named, and
     for targets unlike what is stored, with a diff.
     """
-    stored = verify_step(run_path, step).arrays
+    stored = (read_manifest if verified else verify_step)(run_path, step).arrays
     targets = {"params": abstract_params}
     if abstract_opt_state is not None:
         targets["opt_state"] = abstract_opt_state

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from medbert_jax.data.buckets import bucket_batches
 from medbert_jax.data.rows import padded_batch
@@ -20,8 +20,9 @@ from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig, apply_head, init_head
 from medbert_jax.models.med_bert import apply, init
 from medbert_jax.training.losses import binary_cross_entropy
+from medbert_jax.training.merging import merge_parameters
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from medbert_jax.training.sharding import over_rows, put_batch, replicated
+from medbert_jax.training.sharding import put_batch
 
 PRETRAINING_ONLY = ("masked_code_head", "prolonged_los_head", "pooler")
 
@@ -46,6 +47,17 @@ def init_finetuning(model: ModelConfig, head: HeadConfig, key: jax.Array) -> dic
     }
 
 
+def start_from(params: dict, pretrained: dict) -> dict:
+    """`params` with the pretrained backbone, and a pretrained pooler where the head has one; the rest stays new.
+
+    Raises ParameterMismatchError with a diff where the backbones differ.
+    """
+    merged = merge_parameters(params, pretrained, new=("head",), drop=PRETRAINING_ONLY)
+    if "pooler" in merged["head"] and "pooler" in pretrained:
+        merged["head"]["pooler"] = pretrained["pooler"]
+    return merged
+
+
 def risk_logits(params: dict, batch: dict, *, model: ModelConfig, head: HeadConfig, key=None) -> jax.Array:
     """Log odds of the label, (B, 1)."""
     backbone_key, head_key = (None, None) if key is None else jax.random.split(key)
@@ -53,21 +65,31 @@ def risk_logits(params: dict, batch: dict, *, model: ModelConfig, head: HeadConf
     return apply_head(params["head"], hidden_BLD, batch, config=head, model_config=model, patients=1, key=head_key)
 
 
-@cache  # one compilation per shape for a whole grid of runs: every argument is a frozen dataclass or a mesh
-def compile_steps(
-    model: ModelConfig, head: HeadConfig, optimizer_config: OptimizerConfig, mesh: Mesh
-) -> tuple[Callable, Callable, Callable]:
-    """Jitted (params → state), (state, batch, key → state, loss) and (params, batch → probabilities (B, 1))."""
-    if optimizer_config.schedule != "constant":
+@cache  # the same object for the same configuration, by which `compile_steps` knows it again
+def endless_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The optimizer of a training without a known end; ValueError for a schedule that needs one."""
+    if config.schedule != "constant":
         raise ValueError(
             "fine-tuning stops early, so its schedule cannot decay to an end: got optimizer.schedule "
-            f"{optimizer_config.schedule}; use constant"
+            f"{config.schedule}; use constant"
         )
-    optimizer = make_optimizer(optimizer_config, total_steps=1)
-    everywhere, rows = replicated(mesh), over_rows(mesh)
+    return make_optimizer(config, total_steps=1)
 
-    def start(params: dict) -> dict:
-        return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+def fresh_state(params: dict, optimizer: optax.GradientTransformation) -> dict:
+    """The state before the first step."""
+    return {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+
+@cache  # one compilation per shape for a whole grid of runs
+def compile_steps(
+    model: ModelConfig,
+    head: HeadConfig,
+    optimizer: optax.GradientTransformation,
+    everywhere: NamedSharding,
+    rows: NamedSharding,
+) -> tuple[Callable, Callable]:
+    """Jitted (state, batch, key → state, loss) and (params, batch → probabilities (B, 1)); the state is donated."""
 
     def train_step(state: dict, batch: dict, key: jax.Array) -> tuple[dict, jax.Array]:
         def loss(params):
@@ -84,7 +106,6 @@ def compile_steps(
         return jax.nn.sigmoid(risk_logits(params, batch, model=model, head=head))
 
     return (
-        jax.jit(start, out_shardings=everywhere),
         jax.jit(
             train_step,
             in_shardings=(everywhere, rows, everywhere),

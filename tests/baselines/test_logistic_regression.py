@@ -1,6 +1,7 @@
 """Features from patient sequences, and the choice of C on validation patients."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from medbert_jax.baselines.logistic_regression import (
     age_band,
     multi_hot,
 )
+from medbert_jax.baselines.scikit_model import ScikitModel
 from medbert_jax.data.sequences import PatientSequences
 
 VOCABULARY = 60
@@ -190,3 +192,19 @@ def test_another_vocabulary_at_prediction_is_refused(splits):
     model = CodesLogisticRegression(VOCABULARY, C_grid=(0.1,)).fit(X, y)
     with pytest.raises(ValueError, match="got 61 columns, fitted on 60; use the same vocabulary"):
         model.predict(multi_hot(X, VOCABULARY + 1))
+
+
+@pytest.mark.parametrize("features", ["codes", "age"])
+def test_behind_the_contract_of_every_model_it_is_itself(splits, features):
+    (X, y), (X_validation, y_validation), (X_test, _) = splits.values()
+    train, validation = replace(X, outcomes={"label": y}), replace(X_validation, outcomes={"label": y_validation})
+    classifier = CodesLogisticRegression(VOCABULARY, features=features)
+    fitted = ScikitModel(classifier, "the name", features).fit(train, validation)
+    with pytest.raises(NotFittedError):  # a model can be fitted on other patients: it keeps nothing
+        _ = classifier.validation_scores_
+    classifier.fit(X, y, X_validation, y_validation)
+    assert np.array_equal(fitted.predict(X_test), classifier.predict_proba(X_test)[:, 1])
+    expected = {"auroc": classifier.validation_aurocs_.max(), "C": classifier.chosen_C}
+    assert fitted.validation == classifier.validation_scores_ == expected
+    assert (fitted.backbone, fitted.head, fitted.stopping_reason) == ("the name", features, "converged")
+    assert (fitted.epochs, fitted.checkpoint) == (0, "")

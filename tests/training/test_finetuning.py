@@ -14,18 +14,18 @@ from medbert_jax.models.med_bert import apply, init
 from medbert_jax.training.cohort_data import training_subset
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.finetuning import (
-    PRETRAINING_ONLY,
     EarlyStopping,
     batches,
     compile_steps,
     endless_batches,
+    endless_optimizer,
     init_finetuning,
     predict_all,
     risk_logits,
+    start_from,
     steps_per_round,
 )
-from medbert_jax.training.merging import merge_parameters
-from medbert_jax.training.sharding import MeshConfig, make_mesh
+from medbert_jax.training.sharding import MeshConfig, make_mesh, over_rows, replicated
 
 MODEL = TINY_MODEL
 GOLDEN = [97, 212, 232, 243, 341]
@@ -39,6 +39,12 @@ def labelled(patients: int, seed: int):
 
 
 initialize = jax.jit(partial(init_finetuning, MODEL, HeadConfig(kind="bi_gru", gru_hidden=8)))
+
+
+def drawn(initialize) -> dict:
+    """Parameters like those of `initialize`, drawn by numpy, which need not compile."""
+    rng, shapes = np.random.default_rng(0), jax.eval_shape(initialize, jax.random.key(0))
+    return jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
 
 
 def stopped_at(values: list[float], patience: int) -> tuple[EarlyStopping, int]:
@@ -137,18 +143,40 @@ def test_more_patients_than_there_are_is_refused():
 
 
 def test_the_backbone_is_the_checkpoints_and_the_head_is_new():
-    rng = np.random.default_rng(0)  # drawn by numpy, which need not compile
-    shapes = jax.eval_shape(partial(init, MODEL), jax.random.key(0))
-    pretrained = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    pretrained = drawn(partial(init, MODEL))
     fresh = initialize(jax.random.key(2))
     assert set(fresh) == {"embeddings", "encoder", "head"}
-    merged = merge_parameters(fresh, pretrained, new=("head",), drop=PRETRAINING_ONLY)
+    merged = start_from(fresh, pretrained)
     assert jax.tree.structure(merged) == jax.tree.structure(fresh)
     for part, source, other in (("embeddings", pretrained, fresh), ("encoder", pretrained, fresh)):
         jax.tree.map(np.testing.assert_array_equal, merged[part], source[part])
         with pytest.raises(AssertionError):
             jax.tree.map(np.testing.assert_array_equal, merged[part], other[part])
     jax.tree.map(np.testing.assert_array_equal, merged["head"], fresh["head"])
+
+
+def test_a_pooler_is_the_checkpoints_where_it_has_one():
+    head, model = HeadConfig(kind="first"), replace(MODEL, pooler=True)
+    fresh = drawn(partial(init_finetuning, model, head))
+    assert "pooler" in fresh["head"]
+    for has_pooler in (True, False):
+        pretrained = drawn(partial(init, replace(MODEL, pooler=has_pooler)))
+        merged = start_from(fresh, pretrained)
+        source = pretrained if has_pooler else fresh["head"]
+        jax.tree.map(np.testing.assert_array_equal, merged["head"]["pooler"], source["pooler"])
+        jax.tree.map(np.testing.assert_array_equal, merged["head"]["dense"], fresh["head"]["dense"])
+
+
+def test_programs_are_shared_by_runs_of_one_architecture():
+    def programs(optimizer, kind="feed_forward"):
+        mesh = make_mesh(MeshConfig())
+        steps = endless_optimizer(optimizer), replicated(mesh), over_rows(mesh)
+        return compile_steps(MODEL, HeadConfig(kind=kind), *steps)
+
+    one, same = FinetuneConfig().optimizer, FinetuneConfig().optimizer
+    assert one is not same and programs(one) is programs(same)
+    assert programs(replace(one, learning_rate=1.0)) is not programs(one)
+    assert programs(one, "gru") is not programs(one)
 
 
 def test_a_replicate_has_its_own_head_and_untrained_backbone():
@@ -169,7 +197,7 @@ def test_numbers_that_cannot_be_are_refused_together():
 def test_a_schedule_that_ends_is_refused():
     optimizer = replace(FinetuneConfig().optimizer, schedule="bert")
     with pytest.raises(ValueError, match=r"cannot decay to an end: got optimizer\.schedule bert; use constant"):
-        compile_steps(MODEL, HeadConfig(), optimizer, make_mesh(MeshConfig()))
+        endless_optimizer(optimizer)
 
 
 def test_without_a_backbone_the_head_reads_the_embeddings():

@@ -1,0 +1,76 @@
+"""Where a run's numbers come from: what identifies it, on which commit and device it was made, and its one file."""
+
+import subprocess
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+from medbert_jax.evaluation.results import RunRecord, result_rows, write_results
+from medbert_jax.training.checkpoint import Checkpoint
+from medbert_jax.training.cohort_data import CohortData
+from medbert_jax.training.config import FinetuneConfig
+from medbert_jax.training.disease_model import Fitted, RunSpec
+from medbert_jax.training.progress import versions
+
+
+def identify(run: RunSpec, cohort: CohortData, checkpoint_at: Callable[[str], Checkpoint]) -> dict:
+    """What decides the numbers of a run: its configuration, with contents in place of paths.
+
+    ValueError where a fine-tuning's checkpoint does not go with the cohort.
+    """
+    identity = {"kind": type(run).__name__} | asdict(run) | {"dataset": cohort.metadata["dataset_hash"], "results": ""}
+    if isinstance(run, FinetuneConfig):
+        checkpoint = checkpoint_at(run.checkpoint)
+        checkpoint.check_cohort(cohort)
+        pretrained = run.backbone == "pretrained"  # the others take the architecture alone
+        identity["run"] = ""
+        identity["checkpoint"] = checkpoint.fingerprint if pretrained else checkpoint.config["model"]
+    return identity
+
+
+def file_results(
+    run: RunSpec, cohort: CohortData, identity: dict, fitted: Fitted, test: Mapping[str, float], *, seconds: float
+) -> Path:
+    """Write the run's one Parquet file, the record and the long rows; returns its path."""
+    rows = []
+    for split, metrics in (("validation", fitted.validation), ("test", test)):
+        rows += result_rows(
+            metrics,
+            experiment=run.experiment,
+            cohort=cohort.name,
+            backbone=fitted.backbone,
+            head=fitted.head,
+            train_size=len(cohort.train),
+            train_size_name=str(run.train_size or "all"),
+            replicate=run.replicate,
+            split=split,
+        )
+    record = RunRecord(
+        configuration=identity,
+        seed=run.replicate,
+        commit=commit(),
+        dataset_hash=cohort.metadata["dataset_hash"],
+        vocabulary_hash=cohort.metadata["vocabulary_hash"],
+        split_key=cohort.metadata["split"]["key"],
+        checkpoint=fitted.checkpoint,
+        device=jax.devices()[0].device_kind,
+        wall_time_s=seconds,
+        epochs=fitted.epochs,
+        stopping_reason=fitted.stopping_reason,
+        versions=versions(),
+    )
+    return write_results(run.results, record, rows)
+
+
+def commit() -> str:
+    """The commit of the checkout this runs from, "+" where it has changes; the package's version outside of one."""
+    git = ["git", "-C", str(Path(__file__).resolve().parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        changed = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return f"medbert_jax {version('medbert-jax')}"
+    return head + ("+" if changed.stdout else "")

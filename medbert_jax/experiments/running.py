@@ -1,0 +1,51 @@
+"""The runs of an experiment, one after the other: what is done is skipped, every model goes the same way."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+from medbert_jax.evaluation.held_out import evaluate_test
+from medbert_jax.evaluation.provenance import file_results, identify
+from medbert_jax.evaluation.results import is_done, run_id
+from medbert_jax.training.checkpoint import Checkpoint
+from medbert_jax.training.cohort_data import CohortData, load_cohort
+from medbert_jax.training.config import FinetuneConfig
+from medbert_jax.training.disease_model import DiseaseModel, ModelSpec
+from medbert_jax.training.manifest import committed_steps
+from medbert_jax.training.progress import say
+
+
+def run_all(
+    runs: Sequence[FinetuneConfig | ModelSpec],
+    fine_tuning: Callable[[FinetuneConfig, CohortData, Checkpoint], DiseaseModel],
+) -> None:
+    """Do every run that is not done yet, and file its predictions and results.
+
+    A run is done when its results are there, and the fine-tuned checkpoint where it is to leave one. `fine_tuning`
+    makes the model of a FinetuneConfig; any other configuration makes its own.
+    """
+    checkpoint_at = cache(Checkpoint)  # one for each path, so that no run verifies and reads again what another has
+    for number, run in enumerate(runs, start=1):
+        place = f"[{number}/{len(runs)}]"
+        cohort = load_cohort(run.dataset, train_size=run.train_size, replicate=run.replicate)
+        identity = identify(run, cohort, checkpoint_at)
+        name = run_id(identity, run.replicate)
+        unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
+        if is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved:
+            say(f"{place} done before: {name} in {run.results}")
+            continue
+        began = time.monotonic()
+        if isinstance(run, FinetuneConfig):
+            model = fine_tuning(run, cohort, checkpoint_at(run.checkpoint))
+        else:
+            model = run.model(cohort.vocabulary)
+        fitted = model.fit(cohort.train, cohort.validation)
+        test = evaluate_test(run.dataset, fitted.predict, Path(run.results) / "predictions" / f"{name}.parquet")
+        seconds = time.monotonic() - began
+        file_results(run, cohort, identity, fitted, test, seconds=seconds)
+        say(
+            f"{place} {cohort.name}, {fitted.backbone}, {fitted.head}, {len(cohort.train):,} "
+            f"training patients, replicate {run.replicate}: test AUROC {test['auroc']:.4f} "
+            f"[{test['auroc_low']:.4f}, {test['auroc_high']:.4f}], {seconds:.0f} s"
+        )

@@ -1,0 +1,179 @@
+"""The runs of an experiment: every model goes the same way, what is done is skipped, a new model registers nothing."""
+
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+import polars as pl
+import pytest
+from made_datasets import Drawn, write_drawn
+from made_sequences import TINY_MODEL
+
+from medbert_jax.data.token_store import open_token_store
+from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.evaluation.predictions import read_predictions
+from medbert_jax.evaluation.results import read_results
+from medbert_jax.experiments.running import run_all
+from medbert_jax.training.config import FinetuneConfig
+from medbert_jax.training.disease_model import Fitted
+from medbert_jax.training.run_directory import RunDirectory
+
+CODES = ("ICD10CM/A", "ICD10CM/B")
+FITTED: dict[str, list] = {}  # by the name of the test's results folder
+
+
+def patients(prefix: str) -> list[Drawn]:
+    """Six patients; the second code makes the case, but for the last one."""
+    codes = ([16], [16, 17], [17], [16], [17, 17], [17])
+    events = (0, 1, 1, 0, 1, 0)
+    return [
+        Drawn([(0, 20_000, 1, list(one))], event=event, id=f"{prefix}{number}")
+        for number, (one, event) in enumerate(zip(codes, events, strict=True))
+    ]
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    """A cohort of the pretraining dataset "p"."""
+    return write_drawn(
+        tmp_path / "cohort" / "1.0.0",
+        {name: patients(name) for name in ("train", "validation", "test")},
+        kind="cohort",
+        codes=CODES,
+        cohort={"name": "drawn-failure"},
+        split={"counts": dict.fromkeys(("train", "validation", "test"), 6), "key": "k"},
+        pretraining_dataset_hash="p",
+        time_is_ordinal=True,
+    )
+
+
+@dataclass(frozen=True)
+class HasCode:
+    """The whole of a new model: has the patient a code at all?"""
+
+    code: int
+    size: int
+    fits: list = field(default_factory=list)
+
+    def fit(self, train, validation) -> Fitted:
+        self.fits.append((train.patient_id.tolist(), validation.patient_id.tolist()))
+
+        def predict(sequences):
+            starts = sequences.code_offsets[:-1]
+            return 0.25 + 0.5 * np.maximum.reduceat(sequences.code_ids == self.code, starts).astype(float)
+
+        return Fitted(predict, "has_code", str(self.code), {"auroc": 0.75}, f"of {self.size} ids")
+
+
+@dataclass(frozen=True)
+class HasCodeConfig:
+    """The whole of its configuration."""
+
+    dataset: str
+    results: str
+    experiment: str = "made"
+    code: int = 17
+    train_size: int = 0
+    replicate: int = 0
+
+    def model(self, vocabulary: Vocabulary) -> HasCode:
+        return HasCode(self.code, vocabulary.size, FITTED.setdefault(self.results, []))
+
+
+def no_fine_tuning(*_):
+    pytest.fail("there is no fine-tuning among these runs")
+
+
+def test_a_model_with_its_configuration_is_all_that_a_new_row_takes(cohort, tmp_path, capsys):
+    runs = [HasCodeConfig(str(cohort), str(tmp_path / "results"), train_size=size) for size in (2, 0)]
+    run_all(runs, no_fine_tuning)
+    (few, chosen), (whole, same) = FITTED[str(tmp_path / "results")]
+    assert len(few) == 2 and set(few) < set(whole) and whole == [b"train%d" % number for number in range(6)]
+    assert chosen == same == [b"validation%d" % number for number in range(6)]
+    results = read_results(tmp_path / "results")
+    assert results.select("cohort", "backbone", "head", "experiment", "stopping_reason").unique().rows() == [
+        ("drawn-failure", "has_code", "17", "made", "of 18 ids")
+    ]
+    assert set(results.select("train_size", "train_size_name").rows()) == {(2, "2"), (6, "all")}
+    values = {(split, metric): value for split, metric, value in results.select("split", "metric", "value").rows()}
+    assert values["validation", "auroc"] == 0.75  # what the model says
+    assert values["test", "auroc"] == pytest.approx((3 * 2 + 3 * 0.5) / 9)  # what evaluation finds: of three, one tied
+    assert (values["test", "patients"], values["test", "cases"]) == (6, 3)
+    for name in set(results["run_id"]):
+        found = read_predictions(tmp_path / "results" / "predictions" / f"{name}.parquet")
+        assert found.frame["predicted_boolean_probability"].to_list() == [0.25, 0.75, 0.75, 0.25, 0.75, 0.75]
+        assert found.frame["subject_id"].to_list() == [f"test{number}" for number in range(6)]
+        assert found.time_is_ordinal is True
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(
+        "[1/2] drawn-failure, has_code, 17, 2 training patients, replicate 0: test AUROC 0.8333 ["
+    )
+    assert said[1].startswith(
+        "[2/2] drawn-failure, has_code, 17, 6 training patients, replicate 0: test AUROC 0.8333 ["
+    )
+
+
+def test_what_is_done_is_skipped_and_what_differs_is_not(cohort, tmp_path, capsys):
+    run = HasCodeConfig(str(cohort), str(tmp_path / "results"))
+    run_all([run, run], no_fine_tuning)
+    fits = FITTED[run.results]
+    assert len(fits) == 1
+    (name,) = set(read_results(run.results)["run_id"])
+    assert capsys.readouterr().err.splitlines()[1] == f"[2/2] done before: {name} in {run.results}"
+    run_all([replace(run, code=16), replace(run, replicate=1), run], no_fine_tuning)
+    assert len(fits) == 3 and read_results(run.results)["run_id"].n_unique() == 3
+
+
+def test_the_test_patients_are_read_after_the_fit_and_by_evaluation_alone(cohort, tmp_path, monkeypatch):
+    opened = []
+
+    def open_split(dataset, split):
+        opened.append(split)
+        return open_token_store(dataset, split)
+
+    for module in ("training.cohort_data", "evaluation.held_out"):
+        monkeypatch.setattr(f"medbert_jax.{module}.open_token_store", open_split)
+    fit = HasCode.fit
+    monkeypatch.setattr(HasCode, "fit", lambda *parts: opened.append("fit") or fit(*parts))
+    run_all([HasCodeConfig(str(cohort), str(tmp_path / "results"))], no_fine_tuning)
+    assert opened == ["train", "validation", "fit", "test"]
+
+
+# ── Fine-tunings among them ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A pretraining on the cohort's dataset, before its first step."""
+    config = {"model": asdict(TINY_MODEL), "dataset_hash": "p"}
+    vocabulary = Vocabulary(CODES, np.ones(2, np.int64), ("", ""))
+    RunDirectory.create_or_open(tmp_path / "run", config=config, vocabulary=vocabulary).close()
+    return str(tmp_path / "run")
+
+
+def test_a_fine_tuning_is_made_by_the_script_from_one_checkpoint(cohort, checkpoint, tmp_path):
+    config = FinetuneConfig(str(cohort), checkpoint, results=str(tmp_path / "results"), backbone="untrained")
+    given, baseline = [], HasCodeConfig(str(cohort), str(tmp_path / "results"))
+
+    def fine_tuning(run, cohort, opened):
+        given.append((run, cohort.name, opened))
+        return HasCode(17, run.replicate)
+
+    runs = [config, baseline, replace(config, replicate=1)]
+    run_all(runs, fine_tuning)
+    assert [run for run, *_ in given] == [runs[0], runs[2]]
+    assert given[0][2] is given[1][2] and given[0][2].path == checkpoint
+    assert read_results(tmp_path / "results").filter(pl.col("metric") == "auroc").height == 3 * 2
+    # Results alone are not what is asked for where the fine-tuned model is to be kept.
+    run_all([config, replace(config, run=str(tmp_path / "model"))], fine_tuning)
+    assert len(given) == 3 and given[2][0].run
+
+
+def test_a_cohort_of_another_pretraining_is_refused_before_any_fit(cohort, checkpoint, tmp_path):
+    metadata = cohort / "metadata.json"
+    metadata.write_text(
+        metadata.read_text().replace('"pretraining_dataset_hash": "p"', '"pretraining_dataset_hash": "q"')
+    )
+    config = FinetuneConfig(str(cohort), checkpoint, results=str(tmp_path / "results"), backbone="untrained")
+    with pytest.raises(ValueError, match="must have the split and vocabulary of the checkpoint's pretraining dataset"):
+        run_all([config], no_fine_tuning)
+    run_all([HasCodeConfig(str(cohort), str(tmp_path / "results"))], no_fine_tuning)  # baselines know of no checkpoint
