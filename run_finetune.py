@@ -33,7 +33,8 @@ from medbert_jax.training.checkpointing import (
     stored_parameters,
 )
 from medbert_jax.training.cohort_data import CohortData, load_cohort, training_subset
-from medbert_jax.training.config import FinetuneConfig, check_pretraining_dataset, check_vocabulary, run_script
+from medbert_jax.training.command_line import run_script
+from medbert_jax.training.config import FinetuneConfig, check_pretraining_dataset, check_vocabulary
 from medbert_jax.training.finetuning import (
     PRETRAINING_ONLY,
     EarlyStopping,
@@ -241,4 +242,4 @@ def commit() -> str:
 
 
 if __name__ == "__main__":
-    run_script(main, (FinetuneConfig, GridConfig), __file__)
+    run_script(main, (FinetuneConfig, GridConfig), "run_finetune.py")
