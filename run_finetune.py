@@ -25,7 +25,8 @@ from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import committed_steps, save_step
 from medbert_jax.training.cohort_data import CohortData, training_subset
-from medbert_jax.training.config import FinetuneConfig, run_script
+from medbert_jax.training.command_line import run_script
+from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.disease_model import Fitted
 from medbert_jax.training.finetuning import (
     EarlyStopping,
@@ -150,4 +151,4 @@ class FineTuning:
 
 
 if __name__ == "__main__":
-    run_script(main, (FinetuneConfig, GridConfig), __file__)
+    run_script(main, (FinetuneConfig, GridConfig), "run_finetune.py")

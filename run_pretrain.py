@@ -22,7 +22,8 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step, save_step
 from medbert_jax.training.cohort_data import training_subset
-from medbert_jax.training.config import PretrainConfig, run_script
+from medbert_jax.training.command_line import run_script
+from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.interruption import Interrupted, Interruption
 from medbert_jax.training.lineage import check_dataset, check_split, check_vocabulary
@@ -206,4 +207,4 @@ def save(run: RunDirectory, step: int, state: dict, left: dict) -> None:
 
 
 if __name__ == "__main__":
-    run_script(main, PretrainConfig, __file__)
+    run_script(main, PretrainConfig, "run_pretrain.py")

@@ -27,6 +27,7 @@ from medbert_jax.evaluation.tables import auroc_table, paired_table
 from medbert_jax.printed_tables import to_markdown
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+from tfds_builders.options import CohortOptions, PrepareOptions
 
 COHORTS = ("hf-later", "los-next", "readmission-30d")
 RESULTS = Path(__file__).parent / "results"
@@ -55,7 +56,7 @@ def main(
     ehr = out / "ehr"
     if not (ehr / "source.json").exists():
         ingest(data, ehr, format="diabetes130")
-    dataset = prepare_pretraining(ehr, "diabetes130", data_dir=out / "data")
+    dataset = prepare_pretraining(PrepareOptions(ehr, "diabetes130", data_dir=out / "data"))
     checkpoint = out / "pretraining"
     if parts == 1:  # several parts share a finished checkpoint: the run directory has one writer
         run_pretrain.main(
@@ -70,7 +71,8 @@ def main(
     if pretrain_only:
         return
     cohorts = [
-        str(prepare_cohort(ehr, name, name, data_dir=out / "data", pretraining_dataset=dataset)) for name in COHORTS
+        str(prepare_cohort(CohortOptions(ehr, name, name, data_dir=out / "data", pretraining_dataset=dataset)))
+        for name in COHORTS
     ]
     common = replace(GRID.finetune, checkpoint=str(checkpoint), results=str(out / f"results-{first_replicate}"))
     run_finetune.main(

@@ -30,6 +30,7 @@ from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.ingest import ingest
 from medbert_jax.ehr.ledger import Ledger
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+from tfds_builders.options import PrepareOptions
 
 CODES = 5_000
 PART_ROWS = 5_000_000
@@ -184,14 +185,14 @@ def run_task(ehr: Path, data: Path, shard: str, together) -> dict:
     together.wait()
     at["tables → sequences"] = [clocks(), clocks()]
     while "sequences → ArrayRecord" not in at:
-        prepare_pretraining(ehr, "made", data_dir=data, workers=1, shard=shard, announce=announce)
+        prepare_pretraining(PrepareOptions(ehr, "made", data_dir=data, workers=1, shard=shard), announce=announce)
     return at | {"peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 def merge(ehr: Path, data: Path) -> tuple[Path, float]:
     """The command without `--shard`, given once after all tasks: the dataset, and seconds."""
     began = time.perf_counter()
-    dataset = prepare_pretraining(ehr, "made", data_dir=data, workers=1, announce=lambda line: None)
+    dataset = prepare_pretraining(PrepareOptions(ehr, "made", data_dir=data, workers=1), announce=lambda line: None)
     return dataset, time.perf_counter() - began
 
 

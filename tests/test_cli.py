@@ -14,7 +14,6 @@ from made_ehr import made_tables
 
 import run_finetune
 import run_pretrain
-from configs import finetune_small, pretrain_small
 from medbert_jax import cli
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import read_metadata
@@ -24,7 +23,9 @@ from medbert_jax.evaluation.results import read_results
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
-from medbert_jax.training.config import FinetuneConfig, PretrainConfig, parse_config, run_script
+from medbert_jax.training import command_line
+from medbert_jax.training.command_line import parse_config, run_script, shipped_preset
+from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 from medbert_jax.training.manifest import CheckpointError
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import MeshConfig
@@ -136,11 +137,11 @@ def test_a_demo_of_too_few_patients_is_refused_before_the_pretraining(capsys, tm
 def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
     """With a tiny model in place of the small one."""
     tiny = ModelConfig(hidden_size=32, layers=1, heads=2, feed_forward_size=32, vocabulary_size=10_000, max_length=64)
-    pretraining = replace(pretrain_small.CONFIG, model=tiny, rows=RowsConfig(batch_size=256, short_row=32))
-    monkeypatch.setattr(pretrain_small, "CONFIG", pretraining)
+    pretraining = replace(shipped_preset("pretrain_small"), model=tiny, rows=RowsConfig(batch_size=256, short_row=32))
     head = HeadConfig(gru_hidden=8)
-    finetuning = replace(finetune_small.CONFIG, head=head, batch_size=256, max_epochs=1)
-    monkeypatch.setattr(finetune_small, "CONFIG", finetuning)
+    finetuning = replace(shipped_preset("finetune_small"), head=head, batch_size=256, max_epochs=1)
+    presets = {"pretrain_small": pretraining, "finetune_small": finetuning}
+    monkeypatch.setattr(command_line, "shipped_preset", presets.__getitem__)
     demo = ("demo", "--out", tmp_path / "demo", "--patients", "14000", "--cohort", "los-next", "--train-size", "200")
     medbert(*demo, "--pretraining-epochs", "0.1")
     said = capsys.readouterr().out
@@ -221,12 +222,12 @@ def test_a_baseline_goes_from_tables_to_the_report(capsys, tmp_path, datasets):
 def test_a_preset_and_options_are_a_configuration():
     options = ["--dataset", "there", "--model.layers", "2", "--mesh.model", "2"]
     for preset in ("pretrain_small", "pretrain_small.py", str(CHECKOUT / "configs" / "pretrain_small.py")):
-        config = parse_config(PretrainConfig, run_pretrain.__file__, [preset, *options])
+        config = parse_config(PretrainConfig, [preset, *options], program="run_pretrain.py")
         assert (config.dataset, config.model.layers, config.mesh) == ("there", 2, MeshConfig(model=2))
         assert config.masking.share == 0.25  # the preset's
     both = (FinetuneConfig, GridConfig)
-    assert isinstance(parse_config(both, run_finetune.__file__, ["diabetes130", "--datasets", "a", "b"]), GridConfig)
-    assert isinstance(parse_config(both, run_finetune.__file__, ["finetune_paper"]), FinetuneConfig)
+    for kind, typed in ((GridConfig, ["diabetes130", "--datasets", "a", "b"]), (FinetuneConfig, ["finetune_paper"])):
+        assert isinstance(parse_config(both, typed, program="run_finetune.py"), kind)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +244,7 @@ def test_a_preset_and_options_are_a_configuration():
 def test_a_wrong_preset_is_refused(capsys, monkeypatch, script, kinds, preset, message):
     monkeypatch.setattr(sys, "argv", [Path(script.__file__).name, preset])
     with pytest.raises(SystemExit) as exit_code:
-        run_script(script.main, kinds, script.__file__)
+        run_script(script.main, kinds, Path(script.__file__).name)
     said = capsys.readouterr()
     assert exit_code.value.code == 2 and "Traceback" not in said.err
     assert said.err.startswith(f"{Path(script.__file__).name}: {message}")

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ PACKAGE = ROOT / "medbert_jax"
 ORDER = ["checked_fields", "printed_tables", "disk", "ehr", "simulation", "cohorts", "data", "models", "metrics",
          "training", "baselines", "evaluation", "experiments", "visualization"]  # fmt: skip
 STRANGERS = [("models", "data"), ("data", "models")]
-FREE = {"cli.py", "__init__.py"}  # cli.py imports anything; __init__.py names what it loads lazily
+FREE = {"__main__.py", "cli.py", "commands.py", "__init__.py"}  # the command; __init__.py names what it loads lazily
 
 
 def imported_modules(path: str, source: str) -> set[str]:
@@ -45,7 +46,7 @@ def faults(path: str, source: str) -> list[str]:
             wrong.append(f"{path} imports flax outside of models")
         if parts[0] != "medbert_jax" or len(parts) == 1:
             continue
-        if parts[1] == "cli" or parts[1] == "simulation" != folder:
+        if parts[1] in ("cli", "commands") or parts[1] == "simulation" != folder:
             wrong.append(f"{path} imports {module}")
         elif parts[1] in ORDER and ORDER.index(parts[1]) > ORDER.index(folder):
             wrong.append(f"{path} imports {module}, which lies below it")
@@ -77,6 +78,7 @@ def test_every_file_imports_only_from_above():
         ("data/deep/x.py", "from ...training import losses"),
         ("ehr/x.py", "from medbert_jax import training"),
         ("ehr/x.py", "from medbert_jax import cli"),
+        ("ehr/x.py", "from medbert_jax.commands import demo"),
         ("ehr/x.py", "from medbert_jax import hashing, training, cli"),
         ("ehr/x.py", "from medbert_jax import load_pretrained"),
         ("printed_tables.py", "from medbert_jax.ehr.ledger import Ledger"),
@@ -99,6 +101,37 @@ def test_builders_import_only_tables_cohorts_and_data():
         assert inside <= allowed, file
 
 
+def test_everything_that_is_imported_from_the_checkout_ships_and_nothing_is_copied():
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(wheel) == {"only-include"}  # what is in force-include is copied into an editable installation
+    shipped = {Path(name).stem: ROOT / name for name in wheel["only-include"]}
+    files = [file for path in shipped.values() for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    imported = {
+        module.split(".")[0]
+        for file in files
+        for module in imported_modules(str(file.relative_to(ROOT)), file.read_text())
+    }
+    here = {path.stem for path in ROOT.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    assert imported & here | {"configs"} == set(shipped)
+    # Presets are files: the name `configs` may be a folder of the user's.
+    assert "configs" not in imported
+
+
+def test_the_scripts_are_those_beside_the_package(tmp_path):
+    code = "import importlib.util as u; print(*(u.find_spec(name).origin for name in %r), sep='\\n')"
+    names = ("medbert_jax", "tfds_builders", "run_pretrain", "run_finetune")
+    out = subprocess.run(
+        [sys.executable, "-c", code % (names,)], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    package, builders, *scripts = map(Path, out.stdout.split())
+    root = package.parents[1]
+    assert [builders, *scripts] == [
+        root / "tfds_builders" / "__init__.py",
+        root / "run_pretrain.py",
+        root / "run_finetune.py",
+    ]
+
+
 def test_no_file_is_called_after_nothing():
     names = {"utils.py", "common.py", "helpers.py", "base.py"}
     assert not [file for file in PACKAGE.rglob("*.py") if file.name in names]
@@ -116,6 +149,8 @@ def test_no_file_is_called_after_nothing():
         ("medbert_jax.training.pretrained", "polars tensorflow_datasets sklearn"),
         ("run_pretrain", "polars tensorflow_datasets sklearn tensorflow"),
         ("medbert_jax.cli", "jax polars tensorflow_datasets sklearn"),
+        ("tfds_builders.options", "jax polars tensorflow_datasets sklearn"),
+        ("medbert_jax.training.command_line", "polars tensorflow_datasets sklearn"),
     ],
 )
 def test_imports_stay_lazy(module, absent):

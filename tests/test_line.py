@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_ehr import OUTCOME, made_tables
+from prepared_datasets import prepare_cohort, prepare_pretraining
 
 import medbert_jax
 import run_finetune
@@ -31,8 +32,6 @@ from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 from medbert_jax.training.manifest import committed_steps, verify_step
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
-from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
 COHORT = f"""
 name: made-heart-failure

@@ -1,4 +1,4 @@
-"""What both dataset families share: the features, what a dataset is made from, and the dataset as TFDS knows it.
+"""What both dataset families share: the features, and the dataset as TFDS knows it.
 
 TFDS's own generator path makes examples one by one in Python, writes their features in an order that changes
 from process to process, and needs TensorFlow once a split passes a gigabyte. So whole shards are written before TFDS
@@ -6,10 +6,8 @@ is asked (`tfds_builders.preparation`), and the builder puts them together: ever
 dataset_info.json, ArrayRecord files of tf.train.Example, one record per group) is as TFDS writes it.
 """
 
-import dataclasses
-import functools
 import types
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,15 +16,9 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from medbert_jax.data.example_records import CODE_FEATURES, OUTCOMES, PATIENT_FEATURES, VISIT_FEATURES
-from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.disk.whole_files import put_in_place, whole_file, write_json
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.schema import EhrSource
-from medbert_jax.ehr.tables import read_source
-from tfds_builders.shards import Serialized, ShardJob
-from tfds_builders.splits import Split
-from tfds_builders.work_folder import WorkFolder
 
 
 def sequence_features(kind: str) -> tfds.features.FeaturesDict:
@@ -42,74 +34,7 @@ def sequence_features(kind: str) -> tfds.features.FeaturesDict:
     )
 
 
-@dataclasses.dataclass(eq=False, kw_only=True)
-class SequencesConfig(tfds.core.BuilderConfig):
-    """What every dataset of patient sequences is made from; `name` is the dataset's name.
-
-    A family says what its shards are (`job`), which datasets must not be made (`check`), and what its metadata has
-    beside that of every dataset (`describe`).
-    """
-
-    ehr_directory: Path
-    preset: str
-    serialization: SerializationConfig
-    split: Split
-    vocabulary: Vocabulary | None
-    """A frozen one, or None: fitted on this dataset."""
-    minimum_patients: int = 1
-    """Codes that fewer patients have are not in a fitted vocabulary."""
-    unknown_code_limit: float
-    """The share of codes outside the vocabulary above which the dataset is refused."""
-    back_off: bool = False
-    """Whether codes outside a frozen vocabulary become their nearest ancestor in it."""
-    announce: Callable[[str], None]
-
-    @functools.cached_property
-    def source(self) -> EhrSource:
-        """What the EHR tables say of themselves, read once: tables that come later are refused."""
-        return read_source(self.ehr_directory)
-
-    def recipe(self) -> dict:
-        """Return all that decides the dataset's content, as JSON data."""
-        recipe = {
-            "ehr_content_hash": self.source.content_hash,
-            "preset": self.preset,
-            "serialization": dataclasses.asdict(self.serialization),
-            "split": self.split.recipe(),
-        }
-        if self.vocabulary is None:
-            return recipe | {"minimum_patients": self.minimum_patients}
-        return recipe | {"vocabulary_hash": self.vocabulary.hash} | ({"back_off": True} if self.back_off else {})
-
-    def job(self, work: WorkFolder) -> ShardJob:
-        """Return what the work on one shard must know."""
-        # Released code: the vocabulary is fitted on everybody, held-out patients too.
-        everybody = self.preset == "released_code"
-        return ShardJob(
-            self.ehr_directory.absolute(),  # workers of a cluster are somewhere else
-            self.source.content_hash,
-            self.source.shards,
-            WorkFolder(work.path.absolute()),
-            self.serialization,
-            self.split,
-            fit_on_everybody=everybody,
-            back_off=self.back_off,
-        )
-
-    def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
-        """Raise ValueError where what was found forbids the dataset that would stand in `directory`."""
-        raise NotImplementedError
-
-    def describe(self, found: Serialized) -> dict:
-        """Return metadata of this family."""
-        raise NotImplementedError
-
-    def tables_beside(self, work: WorkFolder) -> dict[str, pl.DataFrame]:
-        """Return what lies beside the dataset as a table: file name → rows; nothing, where a family has no such."""
-        return {}
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class Made:
     """A dataset but for its place: what the builder puts together."""
 

@@ -1,13 +1,9 @@
-"""What a run is: the two configurations, and how a preset file and the command line give one."""
+"""What a run is: the two configurations."""
 
-import runpy
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal
 
-import tyro
 from annotated_types import Ge, Interval
 
 from medbert_jax.checked_fields import check_fields
@@ -16,18 +12,11 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.training.corpus import CorpusConfig
-from medbert_jax.training.interruption import EXIT_CODE, Interrupted
-from medbert_jax.training.manifest import CheckpointError
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from medbert_jax.training.pretraining import TasksConfig
 from medbert_jax.training.processes import ProcessesConfig
 from medbert_jax.training.sharding import MeshConfig
-
-Config = TypeVar("Config")
-
-EXPECTED_ERRORS = (ValueError, OSError, CheckpointError, FloatingPointError)
-"""Errors whose message tells the user what to do."""
 
 
 @dataclass(frozen=True)
@@ -137,44 +126,3 @@ class FinetuneConfig:
     def __post_init__(self):
         """Check every field; all faults are in one error."""
         check_fields(self)
-
-
-def parse_config(kinds: type[Config] | tuple[type, ...], script: str, arguments: list[str] | None = None) -> Config:
-    """Configuration from `PRESET.py --field.name value …`: the file gives the defaults, every field is an option.
-
-    PRESET is a path, or the name of a preset that ships with the package. Raises ValueError when it is no preset of
-    these kinds.
-    """
-    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments or arguments[0].startswith("-"):
-        return tyro.cli(kinds[0], args=arguments)
-    shipped = Path(script).resolve().parent / "configs"
-    candidates = [Path(arguments[0]), shipped / Path(arguments[0]).name, shipped / f"{arguments[0]}.py"]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    known = ", ".join(sorted(p.name for p in shipped.glob("*.py") if p.name != "__init__.py"))
-    if path is None:
-        raise ValueError(f"the first argument must be a preset: got {arguments[0]}; use a path or one of {known}")
-    config = runpy.run_path(str(path)).get("CONFIG")
-    if not isinstance(config, kinds):
-        raise ValueError(
-            f"a preset for {Path(script).name} must define CONFIG as a {' or '.join(k.__name__ for k in kinds)}: got "
-            f"{type(config).__name__} in {path}; use another of {known}"
-        )
-    return tyro.cli(type(config), default=config, args=arguments[1:])
-
-
-def run_script(main: Callable, kinds: type | tuple[type, ...], script: str) -> None:
-    """Run `main` on the command line's configuration and print what it returns.
-
-    Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback; a
-    run that was asked to stop, and has saved, with exit code 75.
-    """
-    try:
-        print(main(parse_config(kinds, script)))
-    except Interrupted as interrupted:
-        print(f"{Path(script).name}: {interrupted}", file=sys.stderr)
-        sys.exit(EXIT_CODE)
-    except EXPECTED_ERRORS as error:
-        print(f"{Path(script).name}: {error}", file=sys.stderr)
-        sys.exit(2)

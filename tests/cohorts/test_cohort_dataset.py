@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 import pytest
 from made_ehr import made_tables
+from prepared_datasets import prepare_cohort, prepare_pretraining
 
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.cohorts.spec import TemporalSplit, load_spec
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
-from tfds_builders.disease_cohort.disease_cohort_dataset_builder import COHORT_TABLE, REFUSED_LEDGER, prepare_cohort
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER
+from tfds_builders.excluded_cohort import COHORT_TABLE
 from tfds_builders.splits import outside_period
 
 

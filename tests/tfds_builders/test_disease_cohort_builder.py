@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 import tensorflow_datasets as tfds
 from made_ehr import OUTCOME, made_tables
+from prepared_datasets import prepare_cohort, prepare_pretraining
 
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec
@@ -17,8 +18,7 @@ from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split, patient_hash
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import read_tables, write_tables
-from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER, prepare_cohort
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER
 
 KEY = "a key of this site"
 

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 import tensorflow_datasets as tfds
 from made_ehr import made_tables
+from prepared_datasets import prepare_pretraining
 
 import tfds_builders.shards as shards
 from medbert_jax.data.serialization import SerializationConfig, serialize
@@ -23,7 +24,6 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split, patient_hash
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
 CHECKOUT = Path(__file__).parents[2]
 
@@ -204,8 +204,8 @@ import socket, sys
 def refuse(*args, **kwargs):
     raise AssertionError("the network was used")
 socket.getaddrinfo = socket.socket.connect = refuse
-sys.path.insert(0, {str(CHECKOUT)!r})
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+sys.path[:0] = [{str(CHECKOUT)!r}, {str(CHECKOUT / "tests")!r}]
+from prepared_datasets import prepare_pretraining
 prepare_pretraining({str(ehr)!r}, "made", data_dir={str(tmp_path)!r}, announce=lambda text: None)
 """
     environment = os.environ | {"PYTHONHASHSEED": "7", "POLARS_MAX_THREADS": "1"}

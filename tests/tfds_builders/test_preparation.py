@@ -20,6 +20,7 @@ import numpy as np
 import polars as pl
 import pytest
 from made_ehr import made_tables
+from prepared_datasets import prepare_cohort, prepare_pretraining
 
 import tfds_builders.preparation as preparation
 import tfds_builders.shards as shards
@@ -29,8 +30,6 @@ from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_tables, write_tables
 from medbert_jax.ehr.workers import Workers
-from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 from tfds_builders.work_folder import WorkFolder, write_columns
 
 CHECKOUT = Path(__file__).parents[2]
@@ -148,8 +147,8 @@ def test_cohorts_go_the_same_way(prepare_hf, cohort, tmp_path):
 
 KILLED = """
 import os, signal, sys
-sys.path.insert(0, {checkout!r})
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+sys.path[:0] = [{checkout!r}, {checkout!r} + "/tests"]
+from prepared_datasets import prepare_pretraining
 def kill(text):
     if text.startswith({at!r}):
         os.kill(os.getpid(), signal.SIGKILL)

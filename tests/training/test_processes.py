@@ -14,15 +14,16 @@ import jax
 import numpy as np
 import pytest
 from made_ehr import made_tables
+from prepared_datasets import prepare_pretraining
 
 import medbert_jax
 from medbert_jax.ehr.tables import write_tables
 from medbert_jax.models.med_bert import init
-from medbert_jax.training.config import PretrainConfig, parse_config
+from medbert_jax.training.command_line import parse_config
+from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.interruption import EXIT_CODE
 from medbert_jax.training.manifest import committed_steps
 from medbert_jax.training.processes import ProcessesConfig
-from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 
 CHECKOUT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(900)  # a fixture waits for four runs
@@ -221,7 +222,5 @@ def test_wrong_settings_of_the_processes_are_all_named(folder, capsys):
         ProcessesConfig(count=-1)
     assert ProcessesConfig(count=0) and ProcessesConfig(count=2, number=1, coordinator="localhost:1234")
     with pytest.raises((ValueError, SystemExit)) as fault:  # on the command line too
-        parse_config(
-            PretrainConfig, str(CHECKOUT / "run_pretrain.py"), arguments(folder, "none", "--processes.count", "2")
-        )
+        parse_config(PretrainConfig, arguments(folder, "none", "--processes.count", "2"), program="run_pretrain.py")
     assert "2 processes need a coordinator" in f"{fault.value} {capsys.readouterr().err}"

@@ -1,0 +1,238 @@
+"""What each command of `medbert` does: thin over the functions of the package, which it imports when it is called."""
+
+import importlib.metadata
+import json
+import platform
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from medbert_jax.options import (
+    AttritionOptions,
+    DemoOptions,
+    DescribeOptions,
+    DoctorOptions,
+    IngestCommand,
+    ReportOptions,
+    SimulateOptions,
+    ValidateOptions,
+)
+from tfds_builders.options import CohortOptions, PrepareOptions
+
+
+def ingest(options: IngestCommand) -> None:
+    """Write the EHR tables; print the ledger, what was assumed and what is known."""
+    from medbert_jax.ehr.ingest import IngestOptions
+    from medbert_jax.ehr.ingest import ingest as read
+    from medbert_jax.ehr.tables import read_source
+
+    ledger = read(
+        options.source,
+        options.out,
+        format=options.format,
+        shards=options.shards,
+        workers=options.workers,
+        options=options.options,
+        common=IngestOptions(outpatient_los_zero=options.outpatient_los_zero),
+    )
+    written = read_source(options.out)
+    print(ledger.render())
+    print(*(f"assumed: {line}" for line in written.assumptions), sep="\n")
+    print("known:", ", ".join(f"{column} {share:.1%}" for column, share in written.known.items()))
+    print(f"EHR tables in {options.out}")
+
+
+def validate(options: ValidateOptions) -> None:
+    """Print every fault; exit code 1 where there are errors."""
+    from medbert_jax.disk.whole_files import write_json
+    from medbert_jax.ehr.validation import validate as check
+
+    report = check(options.ehr, workers=options.workers)
+    print(report.render())
+    if options.json_out:
+        write_json(options.json_out, report.to_dict())
+    if report.failed:
+        sys.exit(1)
+
+
+def prepare(options: PrepareOptions) -> None:
+    """Make the dataset; print its ledger."""
+    from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+
+    _show_ledger(prepare_pretraining(options))
+
+
+def cohort(options: CohortOptions) -> None:
+    """Make the dataset; print its ledger and Table 2, write the chart review. Or only tell why a patient is in."""
+    if options.why is not None:
+        from medbert_jax.visualization.chart_text import explain_patient
+
+        print(explain_patient(options.ehr, options.cohort, options.why, gap_days=options.gap_days))
+        return
+    from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
+
+    directory = prepare_cohort(options)
+    _show_ledger(directory)
+    if directory is None:
+        return
+    from medbert_jax.evaluation.describing import show_table2
+
+    show_table2(directory)
+    if options.review:
+        from medbert_jax.visualization.chart_review import write_review
+
+        page, key = write_review(
+            options.ehr, directory, options.review, seed=options.review_seed, workers=options.workers
+        )
+        print(f"chart review in {page}, who is who in {key}: patient-level data, which must not leave the site")
+
+
+def attrition(options: AttritionOptions) -> None:
+    """Write the table and the flow chart; print their paths."""
+    from medbert_jax.ehr.attrition_files import read_attrition, write_attrition
+
+    print(*write_attrition(read_attrition(options.folders), options.out, share=options.share), sep=", ")
+
+
+def describe(options: DescribeOptions) -> None:
+    """Print the tables; write them and the timelines."""
+    from medbert_jax.evaluation.describing import describe as tell
+
+    tell(**vars(options))
+
+
+def report(options: ReportOptions) -> None:
+    """Print the tables; write them."""
+    from medbert_jax.disk.whole_files import write_whole
+    from medbert_jax.evaluation.results import read_results
+    from medbert_jax.evaluation.tables import auroc_table, paired_table
+    from medbert_jax.printed_tables import print_tables, to_markdown
+
+    frame = read_results(options.results)
+    tables = auroc_table(frame)
+    if {"pretrained", "untrained"} <= set(frame["backbone"]):
+        tables += paired_table(frame)
+    printed = [table.printed for table in tables]
+    print_tables(printed)
+    if options.out:
+        write_whole(options.out, to_markdown(printed))
+
+
+def demo(options: DemoOptions) -> None:
+    """Every step with the options of its own command; print the tables of the experiment."""
+    import run_finetune
+    import run_pretrain
+    from medbert_jax.experiments.grid import GridConfig
+    from medbert_jax.training.command_line import shipped_preset
+    from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
+    from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
+
+    out, simulated = options.out, options.data is None
+    ehr, datasets, run = out / "ehr", out / "data", out / "pretraining"
+    _refuse_other_demo(out, {"patients": options.patients, "seed": options.seed} if simulated else None)
+    if simulated:
+        simulate(SimulateOptions(ehr, options.patients, seed=options.seed, truth=out / "truth"))
+    else:
+        ingest(IngestCommand(options.data, ehr, options.format, options=None))
+    cohort = options.cohort or ("dhf" if simulated else "hf-later")
+    epochs = options.pretraining_epochs if options.pretraining_epochs is not None else (1 if simulated else 5)
+    # Of thousands of simulated codes most are rare: the commoner ones make the decoder small.
+    rarest = max(1, options.patients // 1500) if simulated else 1
+    dataset = prepare_pretraining(PrepareOptions(ehr, "demo", data_dir=datasets, minimum_patients=rarest))
+    _show_ledger(dataset)
+    # Before the pretraining, which takes longest: a cohort may be refused.
+    chosen = prepare_cohort(CohortOptions(ehr, cohort, cohort, data_dir=datasets, pretraining_dataset=dataset))
+    _show_ledger(chosen)
+    pretraining, finetuning = shipped_preset("pretrain_small"), shipped_preset("finetune_small")
+    # Short rows: most of the demo's patients have few codes, and attention costs grow with the row.
+    rows = replace(pretraining.rows, short_row=32)
+    run_pretrain.main(replace(pretraining, dataset=str(dataset), run=str(run), rows=rows, epochs=epochs))
+    grid = GridConfig(
+        datasets=(str(chosen),),
+        finetune=replace(finetuning, checkpoint=str(run), results=str(out / "results"), experiment="demo"),
+        train_sizes=(options.train_size,),
+        replicates=1,
+        heads=("bi_gru",),
+    )
+    report(ReportOptions(run_finetune.main(grid)))
+
+
+def _refuse_other_demo(out: Path, simulated: dict[str, int] | None) -> None:
+    """ValueError where `out` holds a demo of other patients, whose tables would be replaced; None: of a real source."""
+    source, truth = out / "ehr" / "source.json", out / "truth" / "truth.json"
+    if not source.exists():
+        return
+    there = "a source that was ingested"
+    if json.loads(source.read_bytes())["format"] == "simulated":
+        made = json.loads(truth.read_bytes()) if truth.exists() else {}
+        if simulated is not None and all(made.get(name) == value for name, value in simulated.items()):
+            return
+        there = f"{made.get('patients', 'other')} simulated patients, seed {made.get('seed', 'unknown')}"
+    elif simulated is None:
+        return  # what differs is seen when the datasets are made
+    raise ValueError(
+        f"a demo must have a folder of its own: got {out}, where one of {there} is; give another --out, or delete that"
+        " folder"
+    )
+
+
+def simulate(options: SimulateOptions) -> None:
+    """Write the EHR tables; print what they are."""
+    from medbert_jax.simulation.simulate import simulate as make
+
+    if options.shards > max(1, options.patients // 100):  # a hash deals the patients: smaller shards may stay empty
+        raise ValueError(
+            f"a shard must have about 100 simulated patients or more: got {options.shards} shards of"
+            f" {options.patients} patients; give --shards {max(1, options.patients // 100)} or fewer"
+        )
+    source = make(**vars(options))
+    print(*source.assumptions, sep="\n")
+    print(f"EHR tables in {options.out}")
+
+
+def doctor(options: DoctorOptions) -> None:
+    """Versions, devices, and what is missing."""
+    del options  # there are none
+    print(f"Python {platform.python_version()} on {platform.platform()}")
+    for name in ("medbert-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
+                 "array-record", "numpy", "scikit-learn", "polars", "tyro"):  # fmt: skip
+        try:
+            print(f"  {name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"  {name} is missing: pip install {name}")
+    try:
+        import jax
+    except ImportError:
+        return
+    for device in jax.devices():
+        print(f"  device {device.id}: {device.device_kind} ({device.platform})")
+    if jax.devices()[0].platform == "cpu":
+        print("  no accelerator: pip install 'medbert-jax[gpu]' or 'medbert-jax[tpu]' where there is one")
+
+
+def _show_ledger(dataset: Path | None) -> None:
+    if dataset is None:  # one task of many
+        return
+    from medbert_jax.ehr.ledger import Ledger
+
+    print(Ledger.from_dict(json.loads((dataset / "ledger.json").read_text())).render())
+    print(f"dataset in {dataset}")
+
+
+def pretrain(arguments: list[str]) -> None:
+    """Pretrain a model on a dataset: PRESET --field.name value …, as run_pretrain.py."""
+    import run_pretrain
+    from medbert_jax.training.command_line import run_script
+    from medbert_jax.training.config import PretrainConfig
+
+    run_script(run_pretrain.main, PretrainConfig, "medbert pretrain", arguments)
+
+
+def finetune(arguments: list[str]) -> None:
+    """Fine-tune and evaluate on a cohort, or run a whole grid: PRESET --field.name value …, as run_finetune.py."""
+    import run_finetune
+    from medbert_jax.experiments.grid import GridConfig
+    from medbert_jax.training.command_line import run_script
+    from medbert_jax.training.config import FinetuneConfig
+
+    run_script(run_finetune.main, (FinetuneConfig, GridConfig), "medbert finetune", arguments)

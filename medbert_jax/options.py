@@ -1,0 +1,144 @@
+"""What the user may type after `medbert COMMAND`: one class a command; `tfds_builders.options` has those of datasets.
+
+What stands below a field is its help.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
+
+from tyro.conf import Positional
+
+ReaderOptions = TypeVar("ReaderOptions")
+
+
+@dataclass(frozen=True)
+class NoReader:
+    """The options of a reader that --format does not name yet."""
+
+
+@dataclass(frozen=True)
+class IngestCommand(Generic[ReaderOptions]):
+    """Read a source into EHR tables."""
+
+    source: Positional[Path]
+    """file or folder of the source."""
+    out: Positional[Path]
+    """folder that will hold the EHR tables."""
+    format: Literal["omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "desynpuf", "diabetes130"]
+    """what the source is; `medbert ingest --format FORMAT --help` shows the options of its reader."""
+    shards: int = 0
+    """parts that the tables are cut into, by a hash of the patient id; 0: as many as keep a worker below 1 GB."""
+    workers: int = 0
+    """processes; 0: one per core."""
+    outpatient_los_zero: bool = False
+    """outpatient visits without a discharge lasted 0 days; else their length of stay is unknown."""
+    options: ReaderOptions = field(kw_only=True)
+    """of the reader."""
+
+
+@dataclass(frozen=True)
+class ValidateOptions:
+    """Every fault of EHR tables: rule, table, file, rows, cure. Exit code 1 where there are errors."""
+
+    ehr: Positional[Path]
+    """folder of EHR tables."""
+    json_out: Path | None = None
+    """also write the report there, as JSON."""
+    workers: int = 1
+    """processes."""
+
+
+@dataclass(frozen=True)
+class AttritionOptions:
+    """The ledgers of EHR tables and datasets as one table (CSV) and one flow chart (SVG), as in the paper's Fig. 1.
+
+    Where the last folder is a dataset, both end with its splits, and for a cohort with cases and controls of each.
+    """
+
+    folders: Positional[tuple[Path, ...]]
+    """folders of EHR tables and of the datasets made from them, in this order."""
+    out: Path = Path("attrition")
+    """path of the two files, without ending."""
+    share: bool = False
+    """hide counts under 11, and those that would give them away."""
+
+
+@dataclass(frozen=True)
+class DescribeOptions:
+    """What the patients of datasets look like: Table 2 side by side, the measurable rows of Table 3, five timelines."""
+
+    datasets: Positional[tuple[Path, ...]]
+    """directories that `medbert prepare` and `medbert cohort` made."""
+    out: Path | None = None
+    """folder for the tables as markdown, CSV and JSON, and for timelines.html."""
+    paper: tuple[Literal["pretraining", "DHF-Cerner", "PaCa-Cerner", "PaCa-Truven"], ...] = ()
+    """columns of the paper's Table 2 to stand beside them."""
+    share: bool = False
+    """for others' eyes: what rests on fewer than 11 patients is hidden, no timelines."""
+    max_length: int = 512
+    """codes that a model takes of one patient."""
+    seed: int = 0
+    """who is an example among patients with as many codes."""
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Print the tables of an experiment."""
+
+    results: Positional[Path]
+    """folder of results."""
+    out: Path | None = None
+    """also write them there, as markdown."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """The whole line in minutes, with nothing but this package: simulate → prepare → pretrain → cohort → fine-tune.
+
+    The patients are simulated, unless --data names a source: what comes out is then a result on simulated data.
+    """
+
+    data: Path | None = None
+    """a source to ingest in place of simulated patients."""
+    out: Path = Path("demo")
+    """folder for everything that is made."""
+    format: Literal["diabetes130"] = "diabetes130"
+    """what the source is."""
+    patients: int = 150_000
+    """number of simulated patients; nothing with --data."""
+    seed: int = 0
+    """of the simulation; nothing with --data."""
+    cohort: str | None = None
+    """the disease cohort to fine-tune on; dhf for simulated patients, hf-later for diabetes130."""
+    train_size: int = 1000
+    """training patients of the cohort."""
+    pretraining_epochs: float | None = None
+    """passes over the pretraining patients; 1 for simulated ones, 5 for diabetes130."""
+
+
+@dataclass(frozen=True)
+class SimulateOptions:
+    """A simulated health system, as EHR tables."""
+
+    out: Positional[Path]
+    """folder that will hold the EHR tables."""
+    patients: int
+    """number of patients."""
+    site: Literal["cerner", "truven"] = "cerner"
+    """cerner: hospital records 2000–2017, ICD-9-CM and then ICD-10-CM; truven: claims 2011–2015, ICD-9-CM."""
+    world: Literal["rich", "bag", "no-synonyms", "independent", "null"] = "rich"
+    """what the codes depend on; every other world than rich takes something away."""
+    seed: int = 0
+    """of everything random."""
+    shards: int = 0
+    """parts that the tables are cut into; 0: one per 32,768 patients."""
+    workers: int = 0
+    """processes; 0: one per core."""
+    truth: Path | None = None
+    """folder for what is hidden, never inside `out`."""
+
+
+@dataclass(frozen=True)
+class DoctorOptions:
+    """Versions, devices, and what is missing."""

@@ -1,0 +1,77 @@
+"""How a preset file and the command line give a run's configuration, and how the command ends."""
+
+import runpy
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from medbert_jax.training.interruption import EXIT_CODE, Interrupted
+from medbert_jax.training.manifest import CheckpointError
+
+Config = TypeVar("Config")
+
+PRESETS = Path(__file__).resolve().parents[2] / "configs"
+"""The shipped ones, beside the package in a checkout as where a wheel is installed; files, because an import of
+`configs` would find a folder of that name where the user is."""
+EXPECTED_ERRORS = (ValueError, OSError, CheckpointError, FloatingPointError)
+"""Errors whose message tells the user what to do."""
+
+
+def read_preset(path: Path) -> Any:
+    """Return the CONFIG of a preset file, None where it has none."""
+    return runpy.run_path(str(path)).get("CONFIG")
+
+
+def shipped_preset(name: str) -> Any:
+    """Return the CONFIG of configs/`name`.py."""
+    return read_preset(PRESETS / f"{name}.py")
+
+
+def parse_config(
+    kinds: type[Config] | tuple[type[Config], ...], arguments: list[str] | None = None, *, program: str
+) -> Config:
+    """Configuration from `PRESET.py --field.name value …`: the file gives the defaults, every field is an option.
+
+    PRESET is a path, or the name of a preset that ships with the package. `arguments` are those of the process, where
+    none are given; `program` is what the user typed before them. Raises ValueError when it is no preset of these kinds.
+    """
+    kinds = kinds if isinstance(kinds, tuple) else (kinds,)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0].startswith("-"):
+        return tyro.cli(kinds[0], prog=program, args=arguments)
+    candidates = [Path(arguments[0]), PRESETS / Path(arguments[0]).name, PRESETS / f"{arguments[0]}.py"]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    known = ", ".join(sorted(p.name for p in PRESETS.glob("*.py") if p.name != "__init__.py"))
+    if path is None:
+        raise ValueError(f"the first argument must be a preset: got {arguments[0]}; use a path or one of {known}")
+    config = read_preset(path)
+    if not isinstance(config, kinds):
+        raise ValueError(
+            f"a preset for {program} must define CONFIG as a {' or '.join(k.__name__ for k in kinds)}: got "
+            f"{type(config).__name__} in {path}; use another of {known}"
+        )
+    return tyro.cli(type(config), prog=program, default=config, args=arguments[1:])
+
+
+def run_script(
+    main: Callable[[Config], object],
+    kinds: type[Config] | tuple[type[Config], ...],
+    program: str,
+    arguments: list[str] | None = None,
+) -> None:
+    """Run `main` on the command line's configuration and print what it returns.
+
+    Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback; a
+    run that was asked to stop, and has saved, with exit code 75.
+    """
+    try:
+        print(main(parse_config(kinds, arguments, program=program)))
+    except Interrupted as interrupted:
+        print(f"{program}: {interrupted}", file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    except EXPECTED_ERRORS as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        sys.exit(2)
