@@ -10,7 +10,8 @@ from pathlib import Path
 
 from medbert_jax.cohorts.chart_review import draw_charts
 from medbert_jax.cohorts.charts import Chart, Entry, RuleSaid
-from medbert_jax.cohorts.spec import CohortSpec, parse_spec
+from medbert_jax.cohorts.loading import parse_spec
+from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.ehr.tables import read_source
 from medbert_jax.visualization.chart_timeline import timeline

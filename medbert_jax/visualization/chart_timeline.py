@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from html import escape
 
 from medbert_jax.cohorts.charts import Chart, Entry, Visit
+from medbert_jax.cohorts.conditions import Events, Visits
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.visualization.rule_words import day, visit_words, what
 
@@ -155,11 +156,12 @@ def _lanes(chart: Chart, spec: CohortSpec) -> Iterable[tuple[str, list[str], tup
     for said in chart.rules:
         for part in said.parts:
             of = part.condition
-            shown = of.measure in ("visits", "medications", "measurements", "procedures")
-            bare = of.measure == "visits" and not (of.with_codes or of.with_wrong_times or of.with_disposition)
+            shown = isinstance(of, Visits | Events)
+            bare = isinstance(of, Visits) and not (of.with_codes or of.with_wrong_times or of.with_disposition)
             if not shown or bare or not part.evidence:
                 continue
-            key = (of.with_codes or of.with_drugs or of.with_results or said.rule.id, part.evidence)
+            looked_for = of.looked_for[1] if isinstance(of, Events) else of.with_codes
+            key = (looked_for or said.rule.id, part.evidence)
             words = what(part, spec).removeprefix("Days with: ").removeprefix("Encounters: ")
             rules = lanes.setdefault(key, (words, [], part.evidence))[1]
             rules += [said.rule.id] if said.rule.id not in rules else []

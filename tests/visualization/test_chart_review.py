@@ -10,7 +10,7 @@ import pytest
 from drawn_patients import person, tables_of, visit
 
 from medbert_jax.cohorts.chart_review import draw_charts
-from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.ehr.tables import write_tables
 from medbert_jax.visualization import chart_review, chart_text, rule_words
 from medbert_jax.visualization.chart_review import KEY, PAGE, review_page, write_review
