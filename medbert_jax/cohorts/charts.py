@@ -10,11 +10,12 @@ from datetime import timedelta
 import polars as pl
 
 from medbert_jax.cohorts.comparisons import Comparison
-from medbert_jax.cohorts.conditions import Age, DaysOfFollowUp, DaysToIndex, Deaths, Events, IndexVisits, Visits
+from medbert_jax.cohorts.counts import Deaths, Events, IndexVisits, Visits
 from medbert_jax.cohorts.evidence_rows import EVENT_TABLES, dated_events, evidence_rows, part_id, reviewed_rules
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.judging import Line
 from medbert_jax.cohorts.record import with_ages
+from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.ehr.schema import EhrTables
 

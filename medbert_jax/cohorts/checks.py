@@ -5,8 +5,9 @@ What a single part can show it checks itself (`parsing.build`). Parts that the r
 
 from collections.abc import Iterator
 
-from medbert_jax.cohorts.comparisons import Comparison
-from medbert_jax.cohorts.conditions import Visits
+from medbert_jax.cohorts.comparisons import Together
+from medbert_jax.cohorts.conditions import Condition
+from medbert_jax.cohorts.counts import Visits
 from medbert_jax.cohorts.parsing import names_in
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 
@@ -72,16 +73,17 @@ def _rule_faults(rule: Rule, spec: CohortSpec) -> Iterator[str]:
         yield from _faults_at_a_date(rule.when, f"{key}.when")
 
 
-def _judges_one_visit(when: Comparison) -> bool:
+def _judges_one_visit(when: Condition) -> bool:
     return isinstance(when, Visits) and (when.window, when.at_least) == ("index_visit", 1)
 
 
-def _faults_at_a_date(when: Comparison, key: str) -> Iterator[str]:
+def _faults_at_a_date(when: Condition, key: str) -> Iterator[str]:
     """What cannot be told of a date that is not drawn yet."""
-    window = getattr(when, "window", None)
-    if window not in (None, *_WINDOWS_OF_A_DATE):
-        allowed = ", ".join(_WINDOWS_OF_A_DATE)
-        yield f"{key}.window: the index of a matched cohort is a date: use {allowed}; got {window}"
+    if not isinstance(when, Together):
+        if when.window not in (None, *_WINDOWS_OF_A_DATE):
+            allowed = ", ".join(_WINDOWS_OF_A_DATE)
+            yield f"{key}.window: the index of a matched cohort is a date: use {allowed}; got {when.window}"
+        return
     for number, part in enumerate(when.parts(), start=1):
         yield from _faults_at_a_date(part, f"{key}.{when.KNOWN_BY}[{number}]")
     if len({leaf.rises for leaf in when.leaves() if leaf.looks_at_date and not leaf.unknown}) > 1:

@@ -10,11 +10,11 @@ import functools
 import operator
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import polars as pl
 
-from medbert_jax.cohorts.parsing import Positive
+from medbert_jax.cohorts.parsing import Positive, names_in
 from medbert_jax.cohorts.record_columns import HAS_INDEX
 
 FOREVER = 10**8
@@ -29,25 +29,28 @@ class Comparison:
     KNOWN_BY: ClassVar[str] = "measure"
     REFUSES: ClassVar[Mapping[str, str]] = {}
     """Keys of other kinds → why this one has them not."""
+    WORDS: ClassVar[str]
+    """What is looked for, without window and number; {with_codes} is the description of the set of that field."""
     UNKNOWN_IS_FEW: ClassVar[bool] = True
     """Whether `fewer_than` holds where the number is unknown."""
     needs_days = needs_index = looks_at_date = judges_age = False
     """Whether it can be told only where the source has dates, or where the patient has an index; whether it depends on
     the date of a matched cohort; whether it compares an age."""
-    unknown = None
+    # What some kinds have as a field: with `= field()`, or it would be this.
+    window = unknown = None
 
     at_least: Positive | None = None
     fewer_than: Positive | None = None
+    # Whether, of a condition that looks at a date, a later one can make it true; else it can make it false.
+    rises = property(lambda self: self.at_least is not None)
+    # What the number is compared with.
+    limit = property(lambda self: self.at_least or self.fewer_than)
 
     def own_faults(self) -> Iterator[tuple[str, str]]:
         """What no single key shows."""
         names = ("at_least", "fewer_than", "unknown")
         if sum(getattr(self, name) is not None for name in names) != 1:
             yield "", f"needs exactly one of {', '.join(name for name in names if name in self.__dataclass_fields__)}"
-
-    def parts(self) -> tuple["Comparison", ...]:
-        """The conditions that this one puts together: none."""
-        return ()
 
     def leaves(self) -> Iterator["Comparison"]:
         """Every condition that measures something: this one."""
@@ -56,11 +59,6 @@ class Comparison:
     def number(self) -> pl.Expr:
         """Per patient, as an aggregation over the rows of `record`: the number; null where it is unknown."""
         raise NotImplementedError
-
-    @property
-    def limit(self) -> int:
-        """What the number is compared with."""
-        return self.at_least or self.fewer_than
 
     def holds(self) -> pl.Expr:
         """Per patient, as an aggregation over the rows of `record`: does the condition hold?
@@ -76,11 +74,6 @@ class Comparison:
         else:
             says = (number < self.fewer_than).fill_null(self.UNKNOWN_IS_FEW)
         return HAS_INDEX & says if self.needs_index else says
-
-    @property
-    def rises(self) -> bool:
-        """Of a condition that looks at a date: whether a later one can make it true; else it can make it false."""
-        return self.at_least is not None
 
     def turns(self) -> pl.Expr:
         """Of a condition that looks at a date: the last day (since 1970) before it turns; null where it never does."""
@@ -100,21 +93,17 @@ class Comparison:
         """Whether the condition has something to rest on, where only these tables are there."""
         return True
 
-    def age_straddles(self) -> pl.Expr:
-        """Per patient: may his true age lie on the other side of the number than the source's?"""
-        return pl.lit(False)
-
     def words(self, described: Mapping[str, str]) -> str:
-        """What is looked for, without window and number; `described` says what sets of a spec are, by id."""
-        raise NotImplementedError
+        """What is looked for, without window and number; `described` says what the sets of a spec are, by id."""
+        return self.WORDS.format(**{name: described[id] for name, _, id in names_in(self)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Together:
-    """Conditions put together, whatever each of them looks at."""
+    """Conditions put together, whatever each of them looks at: one of them holds, or (`NONE`) none."""
 
     KNOWN_BY: ClassVar[str]
-    WORDS: ClassVar[str]
+    NONE: ClassVar[bool]
 
     def parts(self) -> tuple:
         """The conditions that this one puts together; what the reading refused is passed over."""
@@ -125,45 +114,19 @@ class Together:
         for part in self.parts():
             yield from part.leaves()
 
-    @property
-    def needs_days(self) -> bool:
-        """Whether a part needs dates."""
-        return any(part.needs_days for part in self.parts())
+    def holds(self) -> pl.Expr:
+        """As that of a comparison."""
+        any_of = functools.reduce(operator.or_, (part.holds() for part in self.parts()))
+        return ~any_of if self.NONE else any_of
 
-    @property
-    def looks_at_date(self) -> bool:
-        """Whether a part depends on the date of a matched cohort."""
-        return any(part.looks_at_date for part in self.parts())
-
-    @property
-    def judges_age(self) -> bool:
-        """Whether a part compares an age."""
-        return any(part.judges_age for part in self.parts())
-
-    def any_holds(self) -> pl.Expr:
-        """Per patient: does a part hold?"""
-        return functools.reduce(operator.or_, (part.holds() for part in self.parts()))
-
-    def any_turns(self) -> tuple[pl.Expr, bool]:
-        """The turning day of "a part holds"; what looks at no date takes the direction of the rest."""
-        parts = [(*part.turning_day(), part.looks_at_date) for part in self.parts()]
+    def turning_day(self) -> tuple[pl.Expr, bool]:
+        """As that of a comparison; what looks at no date takes the direction of the rest."""
+        parts = [(*part.turning_day(), any(leaf.looks_at_date for leaf in part.leaves())) for part in self.parts()]
         after = next((after for _, after, dated in parts if dated), True)
         days = [day if its == after else -day for day, its, _ in parts]
-        return (pl.min_horizontal if after else pl.max_horizontal)(days), after
-
-    def decidable(self, tables: Collection[str]) -> bool:
-        """Whether a part has something to rest on."""
-        return any(part.decidable(tables) for part in self.parts())
-
-    def age_straddles(self) -> pl.Expr:
-        """Per patient: may his true age lie on the other side of a number that a part compares it with?"""
-        return functools.reduce(operator.or_, (part.age_straddles() for part in self.parts()))
+        return (pl.min_horizontal if after else pl.max_horizontal)(days), after != self.NONE
 
 
 def holds_at(date: pl.Expr, day: pl.Expr, after: bool) -> pl.Expr:
     """Whether a condition with that turning day holds at a date (days since 1970)."""
     return (date > day) if after else (date <= day)
-
-
-Unknown = Literal[True] | None
-"""Where true: the condition holds where the number is unknown, and compares nothing."""

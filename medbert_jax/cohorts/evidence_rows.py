@@ -9,10 +9,11 @@ from dataclasses import replace
 import polars as pl
 
 from medbert_jax.cohorts.comparisons import Comparison
-from medbert_jax.cohorts.conditions import Age, Counted, DaysBetween, DaysToIndex, Deaths, Events, Visits
+from medbert_jax.cohorts.counts import CountOfRows, Deaths, Events, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages
 from medbert_jax.cohorts.record_columns import AT_INDEX, DAY_WINDOWS, visits_with
+from medbert_jax.cohorts.spans import Age, DaysBetween, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.cohorts.windows import index_times, passed_over
 from medbert_jax.ehr.schema import EhrTables
@@ -120,7 +121,7 @@ def _record(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.Dat
     return record.join(index, on="patient_id", how="left", maintain_order="left")
 
 
-def counted(leaf: Counted, spec: CohortSpec) -> pl.Expr:
+def counted(leaf: CountOfRows, spec: CohortSpec) -> pl.Expr:
     """Per row of the record: does the condition, a count of visits or of days, count it?"""
     by_day = spec.matching is not None and leaf.window == "before_index"
     inside = (DAY_WINDOWS if by_day else leaf.WINDOWS)[leaf.window]

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from medbert_jax.cohorts.conditions import CodesOfVisits
+from medbert_jax.cohorts.counts import CodesOfVisits
 from medbert_jax.cohorts.evidence_sets import Tag
 from medbert_jax.cohorts.outcomes import Outcome
 from medbert_jax.cohorts.parsing import NotNegative

@@ -5,7 +5,7 @@ from datetime import date
 
 import polars as pl
 
-from medbert_jax.cohorts.conditions import Visits
+from medbert_jax.cohorts.counts import Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.matching import decide_matched
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
@@ -117,14 +117,14 @@ def _judge(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     record = pl.concat([visits, events(tables, spec).join(known, on="patient_id")], how="diagonal").with_columns(
         pl.lit(last_day, pl.Date).alias("last_day")
     )
-    facts = [rule.when.age_straddles().alias(f"age_uncertain:{rule.id}") for rule in spec.rules if rule.when.judges_age]
+    aged = [leaf.straddles() for leaf in spec.leaves() if leaf.judges_age]
+    facts = [pl.any_horizontal(aged).alias("age_uncertain")] if aged else []
     if spec.matching is not None:
         decided = decide_matched(record, tables, spec, facts)
         decided = decided.with_columns(index_order=pl.lit(None, pl.Int32), cut_time=pl.lit(None, pl.Datetime("us")))
     else:
         decided = _decide(record, spec, dated, facts)
-    uncertain = pl.any_horizontal(pl.col("^age_uncertain:.*$")) if facts else pl.lit(False)
-    decided = decided.with_columns(uncertain.alias("age_uncertain"), last_day_read=last_day_read(spec))
+    decided = decided.with_columns(last_day_read=last_day_read(spec))
     columns = ("patient_id", "index_order", "cut_time", "last_day_read")
     visits = visits.drop(has_code_of(one.id) for one in spec.diagnosis_sets())
     visits = visits.join(decided.select(columns), on="patient_id", how="left", maintain_order="left")

@@ -2,7 +2,8 @@
 
 from collections.abc import Collection
 
-from medbert_jax.cohorts.conditions import DaysOfFollowUp, Events
+from medbert_jax.cohorts.counts import Events
+from medbert_jax.cohorts.spans import DaysOfFollowUp
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.schema import EhrSource
 
@@ -33,7 +34,7 @@ def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str])
             continue
         without = [f"no {kinds[name].SAID_BY} in {name}" if name in shares else f"no {name} table" for name in missing]
         what = f"{' and '.join(without)}: rule {rule.id}"
-        if rule.when.decidable(tables):
+        if any(leaf.decidable(tables) for leaf in leaves):
             left = [getattr(leaf, "CALLED", leaf.measure) for leaf in leaves if leaf.measure not in missing]
             said.append(f"{what} rests on {' and '.join(dict.fromkeys(left))} alone")
         else:
@@ -53,7 +54,7 @@ def refuse_days_without_dates(spec: CohortSpec, source: EhrSource) -> None:
     """ValueError that names every rule and part of the spec which needs days, where the source has no dates."""
     if source.has_dates:
         return
-    faults = [f"rule {rule.id!r}" for rule in spec.rules if rule.when.needs_days]
+    faults = [f"rule {rule.id!r}" for rule in spec.rules if any(leaf.needs_days for leaf in rule.when.leaves())]
     if spec.outcome.needs_days:
         faults.append(f"outcome '{spec.outcome.KNOWN_BY}: {getattr(spec.outcome, spec.outcome.KNOWN_BY)}'")
     if spec.index.needs_days:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 import polars as pl
 
-from medbert_jax.cohorts.conditions import CodesOfVisits
+from medbert_jax.cohorts.counts import CodesOfVisits
 from medbert_jax.cohorts.evidence_sets import Tag
 from medbert_jax.cohorts.parsing import NotNegative, Positive, at_least_one
 from medbert_jax.cohorts.record_columns import AT_INDEX, has_code_of

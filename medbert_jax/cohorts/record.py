@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from medbert_jax.cohorts.conditions import Events
+from medbert_jax.cohorts.counts import Events
 from medbert_jax.cohorts.evidence_sets import CodeSet
 from medbert_jax.cohorts.record_columns import has_code_of
 from medbert_jax.cohorts.spec import CohortSpec

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from medbert_jax.cohorts.comparisons import Comparison
-from medbert_jax.cohorts.conditions import CodesOfVisits, Condition
+from medbert_jax.cohorts.conditions import Condition
+from medbert_jax.cohorts.counts import CodesOfVisits
 from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, Id, LaboratorySet, Tag
 from medbert_jax.cohorts.index_visits import Index
 from medbert_jax.cohorts.outcomes import Outcome
@@ -127,7 +128,7 @@ class CohortSpec:
     @property
     def judges_age(self) -> bool:
         """Whether a rule compares an age."""
-        return any(rule.when.judges_age for rule in self.rules)
+        return any(leaf.judges_age for leaf in self.leaves())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the structure of the YAML, for JSON and hashes; `parse_spec` gives the spec back."""

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from html import escape
 
 from medbert_jax.cohorts.charts import Chart, Entry, Visit
-from medbert_jax.cohorts.conditions import Events, Visits
+from medbert_jax.cohorts.counts import Events, Visits
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.visualization.rule_words import day, visit_words, what
 

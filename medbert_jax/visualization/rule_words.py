@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 
 from medbert_jax.cohorts.charts import Chart, Entry, Part, RuleSaid
-from medbert_jax.cohorts.conditions import Age, DaysOfFollowUp, Events
+from medbert_jax.cohorts.comparisons import Together
+from medbert_jax.cohorts.counts import Events
+from medbert_jax.cohorts.spans import Age, DaysOfFollowUp
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.icd import titles
 from medbert_jax.evaluation.timelines import OLDEST_SHOWN
@@ -62,7 +64,8 @@ def asked(part: Part, spec: CohortSpec, *, skips: bool = False) -> str:
 
 def joined(said: RuleSaid) -> str:
     """How the conditions of the rule go together; empty for a single one."""
-    return getattr(said.rule.when, "WORDS", "")
+    when = said.rule.when
+    return f"{'none' if when.NONE else 'any'} of these:" if isinstance(when, Together) else ""
 
 
 def visit_words(chart: Chart, order: int | None) -> str:
