@@ -24,8 +24,8 @@ from scipy import sparse
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
 from medbert_jax.ehr.codes import prefix_expression
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.tables import read_shard, read_source

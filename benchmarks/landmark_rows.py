@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 from scipy import sparse
 
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
 from medbert_jax.ehr.hashing import assign_split
 from medbert_jax.ehr.tables import read_shard, read_source
 from medbert_jax.simulation.block import World

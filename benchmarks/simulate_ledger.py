@@ -41,8 +41,9 @@ import polars as pl
 import tyro
 from provenance import machine
 
-from medbert_jax.cohorts.select import explain, select_cohort
-from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.cohorts.judging import judge
+from medbert_jax.cohorts.loading import load_spec
+from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.data.serialization import SerializationConfig, order_histories
 from medbert_jax.ehr.ledger import LEVELS, Counts, Ledger
 from medbert_jax.ehr.rule_frames import count_faults
@@ -177,7 +178,8 @@ def check_shard(found: Found, tables: EhrTables, planted: Planted, shard: int) -
         left[name] = {line.rule: line.left.patients for line in ledger.lines}
         expected = {one: rule_of(name, patient, tables.source.last_day) for one, patient in records.items()}
         # Whether these two rules take somebody does not depend on who else is there, in a matched cohort either.
-        says = dict(explain(theirs, spec).select("patient_id", "leaves_under").iter_rows())
+        judged, _ = judge(theirs, spec, every_rule=True)
+        says = dict(judged.select("patient_id", "leaves_under").iter_rows())
         for rule in RULES:
             sets = [{one for one, said in which.items() if said == rule} for which in (expected, says)]
             found.compare(f"{name}: {rule}", *sets, left[name][rule])

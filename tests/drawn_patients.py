@@ -4,7 +4,8 @@ from datetime import date, datetime
 
 import polars as pl
 
-from medbert_jax.cohorts.select import explain, select_cohort
+from medbert_jax.cohorts.judging import judge
+from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 
 
@@ -81,6 +82,15 @@ def tables_of(people: dict[str, dict], *, last_day="2017-12-31", without=(), dat
     tables = EhrTables(**frames, source=source)
     assert [fault for fault in check_tables(tables) if "empty" not in fault] == []
     return tables
+
+
+def explain(tables: EhrTables, spec) -> pl.DataFrame:
+    """One row per patient, by patient_id: leaves_under, label, index_order, input_until, prediction_time, and what each
+    rule says, in a Boolean column named by its id."""
+    patients, _ = judge(tables, spec, every_rule=True)
+    rules = [pl.col(f"rule:{rule.id}").fill_null(False).alias(rule.id) for rule in spec.rules]
+    columns = ("patient_id", "leaves_under", "label", "index_order", "input_until", "prediction_time")
+    return patients.select(*columns, *rules).sort("patient_id")
 
 
 def fates(people: dict[str, dict], spec, **settings) -> dict:

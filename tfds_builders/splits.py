@@ -108,10 +108,5 @@ def label_known_after(spec: CohortSpec) -> int:
     Of an outcome anywhere in the record this is the index, though who is a control, and how a case is verified, rests
     on the record after it.
     """
-    outcome = spec.outcome
-    if outcome.stay_over_days is not None:
-        ahead = outcome.stay_over_days + 1
-    else:
-        ahead = outcome.to_day or outcome.readmitted_within_days or 0
     # A gap of one day ends the input with the day before the index, as none does.
-    return ahead + max((spec.input.gap_days or 0) - 1, 0)
+    return spec.outcome.known_after_days + max((spec.input.gap_days or 0) - 1, 0)

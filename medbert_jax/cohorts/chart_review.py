@@ -9,8 +9,7 @@ import polars as pl
 from medbert_jax.cohorts.charts import ReviewedChart, charts
 from medbert_jax.cohorts.evidence_rows import with_parts
 from medbert_jax.cohorts.judging import Line, judge
-from medbert_jax.cohorts.missing_inputs import missing_inputs
-from medbert_jax.cohorts.rules import refuse_days_without_dates
+from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import EhrTables

@@ -9,11 +9,13 @@ from datetime import timedelta
 
 import polars as pl
 
-from medbert_jax.cohorts.conditions import AGES, COUNTS, EVENTS, Condition
-from medbert_jax.cohorts.evidence_rows import dated_events, evidence_rows, part_id, reviewed_rules
+from medbert_jax.cohorts.comparisons import Comparison
+from medbert_jax.cohorts.counts import Deaths, Events, IndexVisits, Visits
+from medbert_jax.cohorts.evidence_rows import EVENT_TABLES, dated_events, evidence_rows, part_id, reviewed_rules
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.judging import Line
 from medbert_jax.cohorts.record import with_ages
+from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.ehr.chart import Annotation, Chart, Entry, Visit, day_words, person_words
 from medbert_jax.ehr.icd import titles
@@ -24,7 +26,7 @@ from medbert_jax.ehr.schema import EhrTables
 class Part:
     """A condition within a rule: whether it holds (None: not told by itself), and what it rests on."""
 
-    condition: Condition
+    condition: Comparison
     holds: bool | None
     measured: int | None
     """What was compared: visits, days, or whole years; None: unknown, or (days of follow-up) not to be said."""
@@ -70,7 +72,7 @@ def charts(
     names = codes["code"].unique().drop_nulls().to_list()
     known = dict(zip(names, titles(names), strict=True))
     codes = _by_patient(codes)
-    dated = [dated_events(tables, name, table) for name, table in tables.present().items() if name in EVENTS]
+    dated = [dated_events(tables, name, table) for name, table in tables.present().items() if name in EVENT_TABLES]
     events = _by_patient(pl.concat(dated).unique().sort(pl.all())) if dated else {}
     people = _by_patient(tables.patients)
     for row in judged.iter_rows(named=True):
@@ -198,18 +200,18 @@ def _said(rule: Rule, row: dict, evidence: list[dict], entry) -> RuleSaid:
     return RuleSaid(rule, bool(row.get(f"rule:{rule.id}", parts[0].holds)), tuple(parts))
 
 
-def measured(leaf: Condition, evidence: tuple[Entry, ...], has_index: bool) -> int | None:
+def measured(leaf: Comparison, evidence: tuple[Entry, ...], has_index: bool) -> int | None:
     """The number that the condition compares, as the evidence shows it; None: unknown, or not to be said."""
     days = {role: [one.day for one in evidence if one.role == role] for role in ("", "since")}
-    if leaf.measure == "visits":
+    if isinstance(leaf, Visits):
         return len({one.visit for one in evidence})
-    if leaf.measure in EVENTS:
+    if isinstance(leaf, Events):
         return len({one.day for one in evidence})
-    if leaf.measure in COUNTS:  # deaths, index_visits
-        return int(bool(evidence)) if leaf.measure == "deaths" else int(has_index)
-    if leaf.measure in AGES:
+    if isinstance(leaf, Deaths | IndexVisits):
+        return int(bool(evidence)) if isinstance(leaf, Deaths) else int(has_index)
+    if isinstance(leaf, Age):
         return None if not evidence or evidence[0].value is None else int(evidence[0].value)
-    begin, end = (days[""], [0] * has_index) if leaf.measure == "days_to_index" else (days["since"], days[""])
-    if leaf.measure == "days_of_follow_up" or not begin or not end or None in (begin[0], end[0]):
+    begin, end = (days[""], [0] * has_index) if isinstance(leaf, DaysToIndex) else (days["since"], days[""])
+    if isinstance(leaf, DaysOfFollowUp) or not begin or not end or None in (begin[0], end[0]):
         return None  # with the source's last day, days of follow-up would tell the date
     return end[0] - begin[0]

@@ -1,17 +1,19 @@
 """The rows of a patient's record that a rule counted, for those who review a chart.
 
-Which visits and days a condition counts is said by the interpreter's own expressions (`visit_matches`, `row_matches`,
-its windows), and which codes, drugs and results by the `matches` of its sets: nothing is read a second time here.
+Which visits and days a condition counts is said by the interpreter's own expressions (its `rows` and windows), and
+which codes, drugs and results by the `matches` of its sets: nothing is read a second time here.
 """
 
 from dataclasses import replace
 
 import polars as pl
 
-from medbert_jax.cohorts.conditions import EVENTS, Condition
+from medbert_jax.cohorts.comparisons import Comparison
+from medbert_jax.cohorts.counts import CountOfRows, Deaths, Events, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
-from medbert_jax.cohorts.record import event_name, events, visits_with_code_sets, with_ages
-from medbert_jax.cohorts.rules import DAY_WINDOWS, VISIT_WINDOWS, row_matches, visit_matches
+from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages
+from medbert_jax.cohorts.record_columns import AT_INDEX, DAY_WINDOWS, visits_with
+from medbert_jax.cohorts.spans import Age, DaysBetween, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.cohorts.windows import index_times, passed_over
 from medbert_jax.ehr.schema import EhrTables
@@ -28,6 +30,7 @@ EVIDENCE = {
     "value": pl.Float64(),  # of a result, or an age in whole years
     "unit": pl.String(),
 }
+EVENT_TABLES = ("medications", "measurements", "procedures")
 OUTCOME, SINCE = "codes of the outcome", "codes that the index goes by"
 """Names beside those of the rules, which hold no blank."""
 _VISIT = ["patient_id", "visit_id"]
@@ -37,17 +40,16 @@ _TEXT, _NUMBER = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
 def reviewed_rules(spec: CohortSpec) -> tuple[Rule, ...]:
     """The spec's rules, after what looks for the codes of the outcome and for those that the index goes by."""
     looks = [
-        (OUTCOME, spec.outcome.codes, spec.outcome),
-        (SINCE, spec.index.after_codes, spec.index),
+        (OUTCOME, spec.outcome.code_set, spec.outcome),
+        (SINCE, spec.index.code_set, spec.index),
         (SINCE, spec.matching and spec.matching.since_codes, spec.matching),
     ]
-    any_visit = Condition(window="whole_record", at_least=1)
     there = (
         Rule(
             id=id,
             description=spec.code_set(codes).description,
             tag=of.tag,
-            when=replace(any_visit, with_codes=codes),
+            when=Visits(with_codes=codes, window="whole_record", at_least=1),
             action="flag",
         )
         for id, codes, of in looks
@@ -70,10 +72,10 @@ def with_parts(spec: CohortSpec, tables: EhrTables) -> CohortSpec:
     flags = []
     for rule in reviewed_rules(spec):
         for part, leaf in enumerate(rule.when.leaves()):
-            if rule.action == "skip_visit" or (leaf.measure in EVENTS and leaf.measure not in tables.present()):
+            if rule.action == "skip_visit" or not leaf.decidable(tables.present()):
                 continue
             flags.append(Rule(part_id(rule, part), rule.description, rule.tag, leaf, action="flag"))
-            if leaf.measure == "deaths":
+            if isinstance(leaf, Deaths):
                 there = replace(leaf, at_least=1, fewer_than=None)
                 flags.append(replace(flags[-1], id=f"{part_id(rule, part)}/there", when=there))
     return replace(spec, rules=(*spec.rules, *flags))
@@ -90,7 +92,7 @@ def evidence_rows(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> 
             if rule.action == "skip_visit":
                 passed = pl.col("passed_over") == spec.rules.index(rule)
                 rows = [_of_visits(record.filter(passed), leaf.with_codes, tables, spec)]
-            elif leaf.measure == "deaths":
+            elif isinstance(leaf, Deaths):
                 column = f"rule:{part_id(rule, part)}/there"
                 there = judged.filter(pl.col(column).fill_null(False)).select("patient_id")
                 rows = [_deaths(tables.patients.join(there, on="patient_id", how="semi"))]
@@ -119,35 +121,32 @@ def _record(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.Dat
     return record.join(index, on="patient_id", how="left", maintain_order="left")
 
 
-def counted(leaf: Condition, spec: CohortSpec) -> pl.Expr:
+def counted(leaf: CountOfRows, spec: CohortSpec) -> pl.Expr:
     """Per row of the record: does the condition, a count of visits or of days, count it?"""
-    by_order = leaf.measure == "visits" and not (spec.matching is not None and leaf.window == "before_index")
-    inside = (VISIT_WINDOWS if by_order or leaf.window == "whole_record" else DAY_WINDOWS)[leaf.window]
-    return (row_matches(leaf) & inside.over("patient_id")).fill_null(False)
+    by_day = spec.matching is not None and leaf.window == "before_index"
+    inside = (DAY_WINDOWS if by_day else leaf.WINDOWS)[leaf.window]
+    return (leaf.rows() & inside.over("patient_id")).fill_null(False)
 
 
-def _of_leaf(leaf: Condition, record: pl.DataFrame, tables: EhrTables, spec: CohortSpec) -> list[pl.DataFrame]:
+def _of_leaf(leaf: Comparison, record: pl.DataFrame, tables: EhrTables, spec: CohortSpec) -> list[pl.DataFrame]:
     """What the condition rests on; of a number of days first its end and then, where it is a visit, its beginning."""
-    if leaf.measure == "visits":
+    if isinstance(leaf, Visits):
         return [_of_visits(record.filter(counted(leaf, spec)), leaf.with_codes, tables, spec)]
-    if leaf.measure in EVENTS:
+    if isinstance(leaf, Events):
         return [_of_events(record.filter(counted(leaf, spec)), leaf, tables, spec)]
-    if leaf.measure == "days_to_index":
-        return [_of_visits(_first(record, leaf), leaf.with_codes, tables, spec)]
-    if leaf.measure == "days_between":
+    if isinstance(leaf, DaysToIndex):
+        return [_of_visits(_first(record, leaf.rows()), leaf.with_codes, tables, spec)]
+    if isinstance(leaf, DaysBetween):
         ends = (leaf.with_codes, leaf.since_codes)
-        return [_of_visits(_first(record, Condition(with_codes=codes)), codes, tables, spec) for codes in ends]
-    if leaf.measure == "age_at_first":
-        rows = _first(record, leaf)
-    else:
-        rows = record.filter(pl.col("order") == pl.col("index_order"))
-        if leaf.measure != "age_at_index":  # is there an index, how long was he followed from there
-            return [_of_visits(rows, None, tables, spec)]
+        return [_of_visits(_first(record, visits_with(codes)), codes, tables, spec) for codes in ends]
+    if not isinstance(leaf, Age):  # is there an index, how long was he followed from there
+        return [_of_visits(record.filter(AT_INDEX), None, tables, spec)]
+    rows = _first(record, leaf.rows())
     return [rows.select("patient_id", "order", "day", kind=pl.lit("age"), code=_TEXT, value="age", unit=_TEXT)]
 
 
-def _first(record: pl.DataFrame, leaf: Condition) -> pl.DataFrame:
-    return record.filter(visit_matches(leaf)).unique("patient_id", keep="first", maintain_order=True)
+def _first(record: pl.DataFrame, rows: pl.Expr) -> pl.DataFrame:
+    return record.filter(rows).unique("patient_id", keep="first", maintain_order=True)
 
 
 def _of_visits(visits: pl.DataFrame, codes: str | None, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
@@ -160,12 +159,9 @@ def _of_visits(visits: pl.DataFrame, codes: str | None, tables: EhrTables, spec:
     return found.with_columns(kind=pl.lit("diagnosis"), value=_NUMBER, unit=_TEXT)
 
 
-def _of_events(days: pl.DataFrame, leaf: Condition, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+def _of_events(days: pl.DataFrame, leaf: Events, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     """The drugs, results or procedures of the set on the days that were counted."""
-    days = days.filter(pl.col("event") == event_name(leaf)).select("patient_id", "day")
-    sets = {"medications": spec.drug_sets, "measurements": spec.laboratory_sets, "procedures": spec.code_sets}
-    name = leaf.with_drugs or leaf.with_results or leaf.with_codes
-    wanted = next(one for one in sets[leaf.measure] if one.id == name)
+    days, wanted = days.select("patient_id", "day"), spec.entry(*leaf.looked_for)
     table = getattr(tables, leaf.measure)
     rows = dated_events(tables, leaf.measure, table.filter(wanted.matches())) if table is not None else None
     if rows is None:

@@ -1,11 +1,13 @@
 """What counts as evidence of one thing: sets of codes, of drugs and of laboratory results, and how they match."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import polars as pl
 
+from medbert_jax.cohorts.parsing import Must, at_least_one
 from medbert_jax.ehr.codes import prefix_expression
 
 # Where a rule comes from: printed in the paper, printed elsewhere by its authors, or a gap that we filled.
@@ -14,6 +16,33 @@ Tag = Literal["paper", "group", "ours"]
 CODE_STRING = pl.concat_str("code_system", "code", separator="/")
 # Seven signs without a dot, where each sign stands for an axis: the beginning of a code is a category.
 _BEGINNING_IS_CATEGORY = "ICD10PCS/"
+# A system in small letters would match nothing, in silence.
+_SYSTEM = re.compile(r"[A-Z][A-Za-z0-9_]*/")
+
+
+def _is_prefix(text: str) -> bool:
+    try:
+        prefix_expression(pl.lit(""), [text])
+    except ValueError:
+        return False
+    return _SYSTEM.match(text) is not None
+
+
+Id = Annotated[
+    str,
+    Must(
+        lambda text: re.fullmatch(r"[a-z][a-z0-9_]*", text) is not None,
+        "must be lower-case letters, digits and _; got {!r}",
+    ),
+]
+CodePrefix = Annotated[
+    str,
+    Must(
+        _is_prefix,
+        "{!r} must be a code system, '/' and at least a whole category with its dot, such as ICD9CM/428, ICD9CM/250.1,"
+        " ICD10CM/I50",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -24,18 +53,36 @@ class CodeRange:
     first: str
     last: str
 
+    def own_faults(self) -> Iterator[tuple[str, str]]:
+        """What no single key shows."""
+        whole = all(re.fullmatch(r"\d+|[A-Z][0-9A-Z]+", end) for end in (self.first, self.last))
+        alike = len(self.first) == len(self.last) and self.first.isdigit() == self.last.isdigit()
+        if not (_SYSTEM.match(f"{self.system}/") and whole and alike and self.first <= self.last):
+            yield (
+                "",
+                (
+                    "must be a code system and its first and last category, or code without a dot, of one length, as"
+                    f" ICD9CM 140 to 209; got {self.system} {self.first} to {self.last}"
+                ),
+            )
+
 
 @dataclass(frozen=True)
 class CodeSet:
     """Codes that mean one thing, by prefix: ICD9CM/428 is 428, 428.0 and 428.21, never another category."""
 
-    id: str
+    id: Id
     description: str
     tag: Tag
-    prefixes: tuple[str, ...] = ()
+    prefixes: tuple[CodePrefix, ...] = ()
     ranges: tuple[CodeRange, ...] | None = None
     # prefixes that do not belong to it, though one of the above takes them in
-    without: tuple[str, ...] | None = None
+    without: tuple[CodePrefix, ...] | None = None
+
+    def own_faults(self) -> Iterator[tuple[str, str]]:
+        """What no single key shows."""
+        if not self.prefixes and not self.ranges:
+            yield "prefixes", "empty; name at least one code"
 
     def matches(self) -> pl.Expr:
         """Whether a row's `code_system` and `code` are of the set; false for null."""
@@ -57,10 +104,10 @@ class CodeSet:
 class DrugSet:
     """Drugs by ingredient. A combination counts by its parts, a salt or a kind ("insulin glargine") by its name."""
 
-    id: str
+    id: Id
     description: str
     tag: Tag
-    ingredients: tuple[str, ...]
+    ingredients: Annotated[tuple[str, ...], at_least_one("ingredient")]
 
     def matches(self) -> pl.Expr:
         """Whether a row's `ingredient` has a part that is one of the names, or begins with one as a whole word.
@@ -79,7 +126,7 @@ class DrugSet:
 class ResultRange:
     """Results of tests on one side of a limit, in units that mean the same."""
 
-    codes: tuple[str, ...]
+    codes: Annotated[tuple[CodePrefix, ...], at_least_one("code")]
     units: tuple[str, ...]
     # whether a result without a unit is read as one of these units
     or_unit_unknown: bool
@@ -87,15 +134,22 @@ class ResultRange:
     at_least: float | None = None
     more_than: float | None = None
 
+    def own_faults(self) -> Iterator[tuple[str, str]]:
+        """What no single key shows."""
+        if not self.units and not self.or_unit_unknown:
+            yield "units", "empty; name a unit, or say or_unit_unknown: true"
+        if (self.at_least is None) == (self.more_than is None):
+            yield "", "needs exactly one of at_least, more_than"
+
 
 @dataclass(frozen=True)
 class LaboratorySet:
     """Laboratory results that mean one thing: any of the ranges. Results in other units are not counted."""
 
-    id: str
+    id: Id
     description: str
     tag: Tag
-    results: tuple[ResultRange, ...]
+    results: Annotated[tuple[ResultRange, ...], at_least_one("range")]
 
     def matches(self) -> pl.Expr:
         """Whether a row's code, `value` and `unit` are of the set; false where the value is unknown."""

@@ -29,9 +29,9 @@ def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> N
             since = (pl.col("index_day_of").dt.date() - read_until).dt.total_days()
             near = read.join(index, on=["patient_id", "index_order"]).filter(since < spec.input.gap_days)
             faults[f"visits less than {spec.input.gap_days} days before the index"] = near
-    if spec.outcome.codes is not None and not spec.outcome.is_ahead:
+    if spec.outcome.by_case:
         pairs = tables.diagnoses.select("code_system", "code").unique()
-        outcome = pairs.filter(spec.code_set(spec.outcome.codes).matches())
+        outcome = pairs.filter(spec.code_set(spec.outcome.code_set).matches())
         outcome = tables.diagnoses.join(outcome, on=["code_system", "code"], how="semi")
         faults["visits with the outcome's codes"] = read.join(outcome, on=["patient_id", "visit_id"], how="semi")
     found = [

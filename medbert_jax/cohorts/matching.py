@@ -5,11 +5,10 @@ from datetime import date
 import numpy as np
 import polars as pl
 
+from medbert_jax.cohorts.comparisons import FOREVER, holds_at
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
-from medbert_jax.cohorts.record import has_code_of
-from medbert_jax.cohorts.rules import first_day_with
+from medbert_jax.cohorts.record_columns import days_since_1970, first_day_with, has_code_of
 from medbert_jax.cohorts.spec import CohortSpec, Matching
-from medbert_jax.cohorts.turning_days import FOREVER, holds_at, turning_day
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import EhrTables
 
@@ -29,10 +28,10 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
     `record` has last_day beside the columns of the rules. A rule that looks at the index says nothing of those who
     have no date.
     """
-    turning = {rule.id: turning_day(rule.when) for rule in spec.rules}
+    turning = {rule.id: rule.when.turning_day() for rule in spec.rules}
     decided = record.group_by("patient_id").agg(
-        pl.col(has_code_of(spec.outcome.codes)).any().alias("outcome"),
-        first_day_with(spec.outcome.codes).alias("event_day"),
+        pl.col(has_code_of(spec.outcome.code_set)).any().alias("outcome"),
+        first_day_with(spec.outcome.code_set).alias("event_day"),
         first_day_with(spec.matching.since_codes).alias("begin"),
         *(day.alias(f"turn:{id}") for id, (day, _) in turning.items()),
         *facts,
@@ -57,7 +56,7 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
 
 def _at_date(decided: pl.DataFrame, spec: CohortSpec, turning: dict[str, tuple[pl.Expr, bool]]) -> pl.DataFrame:
     """`decided` with rule:<id> and too_few_codes as of index_date."""
-    at = pl.col("index_date").to_physical().cast(pl.Int64)
+    at = days_since_1970(pl.col("index_date"))
     rules = []
     for rule in spec.rules:
         turn = pl.col(f"turn:{rule.id}")

@@ -10,11 +10,13 @@ from typing import Any
 
 import polars as pl
 
-from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.cohorts.judging import NO_VISITS, Line, too_few_codes, with_counts, with_leaving
 from medbert_jax.ehr.schema import EhrTables
 
+SEVERAL_TIMES = "several_prediction_times"
+"""The flag of patients of whom the labels hold more than one prediction time."""
+
 _COLUMNS = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us"), "boolean_value": pl.Boolean}
-_VISIT = ["patient_id", "visit_id"]
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ class LabelFolder:
         return first.select(pl.col("subject_id").cast(pl.String).alias("patient_id"), pl.exclude("subject_id"))
 
 
-def select_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, Ledger]:
-    """The labelled patients of a shard, one row each, and the ledger; columns as `select_cohort`'s.
+def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Line]]:
+    """One row per patient of the shard, and the ledger's lines, as `judge` gives them of a spec.
 
     The input ends with the first visit that was not over at the prediction time; a visit of which no time is known was
     not shown to be. index_order is input_until + 1. Of several prediction times the first is taken; those patients are
-    marked in flag_several_prediction_times.
+    marked in rule:several_prediction_times.
 
     Raises ValueError for a source without dates.
     """
@@ -76,57 +78,23 @@ def select_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFram
     visits = tables.visits.join(labelled.drop_nulls("times"), on="patient_id").sort("patient_id", "order")
     over = pl.max_horizontal("admit_time", pl.coalesce("discharge_time", "admit_time")) <= pl.col("prediction_time")
     first_open = pl.col("order").filter(~over.fill_null(False)).min()
-    judged = visits.group_by("patient_id").agg(
+    inputs = visits.group_by("patient_id").agg(
         pl.coalesce(first_open - 1, pl.col("order").max()).alias("input_until"),
         pl.col("admit_time").first().dt.date().alias("day_one"),
     )
-    read = visits.join(judged, on="patient_id").filter(pl.col("order") <= pl.col("input_until"))
-    codes = tables.diagnoses.join(read, on=_VISIT, how="semi")
-    patients = labelled.join(judged, on="patient_id", how="left")
-    for name, table in (
-        ("visits", tables.visits),
-        ("codes", tables.diagnoses),
-        ("read_visits", read),
-        ("read_codes", codes),
-    ):
-        patients = patients.join(table.group_by("patient_id").agg(pl.len().alias(name)), on="patient_id", how="left")
-    patients = patients.with_columns(pl.col("visits", "codes", "read_visits", "read_codes").fill_null(0))
-    lines = (
-        ("not_labelled", "Patients without a label", pl.col("times").is_null()),
-        ("no_visits", "No visit in the record", pl.col("visits") == 0),
-        ("input_codes", "Fewer than 1 diagnosis code in the input", pl.col("read_codes") == 0),
-    )
-    ledger = Ledger.start(
-        f"{tables.source.format} → {labels.name}",
-        patients=tables.patients.height,
-        visits=tables.visits.height,
-        codes=tables.diagnoses.height,
-    )
-    for id, text, applies in lines:
-        left = patients.filter(applies)
-        ledger.leave(id, text, patients=left.height, visits=left["visits"].sum(), codes=left["codes"].sum())
-        patients = patients.filter(~applies)
-    ledger.leave(
-        "outside_input",
-        "Visits that come after the input of those who stay",
-        visits=(patients["visits"] - patients["read_visits"]).sum(),
-        codes=(patients["codes"] - patients["read_codes"]).sum(),
-    )
-    day = (pl.col("prediction_time").dt.date() - pl.col("day_one")).dt.total_days()
-    frame = patients.select(
-        "patient_id",
-        pl.col("boolean_value").cast(pl.Int32).alias("label"),
-        (pl.col("input_until") + 1).cast(pl.Int32).alias("index_order"),
-        pl.col("input_until").cast(pl.Int32),
-        day.fill_null(-1).cast(pl.Int32).alias("index_day"),
-        "prediction_time",
+    decided = labelled.join(inputs, on="patient_id", how="left").with_columns(
+        pl.col("boolean_value").alias("label"),
+        (pl.col("input_until") + 1).alias("index_order"),
+        (pl.col("prediction_time").dt.date() - pl.col("day_one")).dt.total_days().alias("index_day"),
         pl.lit(1.0).alias("weight"),
-        (pl.col("times") > 1).alias("flag_several_prediction_times"),
-    ).sort("patient_id")
-    stays = frame.select("patient_id")
-    kept = codes.join(stays, on="patient_id", how="semi").height, read.join(stays, on="patient_id", how="semi").height
-    ledger.check(patients=frame.height, visits=kept[1], codes=kept[0])
-    return frame, ledger
+        (pl.col("times") > 1).alias(f"rule:{SEVERAL_TIMES}"),
+    )
+    lines = [
+        Line("not_labelled", "Patients without a label", "ours", pl.col("times").is_null()),
+        NO_VISITS,
+        too_few_codes(1, "ours"),
+    ]
+    return with_leaving(with_counts(tables, decided), lines), lines
 
 
 def _files(folder: str | Path) -> list[Path]:

@@ -2,13 +2,10 @@
 
 from collections.abc import Collection
 
-from medbert_jax.cohorts.conditions import EVENTS, Condition
+from medbert_jax.cohorts.counts import Events
+from medbert_jax.cohorts.spans import DaysOfFollowUp
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.schema import EhrSource
-
-_SAYS = {"medications": "ingredient", "measurements": "value"}
-"""The column without which a row of the table is no evidence."""
-_NAMES = {"medications": "drugs", "measurements": "laboratory results", "procedures": "procedures"}
 
 
 def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str]) -> list[str]:
@@ -18,24 +15,32 @@ def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str])
     Raises ValueError where a rule has nothing left to rest on.
     """
     said, faults = [], []
-    shares = {table: source.known.get(f"{table}.{column}", 1.0) for table, column in _SAYS.items() if table in tables}
-    asked = {leaf.measure for leaf in spec.leaves()}
-    said += [f"{share:.1%} of {table} have {_SAYS[table]}: the others are no evidence for any rule"
-             for table, share in shares.items() if 0 < share < 0.995 and table in asked]  # fmt: skip
+    kinds = {leaf.measure: leaf for leaf in spec.leaves() if isinstance(leaf, Events)}
+    shares = {
+        name: source.known.get(f"{name}.{kind.SAID_BY}", 1.0)
+        for name, kind in kinds.items()
+        if name in tables and kind.SAID_BY
+    }
+    said += [
+        f"{share:.1%} of {table} have {kinds[table].SAID_BY}: the others are no evidence for any rule"
+        for table, share in sorted(shares.items(), reverse=True)
+        if 0 < share < 0.995
+    ]
     tables = {*tables} - {table for table, share in shares.items() if share == 0}
     for rule in spec.rules:
         leaves = list(rule.when.leaves())
-        missing = sorted({leaf.measure for leaf in leaves if leaf.measure in EVENTS} - set(tables))
+        missing = sorted({leaf.measure for leaf in leaves if not leaf.decidable(tables)})
         if not missing:
             continue
-        without = [f"no {_SAYS[name]} in {name}" if name in shares else f"no {name} table" for name in missing]
+        without = [f"no {kinds[name].SAID_BY} in {name}" if name in shares else f"no {name} table" for name in missing]
         what = f"{' and '.join(without)}: rule {rule.id}"
-        if _decidable(rule.when, tables):
-            left = [_NAMES.get(leaf.measure, leaf.measure) for leaf in leaves if leaf.measure not in missing]
+        if any(leaf.decidable(tables) for leaf in leaves):
+            left = [getattr(leaf, "CALLED", leaf.measure) for leaf in leaves if leaf.measure not in missing]
             said.append(f"{what} rests on {' and '.join(dict.fromkeys(left))} alone")
         else:
             faults.append(f"{what} has nothing to rest on")
-    if needs_last_day(spec) and source.last_day is None:
+    followed = spec.matching is not None or any(isinstance(leaf, DaysOfFollowUp) for leaf in spec.leaves())
+    if followed and source.last_day is None:
         faults.append("no last day of the source: how long anybody was followed is unknown")
     if faults:
         raise ValueError(
@@ -45,12 +50,24 @@ def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str])
     return said
 
 
-def needs_last_day(spec: CohortSpec) -> bool:
-    """Whether the spec asks how long the source goes on."""
-    return spec.matching is not None or any(leaf.measure == "days_of_follow_up" for leaf in spec.leaves())
-
-
-def _decidable(condition: Condition, tables: Collection[str]) -> bool:
-    if condition.parts():
-        return any(_decidable(part, tables) for part in condition.parts())
-    return condition.measure not in EVENTS or condition.measure in tables
+def refuse_days_without_dates(spec: CohortSpec, source: EhrSource) -> None:
+    """ValueError that names every rule and part of the spec which needs days, where the source has no dates."""
+    if source.has_dates:
+        return
+    faults = [f"rule {rule.id!r}" for rule in spec.rules if any(leaf.needs_days for leaf in rule.when.leaves())]
+    if spec.outcome.needs_days:
+        faults.append(f"outcome '{spec.outcome.KNOWN_BY}: {getattr(spec.outcome, spec.outcome.KNOWN_BY)}'")
+    if spec.index.needs_days:
+        faults.append(f"index {getattr(spec.index, spec.index.KNOWN_BY)!r}")
+    if spec.input.gap_days:
+        faults.append(f"input 'gap_days: {spec.input.gap_days}'")
+    if spec.matching is not None:
+        faults.append("matching")
+    if spec.split is not None:
+        faults.append(f"split 'test_from: {spec.split.test_from}'")
+    if faults:
+        raise ValueError(
+            f"{', '.join(faults)} need{'s' if len(faults) == 1 else ''} days: the source has no dates "
+            f"(format {source.format}); leave it out in a copy of the spec {spec.name!r}, or "
+            "take a source with dates"
+        )

@@ -1,51 +1,156 @@
-"""The label, as an aggregation over the rows of a patient's record."""
+"""The kinds of outcomes that a cohort may predict, each known by one key of its own, and what the label of each is."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
 
-from medbert_jax.cohorts.record import has_code_of
-from medbert_jax.cohorts.spec import CohortSpec
-
-_AT_INDEX = pl.col("order") == pl.col("index_order")
-
-
-def label(spec: CohortSpec, dated: bool) -> pl.Expr:
-    """Per patient: the label; null where the record cannot tell it."""
-    outcome = spec.outcome
-    if outcome.is_ahead:
-        return _within_time_at_risk(spec).any()
-    if outcome.codes is not None:
-        return pl.col(has_code_of(outcome.codes)).any()
-    if outcome.stay_over_days is not None:
-        return (pl.col("length_of_stay") > outcome.stay_over_days).filter(_AT_INDEX).first()
-    days = outcome.readmitted_within_days
-    stated = pl.col("readmitted_30d").filter(_AT_INDEX).first() if days == 30 else pl.lit(None, pl.Boolean)
-    if not dated:
-        return stated
-    # Transfers count: an admission on the day of the discharge is an admission.
-    gap = (pl.col("day") - pl.col("index_discharge").dt.date()).dt.total_days()
-    later = pl.col("order") > pl.col("index_order")
-    if outcome.readmission_types is not None:
-        later = later & pl.col("visit_type").is_in(list(outcome.readmission_types))
-    again = gap.is_between(0, days).filter(later).any(ignore_nulls=False)
-    # Where the source ends earlier it is unknown, for those who came back too: a time that only cases can be of would
-    # tell the calendar.
-    followed = (pl.col("last_day").first() - pl.col("index_discharge").first().dt.date()).dt.total_days() >= days
-    again = pl.when(followed.fill_null(True)).then(again)
-    return pl.coalesce(stated, pl.when(pl.col("index_discharge").first().is_not_null()).then(again))
+from medbert_jax.cohorts.counts import CodesOfVisits
+from medbert_jax.cohorts.evidence_sets import Tag
+from medbert_jax.cohorts.parsing import NotNegative, Positive, at_least_one
+from medbert_jax.cohorts.record_columns import AT_INDEX, has_code_of
 
 
-def competing_death(spec: CohortSpec) -> pl.Expr:
-    """Per patient: did death within the time at risk come before any outcome?"""
-    died = (pl.col("death_date").first() - pl.col("cut_day").first()).dt.total_days()
-    in_time = died.is_between(spec.outcome.from_day, spec.outcome.to_day).fill_null(False)
-    return in_time & ~_within_time_at_risk(spec).any()
+@dataclass(frozen=True, kw_only=True)
+class Predicted:
+    """What every kind of outcome has; what one does not say of itself is as it stands here."""
+
+    KNOWN_BY: ClassVar[str]
+    REFUSES_INPUT: ClassVar[Mapping[str, str]] = {}
+    """`input.until` that does not go with it → why, and what does."""
+    by_case = False
+    """Whether the index is that of a case or of a control, told by the whole record."""
+    is_ahead = False
+    """Whether the outcome is looked for in a time at risk after the prediction."""
+    always_known = False
+    """Whether every record tells the label."""
+    code_set = None
+    """Id of the set of codes that cases have; None: codes do not make them."""
+    needs_days = False
+    """Whether the label can be told only where the source has dates."""
+    known_after_days = 0
+    """Days after the prediction by which what the label says has happened or can no more."""
+
+    description: str
+    tag: Tag
+
+    def label(self, dated: bool) -> pl.Expr:
+        """Per patient, as an aggregation over the rows of his record: the label; null where it cannot be told."""
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, pl.Expr]:
+        """Columns of the cohort beside the label: name → per patient, as an aggregation over the rows of his record."""
+        return {}
 
 
-def _within_time_at_risk(spec: CohortSpec) -> pl.Expr:
-    """Per row: is it a visit with the outcome's codes, admitted within the days at risk (and not after death)?"""
-    outcome, day = spec.outcome, pl.col("day")
-    days = (day - pl.col("cut_day")).dt.total_days()
-    within = pl.col(has_code_of(outcome.codes)) & days.is_between(outcome.from_day, outcome.to_day)
-    if outcome.death == "competes":  # codes that were recorded after a death are nobody's outcome
-        within = within & (day <= pl.col("death_date")).fill_null(True)
-    return within.fill_null(False)
+@dataclass(frozen=True, kw_only=True)
+class CodesAnywhere(Predicted):
+    """A visit with a code of this set; cases have one, controls have none in the whole record."""
+
+    KNOWN_BY: ClassVar[str] = "codes"
+    REFUSES_INPUT: ClassVar[Mapping[str, str]] = {
+        "through_index": "through_index would show the outcome's own codes; use before_index"
+    }
+    by_case = always_known = True
+
+    codes: CodesOfVisits
+    code_set = property(lambda self: self.codes)
+
+    def label(self, dated: bool) -> pl.Expr:
+        """Whether there is such a visit."""
+        return pl.col(has_code_of(self.codes)).any()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodesAhead(Predicted):
+    """A visit with a code of this set, admitted `from_day` to `to_day` days after the day of the prediction time."""
+
+    KNOWN_BY: ClassVar[str] = "to_day"
+    REFUSES_INPUT: ClassVar[Mapping[str, str]] = {
+        "before_index": "days to the outcome are counted from the end of the index; use through_index"
+    }
+    is_ahead = always_known = needs_days = True
+
+    codes: CodesOfVisits
+    from_day: Positive
+    to_day: Positive
+    # competes: who dies in that time before such a visit has no outcome, and is marked in competing_death
+    death: Literal["competes"] | None = None
+    code_set = property(lambda self: self.codes)
+    known_after_days = property(lambda self: self.to_day)
+
+    def own_faults(self) -> Iterator[tuple[str, str]]:
+        """What no single key shows."""
+        if self.to_day < self.from_day:
+            yield "to_day", f"must be from_day or more; got {self.from_day} to {self.to_day}"
+
+    def label(self, dated: bool) -> pl.Expr:
+        """Whether there is such a visit in that time."""
+        return self._in_time().any()
+
+    def facts(self) -> dict[str, pl.Expr]:
+        """competing_death: did death within the time at risk come before any outcome?"""
+        if self.death is None:
+            return {}
+        died = (pl.col("death_date").first() - pl.col("cut_day").first()).dt.total_days()
+        in_time = died.is_between(self.from_day, self.to_day).fill_null(False)
+        return {"competing_death": in_time & ~self._in_time().any()}
+
+    def _in_time(self) -> pl.Expr:
+        """Per row: is it a visit with the codes, admitted within the days at risk (and not after death)?"""
+        day = pl.col("day")
+        days = (day - pl.col("cut_day")).dt.total_days()
+        within = pl.col(has_code_of(self.codes)) & days.is_between(self.from_day, self.to_day)
+        if self.death == "competes":  # codes that were recorded after a death are nobody's outcome
+            within = within & (day <= pl.col("death_date")).fill_null(True)
+        return within.fill_null(False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongStay(Predicted):
+    """The index visit's length of stay is more than so many days."""
+
+    KNOWN_BY: ClassVar[str] = "stay_over_days"
+
+    stay_over_days: NotNegative
+    known_after_days = property(lambda self: self.stay_over_days + 1)
+
+    def label(self, dated: bool) -> pl.Expr:
+        """Whether it is; null where the length is unknown."""
+        return (pl.col("length_of_stay") > self.stay_over_days).filter(AT_INDEX).first()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readmission(Predicted):
+    """Admitted again, to a visit of one of these types (any, where not given), 0 to so many days after the index
+    visit's discharge, both ends included; where the source itself says it, it is believed."""
+
+    KNOWN_BY: ClassVar[str] = "readmitted_within_days"
+
+    readmitted_within_days: NotNegative
+    readmission_types: Annotated[tuple[str, ...], at_least_one("or leave the key out")] | None = None
+    known_after_days = property(lambda self: self.readmitted_within_days)
+    # The tables carry one such statement of the source itself: readmission within 30 days.
+    needs_days = property(lambda self: self.readmitted_within_days != 30)
+
+    def label(self, dated: bool) -> pl.Expr:
+        """Whether he is; null where the source ends before the last of the days, or the discharge is unknown."""
+        days = self.readmitted_within_days
+        stated = pl.col("readmitted_30d").filter(AT_INDEX).first() if days == 30 else pl.lit(None, pl.Boolean)
+        if not dated:
+            return stated
+        # Transfers count: an admission on the day of the discharge is an admission.
+        gap = (pl.col("day") - pl.col("index_discharge").dt.date()).dt.total_days()
+        later = pl.col("order") > pl.col("index_order")
+        if self.readmission_types is not None:
+            later = later & pl.col("visit_type").is_in(list(self.readmission_types))
+        again = gap.is_between(0, days).filter(later).any(ignore_nulls=False)
+        # Where the source ends earlier it is unknown, for those who came back too: a time that only cases can be of
+        # would tell the calendar.
+        followed = (pl.col("last_day").first() - pl.col("index_discharge").first().dt.date()).dt.total_days() >= days
+        again = pl.when(followed.fill_null(True)).then(again)
+        return pl.coalesce(stated, pl.when(pl.col("index_discharge").first().is_not_null()).then(again))
+
+
+Outcome = CodesAnywhere | LongStay | Readmission | CodesAhead

@@ -1,11 +1,19 @@
-"""Strict reading of YAML into frozen dataclasses: nothing is guessed, and every fault is found in one go."""
+"""Strict reading of YAML into frozen dataclasses: nothing is guessed, and every fault is found in one go.
+
+What may be written follows from the dataclasses alone: a field without a default is required, `X | None` optional, a
+`Literal` one of its words, `Annotated[X, Must(…)]` an X with that property. In a union of dataclasses each names in
+`KNOWN_BY` the key by which it is known: by its value where that is a Literal, else by its being there.
+"""
 
 import dataclasses
 import datetime
+import functools
 import types
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -16,6 +24,32 @@ _TYPE_NAMES = {
     bool: "true or false",
     datetime.date: "a day, as 2015-01-01",
 }
+_EMPTY = "empty; write a value or leave the key out"
+
+
+@dataclass(frozen=True)
+class Must:
+    """Mark of an annotation: what a value must be beside its type. `words` say so in a fault; {!r} is what came."""
+
+    holds: Callable[[Any], bool]
+    words: str
+
+
+@dataclass(frozen=True)
+class Names:
+    """Mark of an annotation: the field holds the id of an entry of the spec's `group`, looked for in a table."""
+
+    group: str
+    table: str = "diagnoses"
+
+
+Positive = Annotated[int, Must(lambda number: number >= 1, "must be 1 or more; got {}")]
+NotNegative = Annotated[int, Must(lambda number: number >= 0, "must be 0 or more; got {}")]
+
+
+def at_least_one(what: str) -> Must:
+    """The mark of a tuple that must not be empty."""
+    return Must(bool, f"empty; name at least one {what}")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -63,27 +97,60 @@ def read_yaml(path: Path) -> tuple[Any, list[str]]:
 def build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
     """`value` as an instance of the annotation `kind`; what is wrong is appended to `faults` under its key.
 
-    A faulty part becomes None, so that whoever checks the whole afterwards can find the other faults.
+    A faulty part becomes None, so that whoever checks the whole afterwards can find the other faults. A dataclass whose
+    fields are all right is asked for its `own_faults()`: (field or "", fault).
     """
-    if get_origin(kind) in (Union, types.UnionType):  # only `X | None` is written in the specs
-        if value is None:
-            faults.append(f"{key}: empty; write a value or leave the key out")
-            return None
-        return build(next(part for part in get_args(kind) if part is not type(None)), value, key, faults)
-    if get_origin(kind) is Literal:
-        if type(value) is str and value in get_args(kind):
-            return value
-        faults.append(f"{key}: must be one of {', '.join(get_args(kind))}; got {value!r}")
-        return None
-    if get_origin(kind) is tuple:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        built = build(parts[0], value, key, faults)
+        musts = [mark for mark in parts[1:] if isinstance(mark, Must)]
+        wrong = [must for must in musts if built is not None and not must.holds(built)]
+        faults += [f"{key}: {must.words.format(built)}" for must in wrong]
+        return None if wrong else built
+    if origin in (Union, types.UnionType):
+        return _build_union(parts, value, key, faults)
+    if origin is Literal:
+        return _build_literal(parts, value, key, faults)
+    if origin is tuple:
         if not isinstance(value, list):
             faults.append(f"{key}: must be a list; got {value!r}")
             return None
-        return tuple(
-            build(get_args(kind)[0], item, f"{key}[{_label(item, i)}]", faults) for i, item in enumerate(value)
-        )
+        return tuple(build(parts[0], item, f"{key}[{_label(item, i)}]", faults) for i, item in enumerate(value))
     if dataclasses.is_dataclass(kind):
-        return _build_dataclass(kind, value, key, faults)
+        return _build_dataclass(kind, value, key, faults) if _is_mapping(value, key, faults) else None
+    return _build_plain(kind, value, key, faults)
+
+
+def names_in(part: Any, key: str = "") -> Iterator[tuple[str, Names, str]]:
+    """(key, mark, id) of every field that names a set, in a dataclass and all below it."""
+    if isinstance(part, tuple):
+        for number, item in enumerate(part, start=1):
+            yield from names_in(item, f"{key}[{getattr(item, 'id', number)}]")
+    elif dataclasses.is_dataclass(part):
+        for name, hint in _hints(type(part)).items():
+            value, place = getattr(part, name), f"{key}.{name}" if key else name
+            marks = [mark for option in (hint, *get_args(hint)) for mark in getattr(option, "__metadata__", ())]
+            mark = next((mark for mark in marks if isinstance(mark, Names)), None)
+            if mark is None:
+                yield from names_in(value, place)
+            elif value is not None:
+                yield place, mark, value
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    """Annotation of every field, in the order in which the dataclass has them."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
+
+
+def _is_mapping(value: Any, key: str, faults: list[str]) -> bool:
+    if not isinstance(value, dict):
+        faults.append(f"{key or 'the file'}: must be a mapping of keys to values; got {value!r}")
+    return isinstance(value, dict)
+
+
+def _build_plain(kind: type, value: Any, key: str, faults: list[str]) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if kind is datetime.date and type(value) is str:  # JSON has no days
@@ -98,24 +165,81 @@ def build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
     return value
 
 
-def _build_dataclass(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
-    if not isinstance(value, dict):
-        faults.append(f"{key or 'the file'}: must be a mapping of keys to values; got {value!r}")
+def _build_literal(choices: tuple, value: Any, key: str, faults: list[str]) -> Any:
+    if any(type(value) is type(choice) and value == choice for choice in choices):
+        return value
+    must = "write true or leave the key out" if choices == (True,) else f"must be one of {', '.join(choices)}"
+    faults.append(f"{key}: {must}; got {value!r}")
+    return None
+
+
+def _build_union(parts: tuple, value: Any, key: str, faults: list[str]) -> Any:
+    kinds = tuple(part for part in parts if part is not type(None))
+    if value is None and len(kinds) < len(parts):
+        faults.append(f"{key}: {_EMPTY}")
         return None
-    dot = f"{key}." if key else ""
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    for unknown in [name for name in value if name not in fields]:
-        faults.append(f"{dot}{unknown}: unknown key; the keys here are {', '.join(fields)}")
-    hints = get_type_hints(kind)
+    if len(kinds) == 1:
+        return build(kinds[0], value, key, faults)
+    kind = _kind_of(kinds, value, key, faults) if _is_mapping(value, key, faults) else None
+    return None if kind is None else _build_dataclass(kind, value, key, faults, kinds)
+
+
+def _kind_of(kinds: tuple, value: dict, key: str, faults: list[str]) -> Any:
+    """The one of the dataclasses that a mapping is of; None and a fault where that is not to be told."""
+    tags = {kind.KNOWN_BY for kind in kinds}
+    given = tags & value.keys()
+    possible = [kind for kind in kinds if kind.KNOWN_BY in given and given <= _hints(kind).keys()]
+    if not given:  # the kind that is meant where nothing is said
+        possible = [kind for kind in kinds if hasattr(kind, kind.KNOWN_BY)]
+    if not possible:
+        # A key that goes with another one does not stand for a kind by itself.
+        alone = dict.fromkeys(kind.KNOWN_BY for kind in kinds if len(tags & _hints(kind).keys()) == 1)
+        got = ", ".join(name for name in value if name in given) or "none"
+        faults.append(f"{key}: needs exactly one of {', '.join(alone)}; got {got}")
+        return None
+    tag = possible[0].KNOWN_BY
+    if tag not in value or get_origin(_hints(possible[0])[tag]) is not Literal:
+        if tag not in value or value[tag] is not None:
+            return possible[0]
+        faults.append(f"{key}.{tag}: {_EMPTY}")
+        return None
+    choices = {choice: kind for kind in possible for choice in get_args(_hints(kind)[tag])}
+    return choices.get(_build_literal(tuple(choices), value[tag], f"{key}.{tag}", faults))
+
+
+def _build_dataclass(kind: Any, value: dict, key: str, faults: list[str], kinds: tuple = ()) -> Any:
+    """`kinds`: those among which it was chosen, to say of a key that it belongs to another one."""
+    dot, before, hints = f"{key}." if key else "", len(faults), _hints(kind)
+    said = _called(kind, " ") if kinds else ""
+    for name in [name for name in value if name not in hints]:
+        owners = [other for other in kinds if name in _hints(other)]
+        if not owners:
+            faults.append(f"{dot}{name}: unknown key; the keys here are {', '.join(hints)}")
+            continue
+        why = getattr(kind, "REFUSES", {}).get(name, "does not look at it; leave the key out")
+        owner = f", it goes with {_called(owners[0], ': ')}" if len(owners) == 1 else ""
+        faults.append(f"{dot}{name}: {said} {why}{owner}")
     arguments: dict[str, Any] = {}
-    for name, field in fields.items():
+    for field in dataclasses.fields(kind):
+        name = field.name
         if name in value:
             arguments[name] = build(hints[name], value[name], dot + name, faults)
         elif field.default is dataclasses.MISSING:
             choices = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
-            faults.append(f"{dot}{name}: missing" + (f"; one of {', '.join(choices)}" if choices else ""))
+            needs = [f"{said} needs it"] * bool(said) + [f"one of {', '.join(choices)}"] * bool(choices)
+            faults.append("; ".join([f"{dot}{name}: missing", *needs]))
             arguments[name] = None
-    return kind(**arguments)
+    built = kind(**arguments)
+    if len(faults) == before and hasattr(built, "own_faults"):
+        faults += [f"{dot}{name}: {fault}" if name else f"{key}: {fault}" for name, fault in built.own_faults()]
+    return built
+
+
+def _called(kind: Any, between: str) -> str:
+    """How a dataclass of a union is called in a fault: by its key, and what that says, as "measure visits"."""
+    tag = kind.KNOWN_BY
+    hint = _hints(kind)[tag]
+    return f"{tag}{between}{' or '.join(get_args(hint))}" if get_origin(hint) is Literal else tag
 
 
 def _label(item: Any, position: int) -> str:

@@ -4,23 +4,14 @@ from collections.abc import Iterable
 
 import polars as pl
 
-from medbert_jax.cohorts.conditions import EVENTS, Condition
+from medbert_jax.cohorts.counts import Events
 from medbert_jax.cohorts.evidence_sets import CodeSet
+from medbert_jax.cohorts.record_columns import has_code_of
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.schema import EhrTables
 
 _DAYS_PER_YEAR = 365.25
 _VISIT = ["patient_id", "visit_id"]
-
-
-def has_code_of(code_set_id: str) -> str:
-    """Name of the boolean visit column that says whether the visit has a code of that set."""
-    return f"has:{code_set_id}"
-
-
-def event_name(condition: Condition) -> str:
-    """What the column `event` says in the rows that a condition on events counts."""
-    return f"{condition.measure}:{condition.with_drugs or condition.with_results or condition.with_codes}"
 
 
 def visits_with_code_sets(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
@@ -49,12 +40,12 @@ def diagnoses_of(diagnoses: pl.DataFrame, sets: Iterable[CodeSet]) -> pl.DataFra
 def events(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     """patient_id, day (null: unknown) and `event`, one row for each day with evidence that a rule counts."""
     empty = pl.DataFrame(schema={"patient_id": pl.String, "day": pl.Date, "event": pl.String})
-    found, looked_for = [empty], {event_name(leaf): leaf for leaf in spec.leaves() if leaf.measure in EVENTS}
+    found, looked_for = [empty], {leaf.event: leaf for leaf in spec.leaves() if isinstance(leaf, Events)}
     for name, leaf in looked_for.items():
         table = getattr(tables, leaf.measure)
         if table is None:
             continue
-        rows = _rows_of(table, leaf, spec)
+        rows = leaf.rows_of(table, spec.entry(*leaf.looked_for)).select(*_VISIT, "time")
         if rows["time"].has_nulls():
             rows = rows.join(tables.visits.select(*_VISIT, "admit_time"), on=_VISIT, how="left")
             rows = rows.with_columns(pl.coalesce("time", "admit_time").alias("time"))
@@ -63,19 +54,6 @@ def events(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
             days = days.drop_nulls("day")
         found.append(days.unique().with_columns(event=pl.lit(name)))
     return pl.concat(found)
-
-
-def _rows_of(table: pl.DataFrame, leaf: Condition, spec: CohortSpec) -> pl.DataFrame:
-    if leaf.measure == "procedures":
-        keys, wanted = ["code_system", "code"], spec.code_set(leaf.with_codes)
-    elif leaf.measure == "medications":
-        keys, wanted = ["ingredient"], next(one for one in spec.drug_sets if one.id == leaf.with_drugs)
-    else:
-        wanted = next(one for one in spec.laboratory_sets if one.id == leaf.with_results)
-        codes = [code.split("/", 1)[1] for part in wanted.results for code in part.codes]
-        return table.filter(pl.col("code").is_in(codes)).filter(wanted.matches()).select(*_VISIT, "time")
-    names = table.select(keys).unique().filter(wanted.matches())
-    return table.join(names, on=keys, how="semi").select(*_VISIT, "time")
 
 
 def with_ages(visits: pl.DataFrame) -> pl.DataFrame:

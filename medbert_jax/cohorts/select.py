@@ -1,10 +1,10 @@
-"""The one interpreter of cohort specs: EHR tables of one shard → who is in, label, index, input, ledger."""
+"""A cohort of one shard of EHR tables: who is in, label, index, input, ledger."""
 
 import polars as pl
 
 from medbert_jax.cohorts.judging import IS_READ, Line, judge
 from medbert_jax.cohorts.leakage import check_no_leak
-from medbert_jax.cohorts.meds_labels import LabelFolder, select_labelled
+from medbert_jax.cohorts.meds_labels import SEVERAL_TIMES, LabelFolder, judge_labelled
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.schema import EhrTables
@@ -28,47 +28,41 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     after the input of those who stay have a line of their own: what the ledger keeps is what may be read.
     On dated sources the input ends before the first visit that was not over at the prediction time, too.
 
-    A folder of labels in place of a spec: see `select_labelled`.
+    Of a folder of labels in place of a spec see `judge_labelled`.
 
     Raises ValueError for a rule that the source cannot decide, RuntimeError for a leak, which is a fault of this code.
     """
     if isinstance(spec, LabelFolder):
-        return select_labelled(tables, spec)
-    patients, lines = judge(tables, spec)
-    kept = patients.filter(pl.col("leaves_under").is_null())
-    flags = [(rule.id, f"rule:{rule.id}") for rule in spec.rules if rule.action == "flag"]
-    flags += [("age_uncertain", "age_uncertain")] if spec.judges_age else []
-    frame = kept.select(
-        "patient_id",
-        pl.col("label").cast(pl.Int32),
-        pl.col("index_order").cast(pl.Int32),
-        pl.col("input_until").cast(pl.Int32),
-        pl.col("index_day").fill_null(-1).cast(pl.Int32),
-        pl.col("prediction_time").cast(pl.Datetime("us")),
-        pl.col("weight").cast(pl.Float64),
-        *(["competing_death"] if spec.outcome.death else []),
-        *(pl.col(column).fill_null(False).alias(_FLAG + id) for id, column in flags),
-    ).sort("patient_id")
-    ledger = _count_attrition(tables, patients, lines, spec)
-    check_no_leak(tables, frame, spec)
+        patients, lines = judge_labelled(tables, spec)
+        facts, flags, tag = (), {SEVERAL_TIMES: f"rule:{SEVERAL_TIMES}"}, "ours"
+    else:
+        patients, lines = judge(tables, spec)
+        facts, tag = spec.outcome.facts(), spec.input.tag
+        flags = {rule.id: f"rule:{rule.id}" for rule in spec.rules if rule.action == "flag"}
+        flags |= {"age_uncertain": "age_uncertain"} if spec.judges_age else {}
+    frame = (
+        patients.filter(pl.col("leaves_under").is_null())
+        .select(
+            "patient_id",
+            pl.col("label").cast(pl.Int32),
+            pl.col("index_order").cast(pl.Int32),
+            pl.col("input_until").cast(pl.Int32),
+            pl.col("index_day").fill_null(-1).cast(pl.Int32),
+            pl.col("prediction_time").cast(pl.Datetime("us")),
+            pl.col("weight").cast(pl.Float64),
+            *facts,
+            *(pl.col(column).fill_null(False).alias(_FLAG + id) for id, column in flags.items()),
+        )
+        .sort("patient_id")
+    )
+    ledger = _count_attrition(tables, patients, lines, spec.name, tag)
+    if isinstance(spec, CohortSpec):
+        check_no_leak(tables, frame, spec)
     # Counted afresh from the tables: what a reader of the frame will find.
     readable = tables.visits.join(frame, on="patient_id").filter(IS_READ)
     codes = tables.diagnoses.join(readable, on=["patient_id", "visit_id"], how="semi").height
     ledger.check(patients=frame.height, visits=readable.height, codes=codes)
     return frame, ledger
-
-
-def explain(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
-    """One row per patient of the shard, sorted by patient_id: under which line he leaves, and what each rule says.
-
-    Columns: patient_id; leaves_under, the id of a rule or of a line of the ledger's own (null: stays); label Boolean
-    (null: unknown), index_order, input_until, prediction_time; and one Boolean column per rule, named by its id. A rule
-    that looks at the index, or at cases or controls alone, is false for those who have none or are not.
-    """
-    patients, _ = judge(tables, spec, every_rule=True)
-    rules = [pl.col(f"rule:{rule.id}").fill_null(False).alias(rule.id) for rule in spec.rules]
-    columns = ("patient_id", "leaves_under", "label", "index_order", "input_until", "prediction_time")
-    return patients.select(*columns, *rules).sort("patient_id")
 
 
 def count_flagged(frame: pl.DataFrame) -> dict[str, int]:
@@ -77,9 +71,10 @@ def count_flagged(frame: pl.DataFrame) -> dict[str, int]:
     return {name.removeprefix(_FLAG): int(frame[name].sum()) for name in flags}
 
 
-def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Line], spec: CohortSpec) -> Ledger:
+def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Line], name: str, tag: str) -> Ledger:
+    """The ledger of the lines, and of what comes after the input, which `tag` says who ends."""
     ledger = Ledger.start(
-        f"{tables.source.format} → {spec.name}",
+        f"{tables.source.format} → {name}",
         patients=tables.patients.height,
         visits=tables.visits.height,
         codes=tables.diagnoses.height,
@@ -94,7 +89,7 @@ def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Line
     ledger.leave(
         "outside_input",
         "Visits that come after the input of those who stay",
-        tag=spec.input.tag,
+        tag=tag,
         visits=kept["visits"] - kept["read_visits"],
         codes=kept["codes"] - kept["read_codes"],
     )

@@ -1,25 +1,26 @@
-"""The cohort specification: what a clinician writes in YAML, read strictly and checked as a whole."""
+"""The cohort specification: what a clinician writes in YAML, as data."""
 
 import dataclasses
 import datetime
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from medbert_jax.cohorts.checks import faults_between_keys
+from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.conditions import Condition
-from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, LaboratorySet, Tag
-from medbert_jax.cohorts.parsing import build, read_yaml
-
-SPECS_DIRECTORY = Path(__file__).parent / "specs"
+from medbert_jax.cohorts.counts import CodesOfVisits
+from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, Id, LaboratorySet, Tag
+from medbert_jax.cohorts.index_visits import Index
+from medbert_jax.cohorts.outcomes import Outcome
+from medbert_jax.cohorts.parsing import Must, NotNegative, Positive, names_in
 
 
 @dataclass(frozen=True)
 class Rule:
     """One line of the attrition ledger, or one flag."""
 
-    id: str
+    id: Id
     description: str
     tag: Tag
     when: Condition
@@ -31,61 +32,20 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What is predicted: exactly one of the three kinds."""
-
-    description: str
-    tag: Tag
-    # a visit with a code of this set; cases have one, controls have none in the whole record
-    codes: str | None = None
-    # with codes: only a visit admitted so many days after the day of the prediction time counts, both included
-    from_day: int | None = None
-    to_day: int | None = None
-    # competes: who dies in that time before such a visit has no outcome, and is marked in competing_death
-    death: Literal["competes"] | None = None
-    # the index visit's length of stay is more than so many days
-    stay_over_days: int | None = None
-    # admitted again, to a visit of one of these types (any, where not given), 0 to so many days
-    # after the index visit's discharge, both ends included; where the source itself says it, it is believed
-    readmitted_within_days: int | None = None
-    readmission_types: tuple[str, ...] | None = None
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether the outcome is looked for in a time at risk after the prediction."""
-        return self.to_day is not None
-
-
-@dataclass(frozen=True)
-class Index:
-    """The index visit: by case and control for an outcome of codes anywhere, the same for everyone otherwise."""
-
-    description: str
-    tag: Tag
-    cases: Literal["first_outcome_visit"] | None = None
-    # matched_date: a date, drawn for the case whose control it is
-    controls: Literal["last_visit", "matched_date"] | None = None
-    # first_visit_after: the first visit that ends so many days or more after the first one with these codes
-    everyone: Literal["first_visit", "last_visit", "first_visit_after"] | None = None
-    after_days: int | None = None
-    after_codes: str | None = None
-
-
-@dataclass(frozen=True)
 class Matching:
     """Controls drawn for each case at the same time since the first visit with the codes `since_codes`."""
 
     description: str
     tag: Tag
-    since_codes: str
+    since_codes: CodesOfVisits
     # share of patients who, by a hash of their id, may be controls; the others may be cases, and nobody is both
-    control_pool: float
-    controls_per_case: int
+    control_pool: Annotated[float, Must(lambda share: 0 < share < 1, "must lie between 0 and 1; got {}")]
+    controls_per_case: Positive
     # the control's index date is at most so far from the same time since the first visit with the codes
-    within_days: int
+    within_days: NotNegative
     same_calendar_year: bool
     # the index date is at least so many days after the first visit with the codes
-    minimum_days: int
+    minimum_days: NotNegative
     # names the draw: another key is another draw
     key: str
 
@@ -96,7 +56,7 @@ class Sample:
 
     description: str
     tag: Tag
-    controls_per_case: int
+    controls_per_case: Positive
     key: str
 
 
@@ -109,9 +69,9 @@ class InputWindow:
     # before_index: prediction at the index visit's admission; through_index: at its discharge
     until: Literal["before_index", "through_index"]
     # distinct diagnosis codes that the input must hold
-    minimum_codes: int = 1
+    minimum_codes: Positive = 1
     # with before_index: the input ends so many days before the day of the index
-    gap_days: int | None = None
+    gap_days: NotNegative | None = None
 
 
 @dataclass(frozen=True)
@@ -128,7 +88,13 @@ class TemporalSplit:
 class CohortSpec:
     """Who is in, what is predicted, when, and from what. Rules act in the order in which they are written."""
 
-    name: str
+    name: Annotated[
+        str,
+        Must(
+            lambda text: re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text) is not None,
+            "must be lower-case words joined by '-'; got {!r}",
+        ),
+    ]
     title: str
     description: str
     outcome: Outcome
@@ -142,69 +108,31 @@ class CohortSpec:
     split: TemporalSplit | None = None
     rules: tuple[Rule, ...] = ()
 
+    def entry(self, group: str, id: str) -> Any:
+        """The entry of code_sets, drug_sets or laboratory_sets that has that id."""
+        return next(entry for entry in getattr(self, group) if entry.id == id)
+
     def code_set(self, id: str) -> CodeSet:
         """The code set of that id."""
-        return next(code_set for code_set in self.code_sets if code_set.id == id)
+        return self.entry("code_sets", id)
 
     def diagnosis_sets(self) -> tuple[CodeSet, ...]:
         """The code sets that are looked for among diagnoses."""
-        used = {self.outcome.codes, self.index.after_codes, self.matching and self.matching.since_codes}
-        for leaf in self.leaves():
-            used |= {leaf.since_codes, None if leaf.measure == "procedures" else leaf.with_codes}
+        used = {id for _, names, id in names_in(self) if names.table == "diagnoses"}
         return tuple(code_set for code_set in self.code_sets if code_set.id in used)
 
-    def leaves(self) -> Iterator[Condition]:
+    def leaves(self) -> Iterator[Comparison]:
         """Every condition of the rules that measures something."""
         return (leaf for rule in self.rules for leaf in rule.when.leaves())
 
     @property
     def judges_age(self) -> bool:
         """Whether a rule compares an age."""
-        return any(rule.when.judges_age for rule in self.rules)
+        return any(leaf.judges_age for leaf in self.leaves())
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data in the structure of the YAML, for JSON and hashes; `parse_spec` gives the spec back."""
         return _plain(dataclasses.asdict(self))
-
-
-def load_spec(name_or_path: str | Path) -> CohortSpec:
-    """A built-in cohort by name, or the cohort of a YAML file; ValueError lists every fault with its key."""
-    built_in = {path.stem: path for path in sorted(SPECS_DIRECTORY.glob("*.yaml"), key=lambda path: path.stem)}
-    path = built_in.get(str(name_or_path), Path(name_or_path))
-    if not path.is_file():
-        raise ValueError(
-            f"a cohort is a built-in name or a YAML file: got {str(name_or_path)!r}; "
-            f"use {', '.join(built_in)}, or the path of a .yaml file that exists"
-        )
-    data, faults = read_yaml(path)
-    return parse_spec(data, source=str(path), faults=faults)
-
-
-def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> CohortSpec:
-    """The spec that plain data (a YAML file's content) describe; one ValueError lists every fault of it."""
-    faults = list(faults or ())
-    if data is not None or not faults:
-        spec = build(CohortSpec, data, "", faults)
-        if spec is not None:
-            faults += faults_between_keys(spec)
-    if faults:
-        raise ValueError(
-            f"a cohort spec must follow its format: {source} has {len(faults)} "
-            f"fault{'s' if len(faults) > 1 else ''};\n  " + "\n  ".join(faults) + "\ncorrect these keys"
-        )
-    return spec
-
-
-def changed_spec(
-    spec: CohortSpec, *, gap_days: int | None = None, test_from: datetime.date | None = None
-) -> CohortSpec:
-    """The spec with these settings in place of its own, checked anew; None leaves its own."""
-    plain = spec.to_dict()
-    if gap_days is not None:
-        plain["input"]["gap_days"] = gap_days
-    if test_from is not None:
-        plain["split"] = {"description": "Tested on later predictions", "tag": "ours", "test_from": test_from}
-    return parse_spec(plain, source=spec.name)
 
 
 def _plain(value: Any) -> Any:

@@ -1,46 +1,28 @@
-"""The index visit of each patient, and which of his visits may be read: by their order and by when they were over."""
+"""Which visits of a patient may be read, given his index: by their order and by when they were over."""
 
 from datetime import datetime, timedelta
 
 import polars as pl
 
-from medbert_jax.cohorts.record import has_code_of
-from medbert_jax.cohorts.rules import first_day_with, visit_matches
+from medbert_jax.cohorts.record_columns import AT_INDEX
 from medbert_jax.cohorts.spec import CohortSpec
 
 _ONE_MICROSECOND = timedelta(microseconds=1)
-_AT_INDEX = pl.col("order") == pl.col("index_order")
 
 
 def passed_over(spec: CohortSpec) -> pl.Expr:
     """Per visit: the number of the first rule, in the spec's order, that passes over it as an index; else null."""
     skips = [
-        pl.when(visit_matches(rule.when)).then(pl.lit(number, pl.Int32))
+        pl.when(rule.when.rows()).then(pl.lit(number, pl.Int32))
         for number, rule in enumerate(spec.rules)
         if rule.action == "skip_visit"
     ]
     return pl.coalesce(*skips, pl.lit(None, pl.Int32))
 
 
-def index_order(spec: CohortSpec) -> pl.Expr:
-    """Per patient, over his visits in their order: the order of the index visit; null where none can be it."""
-    if spec.index.everyone == "first_visit_after":
-        over = pl.coalesce("discharge_time", "admit_time").dt.date()
-        first_day = first_day_with(spec.index.after_codes)
-        possible = over >= first_day + pl.duration(days=spec.index.after_days)
-        return pl.col("order").filter(possible.fill_null(False)).min()
-    if spec.index.everyone is None:
-        outcome = pl.col("order").filter(pl.col(has_code_of(spec.outcome.codes))).min()
-        return outcome if spec.matching else pl.coalesce(outcome, pl.col("order").max())
-    possible = pl.col("order").filter(pl.col("passed_over").is_null())
-    return possible.min() if spec.index.everyone == "first_visit" else possible.max()
-
-
 def index_times(spec: CohortSpec) -> list[pl.Expr]:
     """Per patient: index_date, index_discharge, and cut_time, when the index begins or, read through, ends."""
-    admitted, left = (pl.col(name).filter(_AT_INDEX).first() for name in ("admit_time", "discharge_time"))
-    if spec.index.everyone == "first_visit_after":
-        left = pl.coalesce(left, admitted)  # whoever was discharged at an unknown time was there at the admission
+    admitted, left = pl.col("admit_time").filter(AT_INDEX).first(), spec.index.discharge()
     cut = left if spec.input.until == "through_index" else admitted
     return [admitted.dt.date().alias("index_date"), left.alias("index_discharge"), cut.alias("cut_time")]
 

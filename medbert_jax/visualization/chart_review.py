@@ -11,7 +11,9 @@ from pathlib import Path
 
 from medbert_jax.cohorts.chart_review import draw_charts
 from medbert_jax.cohorts.charts import ReviewedChart, RuleSaid
-from medbert_jax.cohorts.spec import CohortSpec, parse_spec
+from medbert_jax.cohorts.counts import Events, Visits
+from medbert_jax.cohorts.loading import parse_spec
+from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.disk.whole_files import write_whole
 from medbert_jax.ehr.chart import Entry, day_words
@@ -139,11 +141,12 @@ def _lanes(chart: ReviewedChart, spec: CohortSpec) -> list[Lane]:
     for said in chart.rules:
         for part in said.parts:
             of = part.condition
-            shown = of.measure in ("visits", "medications", "measurements", "procedures")
-            bare = of.measure == "visits" and not (of.with_codes or of.with_wrong_times or of.with_disposition)
+            shown = isinstance(of, Visits | Events)
+            bare = isinstance(of, Visits) and not (of.with_codes or of.with_wrong_times or of.with_disposition)
             if not shown or bare or not part.evidence:
                 continue
-            key = (of.with_codes or of.with_drugs or of.with_results or said.rule.id, part.evidence)
+            looked_for = of.looked_for[1] if isinstance(of, Events) else of.with_codes
+            key = (looked_for or said.rule.id, part.evidence)
             words = what(part, spec).removeprefix("Days with: ").removeprefix("Encounters: ")
             rules = lanes.setdefault(key, (words, [], part.evidence))[1]
             rules += [said.rule.id] if said.rule.id not in rules else []

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from medbert_jax.cohorts.chart_review import chart_of
 from medbert_jax.cohorts.charts import ReviewedChart
-from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, changed_spec, load_spec
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, changed_spec, load_spec
+from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.visualization.rule_words import asked, entry_words, joined, when
 
 _SHOWN = 6

@@ -1,12 +1,13 @@
 """A rule's conditions, and the evidence for them, in words; days as offsets, no date and no id."""
 
 from medbert_jax.cohorts.charts import Part, RuleSaid
-from medbert_jax.cohorts.conditions import AGES, EVENTS
+from medbert_jax.cohorts.comparisons import Together
+from medbert_jax.cohorts.counts import Events
+from medbert_jax.cohorts.spans import Age, DaysOfFollowUp
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.chart import Chart, Entry, age_words, day_words
 
 _WINDOWS = {
-    None: "",
     "whole_record": "in the whole record",
     "first_visit": "at the first encounter",
     "before_first_visit": "before the first encounter",
@@ -15,19 +16,6 @@ _WINDOWS = {
     "through_index": "up to the end of the index encounter",
     "by_index_date": "by the day of the prediction",
     "after_index": "after the index encounter",
-}
-_MEASURES = {
-    "visits": "Encounters",
-    "medications": "Days with",
-    "measurements": "Days with",
-    "procedures": "Days with",
-    "deaths": "Death",
-    "index_visits": "Index encounters",
-    "days_between": "Days to",
-    "days_to_index": "Days to the index",
-    "days_of_follow_up": "Days from the prediction to the end of the source",
-    "age_at_first": "Age at the first encounter with",
-    "age_at_index": "Age at the index",
 }
 
 
@@ -40,20 +28,8 @@ def when(entry: Entry) -> str:
 
 def what(part: Part, spec: CohortSpec) -> str:
     """What the condition looks for, without window and number, as "Days with: Diuretics"."""
-    of = part.condition
-    sets = {
-        one.id: one.description for one in (*spec.code_sets, *(spec.drug_sets or ()), *(spec.laboratory_sets or ()))
-    }
-    wanted = sets.get(of.with_codes or of.with_drugs or of.with_results or "", "")
-    words = [f"{_MEASURES[of.measure]}: {wanted}" if wanted else _MEASURES[of.measure]]
-    if of.since_codes:
-        words.append(f"since the first of: {sets[of.since_codes]}")
-    if of.measure == "days_to_index" and wanted:
-        words = [f"Days to the index since the first of: {wanted}"]
-    words += [f"of type {' or '.join(of.with_type)}"] if of.with_type else []
-    words += [f"ending in {' or '.join(of.with_disposition)}"] if of.with_disposition else []
-    words += ["with a discharge before the admission, or no admission time"] if of.with_wrong_times else []
-    return ", ".join(words)
+    sets = (*spec.code_sets, *(spec.drug_sets or ()), *(spec.laboratory_sets or ()))
+    return part.condition.words({one.id: one.description for one in sets})
 
 
 def asked(part: Part, spec: CohortSpec, *, skips: bool = False) -> str:
@@ -64,13 +40,13 @@ def asked(part: Part, spec: CohortSpec, *, skips: bool = False) -> str:
     window = f", {_WINDOWS[of.window]}" if of.window else ""
     limits = (("at least", of.at_least), ("fewer than", of.fewer_than), ("unknown", of.unknown and ""))
     limit = next(f"{words} {bound}".strip() for words, bound in limits if bound is not None)
-    if of.measure in EVENTS and part.holds is None:
+    if isinstance(of, Events) and part.holds is None:
         found = "the source has no such table"
-    elif of.measure == "days_of_follow_up":
+    elif isinstance(of, DaysOfFollowUp):
         found = "not shown, it would tell the date"
     elif number is None:
         found = "unknown"
-    elif of.measure in AGES:
+    elif isinstance(of, Age):
         found = age_words(number)
     else:
         found = f"{number:,}".replace("-", "−")
@@ -81,7 +57,7 @@ def asked(part: Part, spec: CohortSpec, *, skips: bool = False) -> str:
 def joined(said: RuleSaid) -> str:
     """How the conditions of the rule go together; empty for a single one."""
     when = said.rule.when
-    return "any of these:" if when.any_of else "none of these:" if when.none_of else ""
+    return f"{'none' if when.NONE else 'any'} of these:" if isinstance(when, Together) else ""
 
 
 def entry_words(entry: Entry, chart: Chart) -> tuple[str, str]:

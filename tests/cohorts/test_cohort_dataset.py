@@ -11,8 +11,9 @@ import pytest
 from made_ehr import made_tables
 from prepared_datasets import prepare_cohort, prepare_pretraining
 
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import TemporalSplit, load_spec
+from medbert_jax.cohorts.spec import TemporalSplit
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables

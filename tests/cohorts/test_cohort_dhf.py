@@ -3,8 +3,8 @@
 import pytest
 from drawn_patients import fates, person, tables_of, visit
 
+from medbert_jax.cohorts.loading import load_spec, parse_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec, parse_spec
 
 METFORMIN = (("2010-03-01", "metformin"),)
 FUROSEMIDE = (("2010-06-01", "furosemide"),)

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
 from medbert_jax.ehr.ingest import ingest
 from medbert_jax.ehr.tables import read_tables
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from drawn_patients import fates, person, tables_of, visit
+from drawn_patients import explain, fates, person, tables_of, visit
 
 from medbert_jax.cohorts.evidence_sets import CodeRange, CodeSet
+from medbert_jax.cohorts.loading import load_spec, parse_spec
 from medbert_jax.cohorts.missing_inputs import missing_inputs
 from medbert_jax.cohorts.precision import auroc_half_width
 from medbert_jax.cohorts.record import diagnoses_of
-from medbert_jax.cohorts.select import count_flagged, explain, select_cohort
-from medbert_jax.cohorts.spec import Sample, load_spec, parse_spec
+from medbert_jax.cohorts.select import count_flagged, select_cohort
+from medbert_jax.cohorts.spec import Sample
 from medbert_jax.ehr.hashing import patient_hash
 
 TYPE_2 = (visit("2010-01-01", "250.00"), visit("2010-02-01", "250.00"))

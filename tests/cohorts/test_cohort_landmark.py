@@ -7,8 +7,8 @@ import pytest
 from drawn_patients import fates, person, tables_of, visit
 
 from medbert_jax.cohorts.leakage import check_no_leak
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
 
 METFORMIN = (("2010-03-01", "metformin"),)
 # 1 January 2011 is day 365 after the first type 2 code.

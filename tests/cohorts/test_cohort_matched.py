@@ -5,12 +5,12 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 import pytest
-from drawn_patients import fates, person, tables_of, visit
+from drawn_patients import explain, fates, person, tables_of, visit
 
 from medbert_jax.cohorts.leakage import check_no_leak
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.matching import in_control_pool
-from medbert_jax.cohorts.select import explain, select_cohort
-from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.ehr.hashing import patient_hash
 
 

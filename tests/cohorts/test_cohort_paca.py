@@ -8,8 +8,8 @@ import pytest
 from drawn_patients import fates, person, tables_of, visit
 
 from medbert_jax.cohorts.leakage import check_no_leak
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
 
 FIRST = visit("2010-01-01", "401.9")
 

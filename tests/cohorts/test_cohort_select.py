@@ -8,8 +8,8 @@ import pytest
 from made_ehr import made_tables
 
 from medbert_jax.cohorts.leakage import check_no_leak
+from medbert_jax.cohorts.loading import load_spec, parse_spec
 from medbert_jax.cohorts.select import count_flagged, select_cohort
-from medbert_jax.cohorts.spec import load_spec, parse_spec
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 
 

@@ -4,14 +4,14 @@ import dataclasses
 
 import polars as pl
 import pytest
-from drawn_patients import person, tables_of, visit
+from drawn_patients import explain, person, tables_of, visit
 from made_ehr import made_tables
 
 from medbert_jax.cohorts import evidence_rows
 from medbert_jax.cohorts.chart_review import _judged, chart_of, draw_charts
 from medbert_jax.cohorts.charts import charts
-from medbert_jax.cohorts.select import explain, select_cohort
-from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec
+from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.ehr.chart import Annotation
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ehr.tables import write_tables
@@ -101,7 +101,7 @@ def test_evidence_is_there_exactly_where_the_condition_is_met(name):
 def test_evidence_read_in_another_way_is_found(monkeypatch):
     spec, tables = load_spec("dhf-landmark"), sources()[0]
     assert disagreements(tables, spec)[0] == []
-    monkeypatch.setattr(evidence_rows, "counted", lambda leaf, spec: evidence_rows.row_matches(leaf))
+    monkeypatch.setattr(evidence_rows, "counted", lambda leaf, spec: leaf.rows())
     assert disagreements(tables, spec)[0] != []
 
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import yaml
 
-from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.ehr import icd
 from medbert_jax.ehr.codes import prefix_expression
 

@@ -17,9 +17,9 @@ from sklearn.ensemble import GradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
 from medbert_jax.data.serialization import SerializationConfig, order_histories
 from medbert_jax.ehr.codes import prefix_expression
 from medbert_jax.ehr.tables import read_shard, read_source

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.codes import build_code_book
 from medbert_jax.simulation.life import site_days

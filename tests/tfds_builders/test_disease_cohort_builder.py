@@ -10,8 +10,8 @@ import tensorflow_datasets as tfds
 from made_ehr import OUTCOME, made_tables
 from prepared_datasets import prepare_cohort, prepare_pretraining
 
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import SPECS_DIRECTORY, load_spec
 from medbert_jax.data.serialization import SerializationConfig, serialize
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import UNK, Vocabulary

@@ -11,7 +11,7 @@ from drawn_patients import person, tables_of, visit
 
 from medbert_jax.cohorts import charts
 from medbert_jax.cohorts.chart_review import draw_charts
-from medbert_jax.cohorts.spec import load_spec
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.ehr.tables import write_tables
 from medbert_jax.evaluation import chart_timeline
 from medbert_jax.visualization import chart_review, chart_text

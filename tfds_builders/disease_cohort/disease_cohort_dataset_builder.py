@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, changed_spec, load_spec
 from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.missing_inputs import missing_inputs
 from medbert_jax.cohorts.precision import auroc_half_width
-from medbert_jax.cohorts.spec import SPECS_DIRECTORY, CohortSpec, changed_spec, load_spec
+from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
@@ -118,7 +119,7 @@ def _tell_limits(
     present = [table for table in SCHEMAS if any((ehr_directory / table).glob("*.parquet"))]
     for missing in missing_inputs(spec, source, present):
         announce(missing)
-    if spec.split is not None and "last_visit" in (spec.index.controls, spec.index.everyone):
+    if spec.split is not None and spec.index.is_last_visit:
         announce(
             "split by time: who is predicted at the last encounter, before"
             f" {spec.split.test_from}, is one who came no more, and the rest of the record is asked for that; an"

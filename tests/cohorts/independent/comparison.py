@@ -10,8 +10,8 @@ from functools import cache
 from cohorts.independent.cohort_loops import In, Left
 from cohorts.independent.literal_patients import LAST_DAY
 
+from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.cohorts.spec import load_spec
 from medbert_jax.ehr.schema import EhrTables
 
 SOMEWHERE = "left, one of several"

@@ -1,0 +1,51 @@
+"""A cohort spec from a YAML file or plain data: read strictly, checked as a whole, every fault in one error."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from medbert_jax.cohorts.checks import faults_between_keys
+from medbert_jax.cohorts.parsing import build, read_yaml
+from medbert_jax.cohorts.spec import CohortSpec
+
+SPECS_DIRECTORY = Path(__file__).parent / "specs"
+
+
+def load_spec(name_or_path: str | Path) -> CohortSpec:
+    """A built-in cohort by name, or the cohort of a YAML file; ValueError lists every fault with its key."""
+    built_in = {path.stem: path for path in sorted(SPECS_DIRECTORY.glob("*.yaml"), key=lambda path: path.stem)}
+    path = built_in.get(str(name_or_path), Path(name_or_path))
+    if not path.is_file():
+        raise ValueError(
+            f"a cohort is a built-in name or a YAML file: got {str(name_or_path)!r}; "
+            f"use {', '.join(built_in)}, or the path of a .yaml file that exists"
+        )
+    data, faults = read_yaml(path)
+    return parse_spec(data, source=str(path), faults=faults)
+
+
+def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> CohortSpec:
+    """The spec that plain data (a YAML file's content) describe; one ValueError lists every fault of it."""
+    faults = list(faults or ())
+    if data is not None or not faults:
+        spec = build(CohortSpec, data, "", faults)
+        if spec is not None:
+            faults += faults_between_keys(spec)
+    if faults:
+        raise ValueError(
+            f"a cohort spec must follow its format: {source} has {len(faults)} "
+            f"fault{'s' if len(faults) > 1 else ''};\n  " + "\n  ".join(faults) + "\ncorrect these keys"
+        )
+    return spec
+
+
+def changed_spec(
+    spec: CohortSpec, *, gap_days: int | None = None, test_from: datetime.date | None = None
+) -> CohortSpec:
+    """The spec with these settings in place of its own, checked anew; None leaves its own."""
+    plain = spec.to_dict()
+    if gap_days is not None:
+        plain["input"]["gap_days"] = gap_days
+    if test_from is not None:
+        plain["split"] = {"description": "Tested on later predictions", "tag": "ours", "test_from": test_from}
+    return parse_spec(plain, source=spec.name)
