@@ -5,9 +5,12 @@ What stands below a field is its help.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
+from annotated_types import Ge, Gt, Interval
 from tyro.conf import Positional
+
+from medbert_jax.checked_fields import check_fields
 
 ReaderOptions = TypeVar("ReaderOptions")
 
@@ -27,14 +30,18 @@ class IngestCommand(Generic[ReaderOptions]):
     """folder that will hold the EHR tables."""
     format: Literal["omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "desynpuf", "diabetes130"]
     """what the source is; `medbert ingest --format FORMAT --help` shows the options of its reader."""
-    shards: int = 0
+    shards: Annotated[int, Ge(0)] = 0
     """parts that the tables are cut into, by a hash of the patient id; 0: as many as keep a worker below 1 GB."""
-    workers: int = 0
+    workers: Annotated[int, Ge(0)] = 0
     """processes; 0: one per core."""
     outpatient_los_zero: bool = False
     """outpatient visits without a discharge lasted 0 days; else their length of stay is unknown."""
     options: ReaderOptions = field(kw_only=True)
     """of the reader."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,12 @@ class ValidateOptions:
     """folder of EHR tables."""
     json_out: Path | None = None
     """also write the report there, as JSON."""
-    workers: int = 1
+    workers: Annotated[int, Ge(0)] = 1
     """processes."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,10 @@ class AttritionOptions:
     share: bool = False
     """hide counts under 11, and those that would give them away."""
 
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
+
 
 @dataclass(frozen=True)
 class DescribeOptions:
@@ -76,10 +91,14 @@ class DescribeOptions:
     """columns of the paper's Table 2 to stand beside them."""
     share: bool = False
     """for others' eyes: what rests on fewer than 11 patients is hidden, no timelines."""
-    max_length: int = 512
+    max_length: Annotated[int, Ge(1)] = 512
     """codes that a model takes of one patient."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """who is an example among patients with as many codes."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -90,6 +109,10 @@ class ReportOptions:
     """folder of results."""
     out: Path | None = None
     """also write them there, as markdown."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -105,16 +128,20 @@ class DemoOptions:
     """folder for everything that is made."""
     format: Literal["diabetes130"] = "diabetes130"
     """what the source is."""
-    patients: int = 150_000
+    patients: Annotated[int, Ge(1)] = 150_000
     """number of simulated patients; nothing with --data."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """of the simulation; nothing with --data."""
     cohort: str | None = None
     """the disease cohort to fine-tune on; dhf for simulated patients, hf-later for diabetes130."""
-    train_size: int = 1000
+    train_size: Annotated[int, Ge(0)] = 1000
     """training patients of the cohort."""
-    pretraining_epochs: float | None = None
+    pretraining_epochs: Annotated[float, Gt(0)] | None = None
     """passes over the pretraining patients; 1 for simulated ones, 5 for diabetes130."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -123,20 +150,24 @@ class SimulateOptions:
 
     out: Positional[Path]
     """folder that will hold the EHR tables."""
-    patients: int
+    patients: Annotated[int, Ge(1)]
     """number of patients."""
     site: Literal["cerner", "truven"] = "cerner"
     """cerner: hospital records 2000–2017, ICD-9-CM and then ICD-10-CM; truven: claims 2011–2015, ICD-9-CM."""
     world: Literal["rich", "bag", "no-synonyms", "independent", "null"] = "rich"
     """what the codes depend on; every other world than rich takes something away."""
-    seed: int = 0
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """of everything random."""
-    shards: int = 0
+    shards: Annotated[int, Ge(0)] = 0
     """parts that the tables are cut into; 0: one per 32,768 patients."""
-    workers: int = 0
+    workers: Annotated[int, Ge(0)] = 0
     """processes; 0: one per core."""
     truth: Path | None = None
     """folder for what is hidden, never inside `out`."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)

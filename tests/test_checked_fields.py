@@ -17,7 +17,8 @@ import run_finetune
 import run_pretrain
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.experiments.grid import GridConfig
-from medbert_jax.training.config import FinetuneConfig, PretrainConfig, parse_config
+from medbert_jax.training.command_line import parse_config
+from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 
 KNOWN = {
     "PretrainConfig", "FinetuneConfig", "ModelConfig", "HeadConfig", "RowsConfig", "MaskingConfig", "OptimizerConfig",
@@ -64,7 +65,8 @@ def wrong_values(kind: Any) -> Iterator[Any]:
                 if (limit := getattr(mark, attribute, None)) is not None:
                     yield limit + beyond
     elif origin in (Union, UnionType):
-        yield from (wrong for part in parts if part is not type(None) for wrong in wrong_values(part))
+        found = (wrong for part in parts if part is not type(None) for wrong in wrong_values(part))
+        yield from (wrong for wrong in found if wrong is not None or type(None) not in parts)
     elif origin is tuple and parts[-1] is ...:
         yield "no tuple"
         yield from ((wrong,) for wrong in wrong_values(parts[0]))
@@ -241,6 +243,6 @@ def test_a_rule_that_is_itself_wrong_is_seen():
 def test_the_command_line_refuses_what_python_refuses(capsys, script, arguments, line):
     kinds = PretrainConfig if script is run_pretrain else (FinetuneConfig, GridConfig)
     with pytest.raises(SystemExit) as exit_code:
-        parse_config(kinds, script.__file__, arguments)
+        parse_config(kinds, arguments, program=Path(script.__file__).name)
     said = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert exit_code.value.code == 2 and line in said

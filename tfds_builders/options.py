@@ -3,9 +3,12 @@
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from annotated_types import Ge, Interval
 from tyro.conf import Positional
+
+from medbert_jax.checked_fields import check_fields
 
 
 @dataclass(frozen=True)
@@ -22,23 +25,27 @@ class PrepareOptions:
     """which side to take where the paper and its released code disagree."""
     split_key: str = "medbert"
     """key of the hash that splits patients into training, validation and test."""
-    minimum_patients: int = 1
+    minimum_patients: Annotated[int, Ge(1)] = 1
     """codes that fewer training patients have are not in the vocabulary."""
     vocabulary: Path | None = None
     """vocabulary.tsv of another dataset, used as it is instead of a new one."""
-    unknown_code_limit: float = 0.2
+    unknown_code_limit: Annotated[float, Interval(ge=0, le=1)] = 0.2
     """share of codes outside of that vocabulary above which the dataset is refused."""
     back_off: bool = False
     """a code outside of that vocabulary becomes its nearest ICD ancestor there."""
     exclude_cohort: Path | None = None
     """directory of a cohort dataset whose patients are left out; with --vocabulary, so that the same
     cohort can be fine-tuned with and without them."""
-    workers: int = 0
+    workers: Annotated[int, Ge(0)] = 0
     """processes; 0: one per core."""
     shard: str | None = None
     """i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end."""
     beam: tuple[str, ...] = ()
     """options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -55,28 +62,32 @@ class CohortOptions:
     """directory whose vocabulary and split the cohort inherits."""
     data_dir: Path = Path("data")
     """folder of all datasets."""
-    gap_days: int | None = None
+    gap_days: Annotated[int, Ge(0)] | None = None
     """the input ends so many days before the index, in place of what the spec says."""
     test_from: datetime.date | None = None
     """a split by time within that by patient: test patients are predicted on this day (2015-01-01) or
     later, the others before it; who is on the wrong side leaves."""
     few_cases: bool = False
     """also with fewer than 50 test cases, which tell little."""
-    unknown_code_limit: float = 0.5
+    unknown_code_limit: Annotated[float, Interval(ge=0, le=1)] = 0.5
     """share of codes outside of that vocabulary above which the cohort is refused."""
     back_off: bool = False
     """a code outside of that vocabulary becomes its nearest ICD ancestor there."""
-    review: int = 0
+    review: Annotated[int, Ge(0)] = 0
     """write review.html beside the dataset: so many random cases, controls and patients of every exclusion,
     with what each rule rests on. Patient-level data: it must not leave the site."""
-    review_seed: int = 0
+    review_seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """another number draws other patients."""
     why: str | None = None
     """print rule by rule why the patient with this id is in or out, and make no dataset. Rules alone: who leaves
     later (wrong times, --test-from) is in the ledger."""
-    workers: int = 0
+    workers: Annotated[int, Ge(0)] = 0
     """processes; 0: one per core."""
     shard: str | None = None
     """i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end."""
     beam: tuple[str, ...] = ()
     """options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
