@@ -67,7 +67,8 @@ class Clinic:
     def medications(self, visits: Visits, standing: Standing, patients: int, rng: np.random.Generator) -> Rows:
         """Drugs that the records of visits list."""
         parts = []
-        takes, which = rng.random(len(standing.patient)), rng.random(len(standing.patient))
+        # The last place is that of row −1.
+        takes, which = (np.append(rng.random(len(standing.patient)), np.nan) for _ in range(2))
         for condition, one in self.drugs.items():
             visit, row = self.at(condition, visits, standing, patients)
             taking = np.where(row >= 0, takes[row], rng.random(len(row))) < one["share"]
