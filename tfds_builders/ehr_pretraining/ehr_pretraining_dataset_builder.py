@@ -11,7 +11,7 @@ from medbert_jax.ehr.tables import read_source
 from tfds_builders.excluded_cohort import ExcludedCohort, find_excluded
 from tfds_builders.patient_sequences import PatientSequencesBuilder, SequencesConfig
 from tfds_builders.preparation import prepare
-from tfds_builders.shards import EXCLUDED, Serialized, ShardJob
+from tfds_builders.shards import Serialized, ShardJob
 from tfds_builders.splits import find_split
 from tfds_builders.work_folder import WorkFolder
 
@@ -39,15 +39,7 @@ class PretrainingConfig(SequencesConfig):
         return dataclasses.replace(super().job(work), excluded=self.excluded)
 
     def check(self, found: Serialized, work: WorkFolder, directory: Path) -> None:
-        """Refuse a dataset with an empty split (where splits were given, only that of test patients may be empty), or
-        one that leaves out a cohort of which nobody is here.
-        """
-        left = {line.rule: line.left.patients for line in found.ledger.lines}
-        if self.excluded is not None and not left[EXCLUDED]:
-            raise ValueError(
-                f"a cohort that is left out must be of these EHR tables: got {self.excluded.path}, of whose patients"
-                " none would be in the dataset; prepare that cohort from these tables"
-            )
+        """Refuse a dataset with an empty split; where splits were given, only that of test patients may be empty."""
         counts = dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))
         wanted = dict(zip(SPLITS, self.split.ratios or (1, 1, 0), strict=True))
         if any(wanted[split] > 0 and not counts[split] for split in SPLITS):
@@ -114,7 +106,7 @@ def prepare_pretraining(
 
     Raises:
         ValueError: an unknown preset, an empty split, another dataset under that name, too many unknown codes,
-            a faulty splits.parquet, or an excluded cohort that is none or has nobody here.
+            a faulty splits.parquet, or an excluded cohort that is none or of other tables.
     """
     if preset not in SERIALIZATION:
         raise ValueError(
@@ -126,7 +118,7 @@ def prepare_pretraining(
             f"minimum_patients acts where a vocabulary is fitted: got {minimum_patients} and a vocabulary;"
             " leave one of them out"
         )
-    read_source(ehr_directory)  # says what is wrong with a folder that holds no EHR tables
+    source = read_source(ehr_directory)  # says what is wrong with a folder that holds no EHR tables
     config = PretrainingConfig(
         name=name,
         ehr_directory=Path(ehr_directory),
@@ -137,7 +129,7 @@ def prepare_pretraining(
         minimum_patients=minimum_patients,
         unknown_code_limit=unknown_code_limit,
         back_off=back_off,
-        excluded=None if exclude_cohort is None else find_excluded(exclude_cohort),
+        excluded=None if exclude_cohort is None else find_excluded(exclude_cohort, source),
         announce=announce,
     )
     return prepare(Builder, config, data_dir=data_dir, workers=workers, shard=shard, beam=beam)
