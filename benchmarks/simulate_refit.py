@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from effect_estimates import Evidence, gather
 
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.parameters import load_parameters
-from medbert_jax.simulation.refit import Evidence, gather
 
 _BATCH = 8_192
 

@@ -48,6 +48,12 @@ class Parameters:
         """Condition → its parameters, hidden ones too."""
         return self.dynamics["conditions"]
 
+    @property
+    def recurrent(self) -> list[int]:
+        """Places of the conditions whose past events are summed."""
+        listed = enumerate(self.conditions.values())
+        return [place for place, one in listed if one["kind"] == "acute" or one.get("recurrent")]
+
 
 def load_parameters(site: str = "cerner", world: str = "rich", folder: Path = FOLDER) -> Parameters:
     """Read the parameters of one site and world.

@@ -42,7 +42,7 @@ def truth_frames(world: World, block: Block, ids: pl.Series) -> dict[str, pl.Dat
     })  # fmt: skip
     names = pl.Series(model.conditions)
     row, column = np.nonzero(state.onset < ABSENT)
-    later = lives.events.where(lives.events.target < len(model.conditions))
+    later = lives.events.take(lives.events.target < len(model.conditions))
     events = pl.DataFrame({
         "patient_id": ids.gather(np.concatenate([row, later.patient])),
         "condition": names.gather(np.concatenate([column, later.target])),

@@ -12,7 +12,7 @@ from medbert_jax.simulation import oracle
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.hazards import ABSENT
 from medbert_jax.simulation.identity import ENGINE
-from medbert_jax.simulation.life import State, advance, first_contacts, grow_up, live
+from medbert_jax.simulation.life import State, advance, live
 from medbert_jax.simulation.oracle import Past, probability_within_year, state_at
 from medbert_jax.simulation.parameters import load_parameters
 from medbert_jax.simulation.truth import made_by, read_past, truth_frames
@@ -31,10 +31,7 @@ def world():
 
 def grown(world: World, rng: np.random.Generator) -> tuple[State, np.ndarray]:
     """Patients at their first contact."""
-    state, entry, _ = first_contacts(world.parameters, N, rng)
-    oldest_first = np.argsort(state.birth - entry, kind="stable")
-    state, entry = state.take(oldest_first), entry[oldest_first]
-    return grow_up(world.model, state, entry, rng), entry
+    return world.newcomers(N, rng)[:2]
 
 
 def test_the_state_at_the_first_contact_is_not_changed_by_what_comes_after(world):
@@ -109,7 +106,7 @@ def frail():
     fine = np.flatnonzero((lives.state.onset[:, place] == ABSENT) & (lives.end > lives.entry + 60)
                           & (lives.entry < world.last - 500))[:20]  # fmt: skip
     past = Past.of(lives).take(fine)
-    return world, Past(past.state, past.entry, past.events.where(past.events.target != place))
+    return world, Past(past.state, past.entry, past.events.take(past.events.target != place))
 
 
 def test_in_the_futures_a_condition_stands_once_and_no_visit_is_the_first(frail, monkeypatch):
