@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from medbert_jax import cli
 from medbert_jax.data.serialization import SerializationConfig, order_histories
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables
 from medbert_jax.ehr.validation import validate
@@ -229,6 +230,14 @@ def test_visits_are_named_after_their_patient_in_tables_and_truth(made):
         assert set(of_truth) <= set(tables.patients["patient_id"]) and len(of_truth) > 30
     few, other = (set(read_tables(made / one).patients["patient_id"]) for one in ("few", "other"))
     assert not few & other and not few & set(tables.patients["patient_id"])
+
+
+def test_the_command_refuses_shards_of_few_patients(tmp_path):
+    with pytest.raises(
+        ValueError, match="about 100 simulated patients or more: got 2 shards of 150 .*; give --shards 1"
+    ):
+        cli.simulate(tmp_path / "ehr", 150, shards=2)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_wrong_settings_are_told(tmp_path):
