@@ -1,6 +1,6 @@
 """The patients of `dhf-landmark` with all that is known of them, hidden and seen: what `simulate_room.py` scores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.ehr.hashing import assign_split
 from medbert_jax.ehr.tables import read_shard, read_source
 from medbert_jax.simulation.block import World
-from medbert_jax.simulation.hazards import Model, features, log_hazards
-from medbert_jax.simulation.oracle import probability_within_year, state_at
+from medbert_jax.simulation.hazards import ABSENT, Model, features, log_hazards
+from medbert_jax.simulation.oracle import Past, probability_within_year, state_at
 from medbert_jax.simulation.truth import read_past
 
 TARGET = "heart_failure"
@@ -56,7 +56,7 @@ def collect(world: World, work: Path, replicates: int, most: int, everyone: bool
         hidden = features(world.model, state, t0.astype(np.float32))
         target = world.model.place(TARGET)
         hazard = log_hazards(world.model, state, t0.astype(np.float32), hidden)[:, target]
-        mixed = state_at(world, past.in_random_order(t0, rng), t0.astype(np.float32))
+        mixed = state_at(world, in_random_order(past, t0, rng), t0.astype(np.float32))
         mixed_hidden = features(world.model, mixed, t0.astype(np.float32))
         mixed_hazard = log_hazards(world.model, mixed, t0.astype(np.float32), mixed_hidden)[:, target]
         person = np.stack([t0 - state.birth, state.male], 1).astype(np.float32)
@@ -104,6 +104,27 @@ def collect(world: World, work: Path, replicates: int, most: int, everyone: bool
     )
 
 
+def in_random_order(past: Past, day: np.ndarray, rng: np.random.Generator) -> Past:
+    """The same events up to `day` (n,), each patient's days dealt anew among them: what order alone is worth."""
+    row, column = np.nonzero(past.state.onset < ABSENT)
+    later = past.events.take(
+        (past.events.day <= day[past.events.patient]) & (past.events.target < past.state.onset.shape[1])
+    )
+    patient = np.concatenate([row, later.patient])
+    days = np.concatenate([past.state.onset[row, column], later.day])
+    dealt = days_within(patient, days, rng)
+    onset = past.state.onset.copy()
+    onset[row, column] = dealt[: len(row)]
+    return Past(replace(past.state, onset=onset), past.entry, replace(later, day=dealt[len(row) :]))
+
+
+def days_within(owner: np.ndarray, days: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The days (n,), each owner's dealt anew among his rows."""
+    dealt = np.empty_like(days)
+    dealt[np.argsort(owner, kind="stable")] = days[np.lexsort((rng.random(len(days)), owner))]
+    return dealt
+
+
 def condition_of(world: World) -> np.ndarray:
     """The condition that a code stands for most (codes,), −1 for those of the background."""
     best, out = np.zeros(len(world.book.codes)), np.full(len(world.book.codes), -1)
@@ -121,9 +142,7 @@ def condition_of(world: World) -> np.ndarray:
 
 def days_dealt_anew(visits: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     """The visits with their codes, each patient's days of admission dealt anew among them."""
-    row, time = visits["row"].to_numpy(), visits["admit_time"].to_numpy()
-    dealt = np.empty_like(time)
-    dealt[np.argsort(row, kind="stable")] = time[np.lexsort((rng.random(len(row)), row))]
+    dealt = days_within(visits["row"].to_numpy(), visits["admit_time"].to_numpy(), rng)
     return visits.with_columns(admit_time=pl.Series(dealt))
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import jax
 
+from medbert_jax.simulation.identity import ENGINE
+from medbert_jax.simulation.parameters import Parameters
 from medbert_jax.training.progress import versions
 
 
@@ -15,9 +17,13 @@ def how_simulated(assumptions: Iterable[str]) -> list[str]:
     return [line for line in assumptions if "imulated" in line or line.startswith("Site")]
 
 
+def simulated_by(parameters: Parameters) -> dict:
+    """What simulated lives follow from."""
+    return {"engine": ENGINE, "parameters": parameters.hash}
+
+
 def machine() -> dict:
     """What the figures were measured on."""
-
     device = jax.devices()[0]
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")

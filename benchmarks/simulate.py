@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import tyro
-from provenance import machine
+from provenance import machine, simulated_by
 
 from medbert_jax.ehr.tables import read_source
 from medbert_jax.simulation.parameters import load_parameters
@@ -33,7 +33,7 @@ def main(
         workers: processes.
         out: where the figures go.
     """
-    record = {"machine": machine(), "workers": workers, "parameters": load_parameters().hash, "sizes": {}}
+    record = {"machine": machine(), "workers": workers, **simulated_by(load_parameters()), "sizes": {}}
     for patients in sizes:
         folder = work / f"{patients}"
         try:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 import polars as pl
 import tyro
+from provenance import simulated_by
 
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, order_histories
@@ -68,7 +69,7 @@ def main(
         print(f"{name:38}{value:>12.4g}{of_paper}")
     if out:
         record = {"patients": patients, "seed": seed, "site": site, "world": "rich",
-                  "parameters": load_parameters(site).hash, "rows": rows}  # fmt: skip
+                  **simulated_by(load_parameters(site)), "rows": rows}  # fmt: skip
         out.write_text(json.dumps(record, indent=1) + "\n")
 
 

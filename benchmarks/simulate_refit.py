@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import tyro
+from effect_estimates import Evidence, gather
+from provenance import simulated_by
 
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.parameters import load_parameters
-from medbert_jax.simulation.refit import Evidence, gather
 
 _BATCH = 8_192
 
@@ -41,7 +42,7 @@ def main(
     true, estimate, error = (np.array([row[place] for row in rows]) for place in (2, 3, 4))
     inside = np.abs(estimate - true) < 1.96 * error
     record = {
-        "parameters": world.parameters.hash,
+        **simulated_by(world.parameters),
         "patients": batches * _BATCH,
         "effects": len(world.parameters.effects),
         "effects_told_apart": len(rows),

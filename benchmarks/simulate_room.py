@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from landmark_rows import TARGET, Rows, collect
-from provenance import machine
+from provenance import machine, simulated_by
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
@@ -75,7 +75,7 @@ def main(
     permuted |= {name: chance(models[name], *given) for name, given in mixed.items()}
     permuted["log hazard"] = rows.permuted_log_hazard
     record = {
-        "parameters": world.parameters.hash,
+        **simulated_by(world.parameters),
         "machine": machine(),
         "patients": patients,
         "seed": seed,

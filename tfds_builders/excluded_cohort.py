@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.data.token_store import read_metadata
+from medbert_jax.ehr.schema import EhrSource
 
 COHORT_TABLE = "cohort.parquet"
 """Beside a cohort dataset: `select_cohort`'s rows of its patients, and their split."""
@@ -42,14 +43,23 @@ class ExcludedCohort:
         return np.isin(patient_ids, pl.read_parquet(table)["patient_id"].cast(pl.Binary).to_numpy().astype(np.bytes_))
 
 
-def find_excluded(directory) -> ExcludedCohort:
-    """Return the cohort dataset in `directory` as one to leave out; raises ValueError where there is none."""
+def find_excluded(directory, source: EhrSource) -> ExcludedCohort:
+    """Return the cohort dataset in `directory` as one to leave out of a dataset of `source`.
+
+    Raises ValueError where there is none, or where it is of other tables, in which the same id may name somebody else.
+    """
     path = Path(directory).absolute()
     metadata = read_metadata(path)
     if metadata["kind"] != "cohort":
         raise ValueError(
             f"exclude_cohort leaves out the patients of a cohort dataset: got one of kind {metadata['kind']};"
             " pass DATA_DIR/disease_cohort/NAME/1.0.0"
+        )
+    if (theirs := metadata["source"]["content_hash"]) != source.content_hash:
+        raise ValueError(
+            "a cohort that is left out must be of these EHR tables, for patients are known by their ids alone: got"
+            f" content hash {theirs[:12]} of the tables of {path}, and {source.content_hash[:12]} of these; prepare"
+            " that cohort from these tables"
         )
     return ExcludedCohort(path, _sha256(path / COHORT_TABLE), metadata["cohort"]["name"], metadata["dataset_hash"])
 

@@ -9,7 +9,7 @@ from medbert_jax.simulation.chance import strike
 from medbert_jax.simulation.clinical import Clinic, Rows
 from medbert_jax.simulation.codes import build_code_book
 from medbert_jax.simulation.hazards import build_model
-from medbert_jax.simulation.life import Lives, first_contacts, grow_up, live, site_days
+from medbert_jax.simulation.life import Lives, State, first_contacts, grow_up, live, site_days
 from medbert_jax.simulation.mentions import Coder, Mentions, Standing, standing
 from medbert_jax.simulation.parameters import Parameters
 from medbert_jax.simulation.visits import VisitMaker, Visits
@@ -48,12 +48,16 @@ class World:
         self.last = site_days(parameters)[1]
         self.step_days = parameters.dynamics["visits"]["step_days"]
 
-    def lives(self, n: int, rng: np.random.Generator) -> tuple[Lives, np.ndarray]:
-        """The hidden lives of n patients, and their races."""
+    def newcomers(self, n: int, rng: np.random.Generator) -> tuple[State, np.ndarray, np.ndarray]:
+        """n patients at their first contact, oldest first: their states, its days (n,), their races (n,)."""
         state, entry, race = first_contacts(self.parameters, n, rng)
         oldest_first = np.argsort(state.birth - entry, kind="stable")
         state, entry = state.take(oldest_first), entry[oldest_first]
-        state = grow_up(self.model, state, entry, rng)
+        return grow_up(self.model, state, entry, rng), entry, race
+
+    def lives(self, n: int, rng: np.random.Generator) -> tuple[Lives, np.ndarray]:
+        """The hidden lives of n patients, and their races."""
+        state, entry, race = self.newcomers(n, rng)
         return live(self.model, state, entry, self.last, self.step_days, rng), race
 
     def block(self, n: int, rng: np.random.Generator) -> Block:

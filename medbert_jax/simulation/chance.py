@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medbert_jax.simulation.hazards import YEAR, Model
+from medbert_jax.simulation.hazards import YEAR, Model, day_of
 from medbert_jax.simulation.life import Lives
 from medbert_jax.simulation.parameters import Parameters
 from medbert_jax.simulation.visits import OUTPATIENT, Visits
@@ -16,8 +16,8 @@ def strike(
     Returns:
         The visits, and the onsets (n, conditions that strike), NaN where none.
     """
-    n, first = len(lives.entry), _first_day(parameters)
-    begin = np.maximum(first, np.ceil(lives.state.birth))
+    n = len(lives.entry)
+    begin = np.maximum(day_of(parameters.site["first_day"]), np.ceil(lives.state.birth))
     end = np.where(lives.died, lives.end, last)
     onsets, parts = [], [visits]
     for name, rate in parameters.world["random"].items():
@@ -35,10 +35,5 @@ def strike(
             Visits(patient, admit, admit + parameters.world["visit_days"], np.full(m, OUTPATIENT, np.int8),
                    np.full(m, model.place(name)), np.zeros(m, bool), np.zeros(m, bool), np.ones(m, bool))
         )  # fmt: skip
-    names = Visits.__dataclass_fields__
-    visits = Visits(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-    return visits.where(np.lexsort((visits.admit, visits.patient))), np.stack(onsets, axis=1)
-
-
-def _first_day(parameters: Parameters) -> float:
-    return float((np.datetime64(parameters.site["first_day"]) - np.datetime64("2000-01-01")).astype(int))
+    visits = Visits.concatenate(parts)
+    return visits.take(np.lexsort((visits.admit, visits.patient))), np.stack(onsets, axis=1)

@@ -1,10 +1,11 @@
 """Drugs, laboratory values and procedures of the visits."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from medbert_jax.simulation.hazards import YEAR, Model
+from medbert_jax.simulation.columns import Columns
+from medbert_jax.simulation.hazards import YEAR, Model, day_of
 from medbert_jax.simulation.life import Lives
 from medbert_jax.simulation.mentions import Standing
 from medbert_jax.simulation.parameters import Parameters
@@ -12,7 +13,7 @@ from medbert_jax.simulation.visits import Visits
 
 
 @dataclass(frozen=True)
-class Rows:
+class Rows(Columns):
     """Rows of an event table: the visit, the place in the list of names, the value (measurements)."""
 
     visit: np.ndarray
@@ -20,11 +21,10 @@ class Rows:
     value: np.ndarray
 
     @staticmethod
-    def concatenate(parts: list["Rows"]) -> "Rows":
+    def once(parts: list["Rows"]) -> "Rows":
         """All rows of all parts, each name once per visit, by visit."""
-        visit, name, value = (np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Rows))
-        once = np.unique(visit * 10_000 + name, return_index=True)[1]
-        return Rows(visit[once], name[once], value[once])
+        rows = Rows.concatenate(parts)
+        return rows.take(np.unique(rows.visit * 10_000 + rows.name, return_index=True)[1])
 
 
 class Clinic:
@@ -38,20 +38,31 @@ class Clinic:
         self.drugs = {name: one for name, one in dynamics["drugs"].items() if name not in ("named", "same")}
         self.named, self.same = dynamics["drugs"]["named"], dynamics["drugs"]["same"]
         self.ingredients = sorted({drug for one in self.drugs.values() for drug in one["ingredients"]})
-        self.rxnorm = [dynamics["rxnorm"].get(drug) for drug in self.ingredients]
+        rxnorm = [dynamics["rxnorm"].get(drug) for drug in self.ingredients]
         self.laboratory, self.tests = dynamics["laboratory"], list(dynamics["laboratory"])
         self.procedures = dynamics["procedures"]
-        late = parameters.site["icd10_from"]
-        self.icd10_from = (
-            np.inf if late is None else float((np.datetime64(late) - np.datetime64("2000-01-01")).astype(int))
-        )
-        listed = {
+        self.icd10_from = day_of(parameters.site["icd10_from"])
+        procedures = {
             ("CPT4" if one["system"] == "CPT4" else system, code)
             for one in self.procedures
             for key, system in (("codes", ""), ("icd9", "ICD9Proc"), ("icd10", "ICD10PCS"))
             for code in one.get(key, {})
         }
-        self.procedure_codes = sorted(listed)
+        self.procedure_codes = sorted(procedures)
+        self.listed = {
+            "medications": {
+                "code_system": ["RxNorm" if code else "SOURCE" for code in rxnorm],
+                "code": [code or drug for code, drug in zip(rxnorm, self.ingredients, strict=True)],
+                "ingredient": self.ingredients,
+            },
+            "measurements": {
+                "code_system": ["LOINC"] * len(self.tests),
+                "code": [one["code"] for one in self.laboratory.values()],
+                "unit": [one["unit"] for one in self.laboratory.values()],
+            },
+            "procedures": dict(zip(("code_system", "code"), zip(*self.procedure_codes, strict=True), strict=True)),
+        }
+        """Table → column → its cell for every name that `Rows.name` may be."""
 
     def at(self, condition: str, visits: Visits, standing: Standing, patients: int) -> tuple[np.ndarray, np.ndarray]:
         """(visit, row of `standing` or −1) of the visits that a condition has a say in."""
@@ -60,14 +71,14 @@ class Clinic:
             visit = np.flatnonzero((visits.reason == place) & ~visits.fixed)
             return visit, np.full(len(visit), -1)
         rows = np.flatnonzero(standing.condition == place)
-        of = Standing(standing.patient[rows], standing.condition[rows], standing.onset[rows], standing.pace[rows])
-        row, visit = of.at_visits(visits, patients)
+        row, visit = standing.take(rows).at_visits(visits, patients)
         return visit, rows[row]
 
     def medications(self, visits: Visits, standing: Standing, patients: int, rng: np.random.Generator) -> Rows:
         """Drugs that the records of visits list."""
         parts = []
-        takes, which = rng.random(len(standing.patient)), rng.random(len(standing.patient))
+        # The last place is that of row −1.
+        takes, which = (np.append(rng.random(len(standing.patient)), np.nan) for _ in range(2))
         for condition, one in self.drugs.items():
             visit, row = self.at(condition, visits, standing, patients)
             taking = np.where(row >= 0, takes[row], rng.random(len(row))) < one["share"]
@@ -81,7 +92,7 @@ class Clinic:
         if "random" in self.world:
             own = np.flatnonzero(visits.fixed & (visits.reason == self.places["heart_failure"]))
             parts.append(Rows(own, np.full(len(own), self.ingredients.index(self.world["drug"])), np.zeros(len(own))))
-        return Rows.concatenate(parts)
+        return Rows.once(parts)
 
     def measurements(self, lives: Lives, visits: Visits, standing: Standing, rng: np.random.Generator) -> Rows:
         """Test results; a visit's result is of the condition that comes last in the list of its test."""
@@ -108,7 +119,7 @@ class Clinic:
             visit, value = (np.concatenate([part[place] for part in found]) for place in (0, 1))
             value = np.exp(value) if one.get("log") else np.maximum(value, 0.1)
             parts.append(Rows(visit, np.full(len(visit), number), np.round(value, one["decimals"])))
-        return Rows.concatenate(parts)
+        return Rows.once(parts)
 
     def procedures_done(self, visits: Visits, standing: Standing, patients: int, rng: np.random.Generator) -> Rows:
         """Procedures of visits."""
@@ -128,4 +139,4 @@ class Clinic:
                     shares = np.cumsum(list(one[key].values()))
                     pick = names[np.searchsorted(shares / shares[-1], rng.random(len(rows)))]
                     parts.append(Rows(rows, pick, np.zeros(len(rows))))
-        return Rows.concatenate(parts)
+        return Rows.once(parts)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medbert_jax.simulation.block import Block
+from medbert_jax.simulation.columns import ranges
 from medbert_jax.simulation.life import site_days
 from medbert_jax.simulation.parameters import Parameters
 
@@ -53,12 +54,9 @@ class Planted:
         row, at = np.concatenate([kept, again]), np.concatenate([self.place[visit[kept]], self.place[visit[again]]])
         extra = np.flatnonzero(self.copies)
         first = np.searchsorted(visit, np.arange(len(self.place) + 1))
-        counts = np.diff(first)[self.of[extra]]
-        copied = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-        copied += np.repeat(first[self.of[extra]], counts)
-        to = np.repeat(extra, counts)
+        to, copied = ranges(first[self.of[extra]], np.diff(first)[self.of[extra]])
         fine = ~lost[copied]
-        return np.concatenate([row, copied[fine]]), np.concatenate([at, to[fine]])
+        return np.concatenate([row, copied[fine]]), np.concatenate([at, extra[to[fine]]])
 
 
 def plant(parameters: Parameters, block: Block, rng: np.random.Generator) -> Planted:
@@ -68,7 +66,7 @@ def plant(parameters: Parameters, block: Block, rng: np.random.Generator) -> Pla
     n, v = len(lives.entry), len(visits)
     patients = {kind: rng.random(n) < share for kind, share in rates["patients"].items()}
     seen = np.bincount(visits.patient, minlength=n) > 0
-    first = np.concatenate([[True], visits.patient[1:] != visits.patient[:-1]])
+    first = visits.first
     ends = np.append(first[1:], True)
     # One error of visits per patient, in the order of the list.
     free = ~patients["death_before_first_visit"] & seen

@@ -16,7 +16,7 @@ NEVER = np.float32(-40.0)
 """Log hazard of what cannot happen."""
 ABSENT = np.float32(1e9)
 """Onset of what has not begun."""
-EPOCH = np.datetime64("2000-01-01")
+_EPOCH = np.datetime64("2000-01-01")
 """Day 0 of every time in the simulation, which are days as float32 (exact to minutes)."""
 
 
@@ -48,6 +48,11 @@ class Model:
     def place(self, name: str) -> int:
         """The column of a condition or target."""
         return self.targets.index(name)
+
+
+def day_of(date) -> float:
+    """Days from 2000-01-01 to a date; infinite for None: never."""
+    return np.inf if date is None else float((np.datetime64(date) - _EPOCH).astype(int))
 
 
 def rate_by_age(rate: dict) -> np.ndarray:
@@ -85,11 +90,7 @@ def build_model(parameters: Parameters) -> Model:
             base[int(sex == "female"), :, column] = NEVER
     for name in world.get("random", ()):
         base[:, :, names.index(name)] = NEVER
-    recurrent = [
-        place
-        for place, one in enumerate(parameters.conditions.values())
-        if one["kind"] == "acute" or one.get("recurrent")
-    ]
+    recurrent = parameters.recurrent
     stages = {
         names.index(name): (one["pace"], one["spread"], traits.index(one["trait"]), one["stages"])
         for name, one in dynamics["stages"].items()

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from medbert_jax.simulation.hazards import ABSENT, AGES, YEAR, Model, log_hazards, rate_by_age
+from medbert_jax.simulation.columns import Columns
+from medbert_jax.simulation.hazards import ABSENT, AGES, YEAR, Model, day_of, log_hazards, rate_by_age
 from medbert_jax.simulation.parameters import Parameters
 
 _AGE_STEPS = (0, 1, 3, 6, 10, 14, 18, 21, *range(24, 40, 2), *range(40, AGES + 1))
@@ -34,21 +35,12 @@ class State:
 
 
 @dataclass(frozen=True)
-class Events:
+class Events(Columns):
     """What began, one row each; `patient` is a place in the block."""
 
     patient: np.ndarray  # int32
     target: np.ndarray  # int32, column of Model.targets; visits without an acute reason too
     day: np.ndarray  # float32
-
-    @staticmethod
-    def concatenate(parts: list["Events"]) -> "Events":
-        """All rows of all parts."""
-        return Events(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(Events)))
-
-    def where(self, keep: np.ndarray) -> "Events":
-        """The rows that a mask or places name."""
-        return Events(self.patient[keep], self.target[keep], self.day[keep])
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,6 @@ def first_contacts(parameters: Parameters, n: int, rng: np.random.Generator) -> 
     ages = np.searchsorted(np.cumsum(weights) / weights.sum(), rng.random(n)) + rng.random(n)
     male = (rng.random(n) < one["male"]).astype(np.int64)
     conditions, traits = parameters.conditions, len(parameters.dynamics["traits"])
-    recurrent = sum(c["kind"] == "acute" or bool(c.get("recurrent")) for c in conditions.values())
     races = np.array(list(one["race"]), dtype=object)
     race = races[np.searchsorted(np.cumsum(list(one["race"].values()))[:-1], rng.random(n))]
     hidden = rng.standard_normal((n, traits), np.float32)
@@ -85,21 +76,20 @@ def first_contacts(parameters: Parameters, n: int, rng: np.random.Generator) -> 
         male=male,
         traits=hidden,
         onset=np.full((n, len(conditions)), ABSENT, np.float32),
-        recent=np.zeros((n, recurrent), np.float32),
+        recent=np.zeros((n, len(parameters.recurrent)), np.float32),
     )
     return state, entry.astype(np.float32), race
 
 
 def site_days(parameters: Parameters) -> tuple[float, float]:
     """First day of the site's data and the day after their last."""
-    first, last = (np.datetime64(parameters.site[name]) for name in ("first_day", "last_day"))
-    epoch = np.datetime64("2000-01-01")
-    return float((first - epoch).astype(int)), float((last - epoch).astype(int) + 1)
+    return day_of(parameters.site["first_day"]), day_of(parameters.site["last_day"]) + 1
 
 
 def grow_up(model: Model, state: State, entry: np.ndarray, rng: np.random.Generator) -> State:
     """The state at the first contact, of patients sorted by descending age there. Nobody dies before it."""
-    lasting = _lasting(model)
+    # What matters later: all that is not acute, and acute events that leave a trace for life.
+    lasting = np.flatnonzero(~model.acute | model.keeps)
     narrow = _narrow(model, lasting)
     ages = (entry - state.birth) / np.float32(YEAR)
     for start, until in zip(_AGE_STEPS, (*_AGE_STEPS[1:], AGES + 1), strict=True):
@@ -111,11 +101,6 @@ def grow_up(model: Model, state: State, entry: np.ndarray, rng: np.random.Genera
         part = State(state.birth[:n], state.male[:n], state.traits[:n], state.onset[:n], state.recent[:n])
         advance(narrow, part, now, end, rng, columns=lasting)
     return state
-
-
-def _lasting(model: Model) -> np.ndarray:
-    """Columns of what matters later: all that is not acute, and acute events that leave a trace for life."""
-    return np.flatnonzero(~model.acute | model.keeps)
 
 
 def _narrow(model: Model, columns: np.ndarray) -> Model:
@@ -213,7 +198,7 @@ def live(
             final[events.patient[rows][sooner]] = events.day[rows][sooner]
             fatal[events.patient[rows][sooner]] = target == death
         kept = (events.target != death) & (events.target != leave) & (events.day < final[events.patient])
-        parts.append(Events(who[events.patient], events.target, events.day).where(kept))
+        parts.append(Events(who[events.patient], events.target, events.day).take(kept))
         gone = final < ABSENT
         end[who[gone]], died[who[gone]] = final[gone], fatal[gone]
         stays = ~gone & (until < last)

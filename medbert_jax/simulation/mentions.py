@@ -6,14 +6,15 @@ import numpy as np
 
 from medbert_jax.simulation.background import Background
 from medbert_jax.simulation.codes import RULE_OUT, STAGES, UNSPECIFIC, CodeBook
-from medbert_jax.simulation.hazards import ABSENT, AGES, YEAR, Model
+from medbert_jax.simulation.columns import Columns, ranges
+from medbert_jax.simulation.hazards import ABSENT, AGES, YEAR, Model, day_of
 from medbert_jax.simulation.life import Lives
 from medbert_jax.simulation.parameters import Parameters
 from medbert_jax.simulation.visits import INPATIENT, Visits
 
 
 @dataclass(frozen=True)
-class Standing:
+class Standing(Columns):
     """Conditions that patients have, one row each; also for drugs and tests."""
 
     patient: np.ndarray
@@ -25,9 +26,7 @@ class Standing:
     def at_visits(self, visits: Visits, patients: int) -> tuple[np.ndarray, np.ndarray]:
         """(row, visit) of every visit at or after the onset."""
         starts = np.searchsorted(visits.patient, np.arange(patients + 1))
-        first, counts = starts[self.patient], np.diff(starts)[self.patient]
-        row = np.repeat(np.arange(len(self.patient)), counts)
-        visit = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + first[row]
+        row, visit = ranges(starts[self.patient], np.diff(starts)[self.patient])
         begun = (self.onset[row] <= visits.admit[visit]) & ~visits.fixed[visit]
         return row[begun], visit[begun]
 
@@ -46,7 +45,7 @@ def standing(model: Model, lives: Lives, background: Background, rng: np.random.
     c = len(model.conditions)
     chronic = ~model.acute
     row, column = np.nonzero((lives.state.onset < ABSENT) & chronic)
-    begun = lives.events.where(np.append(chronic, np.zeros(3, bool))[lives.events.target])
+    begun = lives.events.take(np.append(chronic, np.zeros(3, bool))[lives.events.target])
     extra, what, onset = background.standing(lives.state, lives.end, rng)
     patient = np.concatenate([row, begun.patient, extra])
     condition = np.concatenate([column, begun.target, what + c])
@@ -82,9 +81,7 @@ class Coder:
             for one in parameters.dynamics["suspicions"]
             if one["of"] not in struck
         ]
-        day = parameters.site["icd10_from"]
-        late = day is None or bool(parameters.world.get("one_code"))
-        self.icd10_from = np.inf if late else float((np.datetime64(day) - np.datetime64("2000-01-01")).astype(int))
+        self.icd10_from = day_of(None if parameters.world.get("one_code") else self.site["icd10_from"])
 
     def __call__(
         self,
@@ -102,8 +99,7 @@ class Coder:
         ready = rng.beta(a, b, len(standing.patient)) * self.coded[standing.condition] * self.site["coded"]
         ready = np.maximum(ready, self.least[standing.condition])
         row, visit = standing.at_visits(visits, n)
-        first = np.concatenate([[True], visits.patient[1:] != visits.patient[:-1]])
-        more = np.where(first & first_contact, self.settings["first_contact"], 1.0)
+        more = np.where(visits.first & first_contact, self.settings["first_contact"], 1.0)
         more = more * np.where(visits.kind == INPATIENT, self.settings["inpatient"], 1.0)
         named = rng.random(len(row)) < np.minimum(ready[row] * more[visit], self.settings["at_most"])
         row, visit = row[named], visit[named]

@@ -12,7 +12,8 @@ import polars as pl
 
 from medbert_jax.ehr.codes import prefix_expression
 from medbert_jax.simulation.block import World
-from medbert_jax.simulation.hazards import ABSENT, features, log_hazards
+from medbert_jax.simulation.columns import ranges
+from medbert_jax.simulation.hazards import ABSENT, features
 from medbert_jax.simulation.life import Events, Lives, State, live
 from medbert_jax.simulation.mentions import Standing
 
@@ -47,21 +48,6 @@ class Past:
         events = Events(row.astype(np.int32), self.events.target[event], self.events.day[event])
         return Past(self.state.take(patients), self.entry[patients], events)
 
-    def in_random_order(self, day: np.ndarray, rng: np.random.Generator) -> "Past":
-        """The same events up to `day` (n,), each patient's days dealt anew among them: what order alone is worth."""
-        row, column = np.nonzero(self.state.onset < ABSENT)
-        later = self.events.where(
-            (self.events.day <= day[self.events.patient]) & (self.events.target < self.state.onset.shape[1])
-        )
-        patient = np.concatenate([row, later.patient])
-        days = np.concatenate([self.state.onset[row, column], later.day])
-        dealt = np.empty_like(days)
-        dealt[np.argsort(patient, kind="stable")] = days[np.lexsort((rng.random(len(days)), patient))]
-        onset = self.state.onset.copy()
-        onset[row, column] = dealt[: len(row)]
-        events = Events(later.patient, later.target, dealt[len(row) :])
-        return Past(replace(self.state, onset=onset), self.entry, events)
-
 
 def state_at(world: World, past: Past, day: np.ndarray) -> State:
     """The hidden state of all patients at `day` (n,), no earlier than their first contact."""
@@ -69,18 +55,12 @@ def state_at(world: World, past: Past, day: np.ndarray) -> State:
     decay = np.exp((past.entry - day) / model.recency_days).astype(np.float32)
     onset, recent = state.onset.copy(), state.recent * decay[:, None]
     happened = (past.events.target < len(model.conditions)) & (past.events.day <= day[past.events.patient])
-    events = past.events.where(happened)
+    events = past.events.take(happened)
     np.minimum.at(onset, (events.patient, events.target), events.day)
-    events = events.where(model.acute[events.target])
+    events = events.take(model.acute[events.target])
     add = np.exp((events.day - day[events.patient]) / model.recency_days)
     np.add.at(recent, (events.patient, np.searchsorted(model.recurrent, events.target)), add)
     return replace(state, onset=onset, recent=recent)
-
-
-def log_hazard_at(world: World, past: Past, day: np.ndarray, target: str) -> np.ndarray:
-    """Log hazard per year of a condition at `day` (n,): the reference score. Finite where it has begun already."""
-    state = state_at(world, past, day)
-    return log_hazards(world.model, state, day.astype(np.float32))[:, world.model.place(target)]
 
 
 def probability_within_year(
@@ -120,7 +100,7 @@ def _futures(world: World, past: Past, t0: np.ndarray, rng: np.random.Generator)
     state = state_at(world, past, now)
     last = np.float32(min(world.last, float(t0.max()) + 368))
     lived = live(model, state, now, float(last), step, rng, given=at_begin, until=begun + np.float32(step))
-    recent = past.events.where(
+    recent = past.events.take(
         (past.events.day <= now[past.events.patient])
         & (past.events.day > now[past.events.patient] - _BEFORE)
         & (past.events.target < len(model.conditions))
@@ -128,7 +108,7 @@ def _futures(world: World, past: Past, t0: np.ndarray, rng: np.random.Generator)
     lives = Lives(state, now, lived.end, lived.died, Events.concatenate([recent, lived.events]))
     visits = world.visit_maker(lives, rng, first_contact=False)
     has = np.flatnonzero(state.onset[:, place] < ABSENT)
-    gets = lived.events.where(lived.events.target == place)
+    gets = lived.events.take(lived.events.target == place)
     patient = np.concatenate([has, gets.patient])
     stands = Standing(
         patient=patient,
@@ -159,7 +139,5 @@ def _rows_of(owner: np.ndarray, patients: np.ndarray, n: int) -> tuple[np.ndarra
     """(row of `patients`, place in `owner`) of everything that these own."""
     order = np.argsort(owner, kind="stable")
     starts = np.searchsorted(owner[order], np.arange(n + 1))
-    first, counts = starts[patients], np.diff(starts)[patients]
-    row = np.repeat(np.arange(len(patients)), counts)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
+    row, place = ranges(starts[patients], np.diff(starts)[patients])
     return row, order[place]

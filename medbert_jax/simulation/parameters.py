@@ -1,4 +1,4 @@
-"""The parameters of the simulation, from v1.yaml and v1_coding.yaml, and a hash of all that its world follows from."""
+"""The parameters of the simulation, from v1.yaml and v1_coding.yaml."""
 
 import hashlib
 from dataclasses import dataclass
@@ -41,12 +41,18 @@ class Parameters:
     effects: tuple[Effect, ...]
     """Those that act in this world."""
     hash: str
-    """`world_hash` of the folder that they were read from."""
+    """sha256 over both files, with normalised line ends."""
 
     @property
     def conditions(self) -> dict[str, dict]:
         """Condition → its parameters, hidden ones too."""
         return self.dynamics["conditions"]
+
+    @property
+    def recurrent(self) -> list[int]:
+        """Places of the conditions whose past events are summed."""
+        listed = enumerate(self.conditions.values())
+        return [place for place, one in listed if one["kind"] == "acute" or one.get("recurrent")]
 
 
 def load_parameters(site: str = "cerner", world: str = "rich", folder: Path = FOLDER) -> Parameters:
@@ -61,8 +67,9 @@ def load_parameters(site: str = "cerner", world: str = "rich", folder: Path = FO
             " choose from these"
         )
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    parts = [yaml.load((Path(folder) / name).read_bytes(), loader) for name in FILES]
-    dynamics, coding = parts[0]["dynamics"], parts[1]
+    texts = [(Path(folder) / name).read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n") for name in FILES]
+    dynamics, coding = (yaml.load(text, loader) for text in texts)
+    dynamics = dynamics["dynamics"]
     effects = tuple(_effect(one) for one in dynamics["effects"])
     if faults := _faults(dynamics, coding["coding"], effects):
         raise ValueError(f"the simulation's parameters must fit each other: got {'; '.join(faults)}; correct v1.yaml")
@@ -78,21 +85,8 @@ def load_parameters(site: str = "cerner", world: str = "rich", folder: Path = FO
         coding=coding["coding"],
         background=coding["background"],
         effects=tuple(acting),
-        hash=world_hash(folder),
+        hash=hashlib.sha256(b"\0".join(texts)).hexdigest(),
     )
-
-
-def world_hash(folder: Path = FOLDER, sources: Path = FOLDER) -> str:
-    """sha256 over both parameter files and the package's sources, with normalised line ends.
-
-    Some constants of the world (shares, spreads, normal ranges) stand in the code, and so do the draws themselves: two
-    worlds with one hash are the same.
-    """
-    whole = hashlib.sha256()
-    for path in (*(Path(folder) / name for name in FILES), *sorted(Path(sources).glob("*.py"))):
-        text = path.read_bytes().replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        whole.update(path.name.encode() + b"\0" + hashlib.sha256(text).digest())
-    return whole.hexdigest()
 
 
 def _effect(one: dict) -> Effect:
@@ -118,10 +112,5 @@ def _faults(dynamics: dict, coding: dict, effects: tuple[Effect, ...]) -> list[s
             faults.append(f"an effect of the stage of {one.of[0]}, which has none")
     if len(effects) != len({(one.on, one.family, one.of) for one in effects}):
         faults.append("an effect that is given twice")
-    faults += [
-        f"unknown condition {name} under {part}"
-        for part in ("stages",)
-        for name in dynamics[part]
-        if name not in conditions
-    ]
+    faults += [f"unknown condition {name} under stages" for name in dynamics["stages"] if name not in conditions]
     return sorted(faults)

@@ -11,7 +11,6 @@ from medbert_jax.simulation.codes import SYSTEMS
 from medbert_jax.simulation.errors import Planted, plant
 from medbert_jax.simulation.visits import INPATIENT, OTHER, TYPES
 
-_DAY_US = 86_400_000_000
 _EPOCH_DAYS = int((np.datetime64("2000-01-01") - np.datetime64("1970-01-01")).astype(int))
 _WAYS = np.array(["home", "facility", "hospice", "other", "expired"])
 
@@ -35,12 +34,8 @@ def frames(world: World, block: Block, ids: pl.Series, rng: np.random.Generator)
         "visits": _visits(world, block, planted, names, visit_ids, rng),
         "diagnoses": _diagnoses(world, block, planted, names, visit_ids, rng),
     }
-    clinic = world.clinic
-    for name, rows in (
-        ("medications", block.medications),
-        ("measurements", block.measurements),
-        ("procedures", block.procedures),
-    ):
+    for name, listed in world.clinic.listed.items():
+        rows = getattr(block, name)
         kept = ~planted.patients.get(f"no_{name}", np.zeros(len(ids), bool))[visits.patient[rows.visit]]
         visit, what = rows.visit[kept], rows.name[kept]
         at = planted.place[visit]
@@ -54,25 +49,11 @@ def frames(world: World, block: Block, ids: pl.Series, rng: np.random.Generator)
             "visit_id": visit_ids.gather(at),
             "time": _time(visits.admit[visit] + wait),
         }
-        if name == "medications":
-            columns["code"] = pl.Series(
-                [code or drug for code, drug in zip(clinic.rxnorm, clinic.ingredients, strict=True)]
-            )
-            columns["code"] = columns["code"].gather(what)
-            columns["code_system"] = pl.Series(["RxNorm" if code else "SOURCE" for code in clinic.rxnorm]).gather(what)
-            columns["ingredient"] = pl.Series(clinic.ingredients).gather(what)
-        elif name == "measurements":
-            listed = [clinic.laboratory[test] for test in clinic.tests]
-            columns["code_system"] = pl.repeat("LOINC", len(what), eager=True)
-            columns["code"] = pl.Series([one["code"] for one in listed]).gather(what)
-            columns["value"] = pl.Series(rows.value[kept])
-            unit = pl.Series([one["unit"] for one in listed]).gather(what)
-            lost = pl.Series(rng.random(len(what)) < parameters.dynamics["errors"]["measurements"]["no_unit"])
-            planted.count("no_unit", visits.patient[visit[lost.to_numpy()]])
-            columns["unit"] = pl.select(pl.when(~lost).then(unit)).to_series() if len(what) else unit
-        else:
-            columns["code_system"] = pl.Series([system for system, _ in clinic.procedure_codes]).gather(what)
-            columns["code"] = pl.Series([code for _, code in clinic.procedure_codes]).gather(what)
+        columns |= {column: pl.Series(column, cells).gather(what) for column, cells in listed.items()}
+        if name == "measurements":
+            lost = rng.random(len(what)) < parameters.dynamics["errors"]["measurements"]["no_unit"]
+            planted.count("no_unit", visits.patient[visit[lost]])
+            columns |= {"value": pl.Series(rows.value[kept]), "unit": _known(columns["unit"], ~lost)}
         tables[name] = _table(name, columns)
     errors = pl.DataFrame(
         [

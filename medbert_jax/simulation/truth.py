@@ -10,6 +10,7 @@ import polars as pl
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.simulation.block import Block, World
 from medbert_jax.simulation.hazards import ABSENT
+from medbert_jax.simulation.identity import ENGINE
 from medbert_jax.simulation.life import Events, State
 from medbert_jax.simulation.oracle import Past
 
@@ -41,7 +42,7 @@ def truth_frames(world: World, block: Block, ids: pl.Series) -> dict[str, pl.Dat
     })  # fmt: skip
     names = pl.Series(model.conditions)
     row, column = np.nonzero(state.onset < ABSENT)
-    later = lives.events.where(lives.events.target < len(model.conditions))
+    later = lives.events.take(lives.events.target < len(model.conditions))
     events = pl.DataFrame({
         "patient_id": ids.gather(np.concatenate([row, later.patient])),
         "condition": names.gather(np.concatenate([column, later.target])),
@@ -58,9 +59,8 @@ def truth_frames(world: World, block: Block, ids: pl.Series) -> dict[str, pl.Dat
 
 def made_by(said: dict) -> str:
     """What tables say of how they were made, among the assumptions of their source; `said` as in truth.json."""
-    return "Site {}, world {}, seed {}, parameters {}.".format(
-        *(said.get(name) for name in ("site", "world", "seed", "parameters"))
-    )
+    names = ("site", "world", "seed", "engine", "parameters")
+    return f"{', '.join(f'{name} {said.get(name)}' for name in names)}.".capitalize()
 
 
 def check_truth(world: World, truth, tables: EhrSource, **settings: int) -> None:
@@ -85,6 +85,7 @@ def check_truth(world: World, truth, tables: EhrSource, **settings: int) -> None
     used = {
         "site": world.parameters.site_name,
         "world": world.parameters.world_name,
+        "engine": ENGINE,
         "parameters": world.parameters.hash,
         "shards": tables.shards,
         "tables": tables.content_hash,
@@ -92,7 +93,7 @@ def check_truth(world: World, truth, tables: EhrSource, **settings: int) -> None
     }
     faults = [f"{name} {said.get(name)} instead of {value}" for name, value in used.items() if said.get(name) != value]
     if made_by(said) not in tables.assumptions:
-        faults.append("tables that say another site, world, seed or parameters")
+        faults.append("tables that say another site, world, seed, engine or parameters")
     if faults:
         raise ValueError(f"{rule}: got {', '.join(faults)}; {advice}")
 

@@ -1,11 +1,12 @@
 """From lives to visits: what brings patients to the site, when, for how long, and which of it is recorded."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from medbert_jax.simulation.background import Background
-from medbert_jax.simulation.hazards import AGES, YEAR, Model
+from medbert_jax.simulation.columns import Columns, ranges
+from medbert_jax.simulation.hazards import Model
 from medbert_jax.simulation.life import Lives
 from medbert_jax.simulation.parameters import Parameters
 
@@ -16,7 +17,7 @@ MINUTE = 1 / 1440
 
 
 @dataclass(frozen=True)
-class Visits:
+class Visits(Columns):
     """Visits of a block, sorted by patient and time."""
 
     patient: np.ndarray  # int64
@@ -31,9 +32,10 @@ class Visits:
     def __len__(self) -> int:
         return len(self.patient)
 
-    def where(self, keep: np.ndarray) -> "Visits":
-        """The rows of a mask, or in the order of places."""
-        return Visits(*(getattr(self, field.name)[keep] for field in fields(Visits)))
+    @property
+    def first(self) -> np.ndarray:
+        """Which are their patient's first (m,) bool."""
+        return np.diff(self.patient, prepend=-1) != 0
 
 
 class VisitMaker:
@@ -107,8 +109,7 @@ class VisitMaker:
         stay = np.where(kind == INPATIENT, stay, rng.random(len(day)) * settings["outpatient_days"])
         # Follow-ups.
         counts = rng.poisson(np.where(reason >= 0, self.follow[known], 0.0))
-        of = np.repeat(np.arange(len(day)), counts)
-        place = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+        of, place = ranges(np.zeros(len(day), np.int64), counts)
         later = day[of] + stay[of] + settings["follow_up_days"] * (place + 2 * rng.random(len(of)))
         m = len(of)
         day = np.concatenate([day, later])
@@ -136,14 +137,9 @@ class VisitMaker:
         last = visits.last | (died & (discharge >= end - MINUTE) & (visits.kind == INPATIENT))
         discharge = np.where(visits.last, end, discharge)
         visits = Visits(visits.patient, admit, discharge, visits.kind, visits.reason, visits.follow_up, last,
-                        visits.fixed).where(keep)  # fmt: skip
-        visits = visits.where(np.lexsort((visits.admit, visits.patient)))
+                        visits.fixed).take(keep)  # fmt: skip
+        visits = visits.take(np.lexsort((visits.admit, visits.patient)))
         offset = visits.patient * 1e6  # so that no patient's stay reaches into the next patient's
         until = np.where(visits.kind == INPATIENT, np.floor(visits.discharge) + offset, -np.inf)
         before = np.concatenate([[-np.inf], np.maximum.accumulate(until)[:-1]])
-        return visits.where(np.floor(visits.admit) + offset > before)
-
-
-def ages(lives: Lives, patient: np.ndarray, day: np.ndarray) -> np.ndarray:
-    """Age in whole years (n,) int64, within 0 … AGES."""
-    return np.clip((day - lives.state.birth[patient]) / YEAR, 0, AGES).astype(np.int64)
+        return visits.take(np.floor(visits.admit) + offset > before)

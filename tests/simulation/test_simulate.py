@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from medbert_jax import cli
 from medbert_jax.data.serialization import SerializationConfig, order_histories
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables
 from medbert_jax.ehr.validation import validate
@@ -53,7 +54,7 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers_but_on_the_seed(made):
 def test_ids_do_not_tell_ages(made):
     # Lives are made oldest first; a number that told this would be a leak.
     patients = read_tables(made / "ehr").patients.drop_nulls("birth_date")
-    number = patients["patient_id"].str.slice(1).cast(pl.Int64).to_numpy()
+    number = patients["patient_id"].str.split("-").list.last().cast(pl.Int64).to_numpy()
     birth = patients["birth_date"].to_physical().to_numpy()
     assert abs(np.corrcoef(number, birth)[0, 1]) < 0.08
 
@@ -131,12 +132,12 @@ def test_the_truth_gives_lives_back(made):
         read_past(world, made / "truth", tables, 0, ids[:1])
 
 
-@pytest.mark.parametrize("name", ["site", "world", "seed", "parameters", "shards", "tables"])
+@pytest.mark.parametrize("name", ["site", "world", "seed", "engine", "parameters", "shards", "tables"])
 def test_a_truth_of_another_world_or_of_other_tables_is_refused(made, tmp_path, name):
     world, tables = World(load_parameters()), read_source(made / "ehr")
     check_truth(world, made / "truth", tables, seed=3, patients=PATIENTS)
     said = json.loads((made / "truth" / "truth.json").read_text())
-    (tmp_path / "truth.json").write_text(json.dumps({**said, name: 4 if name in ("seed", "shards") else "other"}))
+    (tmp_path / "truth.json").write_text(json.dumps({**said, name: "other" if name in ("site", "world") else 4}))
     with pytest.raises(ValueError, match=r"a truth is used with the world and the tables .*; simulate"):
         read_past(world, tmp_path, tables, 1, [])
     (tmp_path / "truth.json").unlink()
@@ -197,6 +198,44 @@ def test_the_truth_may_not_stand_inside_the_tables(tmp_path):
         simulate(tmp_path / "ehr", patients=10, truth=tmp_path / "ehr" / "truth")
     with pytest.raises(ValueError, match=r"truth must stand outside of the tables"):
         simulate(tmp_path / "truth" / "ehr", patients=10, truth=tmp_path / "truth")
+
+
+def test_a_block_of_one_patient_without_a_standing_condition_is_made(tmp_path):
+    source = simulate(tmp_path / "ehr", patients=1, seed=48, truth=tmp_path / "truth", announce=lambda line: None)
+    assert read_tables(tmp_path / "ehr").patients.height == source.shards == 1
+
+
+def test_shards_of_nobody_are_empty_tables(tmp_path):
+    said = []
+    simulate(tmp_path / "ehr", patients=2, shards=8, truth=tmp_path / "truth", workers=1, announce=said.append)
+    assert len(said) == 8 and said[0].startswith("simulated shard 1/8: 0 patients, 0/s")
+    heights = [read_shard(tmp_path / "ehr", shard).patients.height for shard in range(8)]
+    assert sum(heights) == 2 and heights[0] == 0
+    assert not validate(tmp_path / "ehr").failed
+    empty, full = (
+        {path.parent.name: pl.read_parquet(path) for path in (tmp_path / "truth").glob(f"*/shard-{shard:05d}-*")}
+        for shard in (0, int(np.argmax(heights)))
+    )
+    assert empty.keys() == {"patients", "events", "recent", "errors"}
+    assert all(frame.is_empty() and frame.schema == full[name].schema for name, frame in empty.items())
+
+
+def test_visits_are_named_after_their_patient_in_tables_and_truth(made):
+    tables = read_tables(made / "ehr")
+    assert tables.patients["patient_id"].str.contains(r"^cerner-3-[0-9a-f]{6}-\d{9}$").all()
+    order = pl.concat_str("patient_id", "order", separator="-")
+    assert tables.visits.select((pl.col("visit_id") == order).all()).item()
+    for name in ("patients", "events", "recent", "errors"):
+        of_truth = pl.read_parquet(made / "truth" / name / "*.parquet")["patient_id"]
+        assert set(of_truth) <= set(tables.patients["patient_id"]) and len(of_truth) > 30
+    few, other = (set(read_tables(made / one).patients["patient_id"]) for one in ("few", "other"))
+    assert not few & other and not few & set(tables.patients["patient_id"])
+
+
+def test_the_command_refuses_shards_of_few_patients(tmp_path):
+    with pytest.raises(ValueError, match=r"about 100 simulated .*: got 2 shards of 150 patients; give --shards 1"):
+        cli.simulate(tmp_path / "ehr", 150, shards=2)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_wrong_settings_are_told(tmp_path):

@@ -11,9 +11,10 @@ from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.simulation import oracle
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.hazards import ABSENT
-from medbert_jax.simulation.life import State, advance, first_contacts, grow_up, live
+from medbert_jax.simulation.identity import ENGINE
+from medbert_jax.simulation.life import State, advance, live
 from medbert_jax.simulation.oracle import Past, probability_within_year, state_at
-from medbert_jax.simulation.parameters import FILES, FOLDER, load_parameters, world_hash
+from medbert_jax.simulation.parameters import load_parameters
 from medbert_jax.simulation.truth import made_by, read_past, truth_frames
 
 N, STEPS = 1_200, 3
@@ -30,10 +31,7 @@ def world():
 
 def grown(world: World, rng: np.random.Generator) -> tuple[State, np.ndarray]:
     """Patients at their first contact."""
-    state, entry, _ = first_contacts(world.parameters, N, rng)
-    oldest_first = np.argsort(state.birth - entry, kind="stable")
-    state, entry = state.take(oldest_first), entry[oldest_first]
-    return grow_up(world.model, state, entry, rng), entry
+    return world.newcomers(N, rng)[:2]
 
 
 def test_the_state_at_the_first_contact_is_not_changed_by_what_comes_after(world):
@@ -85,7 +83,8 @@ def test_the_truth_on_disk_gives_the_state_at_a_later_day(world, tmp_path):
     for name, frame in truth_frames(world, SimpleNamespace(lives=lives, struck=np.zeros((N, 0))), ids).items():
         (tmp_path / name).mkdir()
         frame.write_parquet(tmp_path / name / "shard-00000-of-00001.parquet")
-    said = {"site": "cerner", "world": "rich", "seed": 13, "shards": 1, "parameters": world.parameters.hash}
+    said = {"site": "cerner", "world": "rich", "seed": 13, "shards": 1, "engine": ENGINE}
+    said["parameters"] = world.parameters.hash
     (tmp_path / "truth.json").write_text(json.dumps({**said, "tables": "some hash"}))
     tables = EhrSource("simulated", True, "days", (made_by(said),), content_hash="some hash")
     past = read_past(world, tmp_path, tables, 0, ids.gather(who).to_list())
@@ -107,7 +106,7 @@ def frail():
     fine = np.flatnonzero((lives.state.onset[:, place] == ABSENT) & (lives.end > lives.entry + 60)
                           & (lives.entry < world.last - 500))[:20]  # fmt: skip
     past = Past.of(lives).take(fine)
-    return world, Past(past.state, past.entry, past.events.where(past.events.target != place))
+    return world, Past(past.state, past.entry, past.events.take(past.events.target != place))
 
 
 def test_in_the_futures_a_condition_stands_once_and_no_visit_is_the_first(frail, monkeypatch):
@@ -146,19 +145,3 @@ def test_without_a_possible_future_the_oracle_knows_nothing(frail, monkeypatch):
     monkeypatch.setattr(oracle, "_futures", futures)
     chance = probability_within_year(world, past, past.entry + 45.5, stream(18), replicates=10)
     assert np.isnan(chance[::2]).all() and (chance[1::2] == 1.0).all()
-
-
-def test_the_hash_covers_parameters_and_sources_and_no_line_ends(tmp_path):
-    for path in (*FOLDER.glob("*.py"), *(FOLDER / name for name in FILES)):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    same = world_hash()
-    assert world_hash(tmp_path, tmp_path) == same == load_parameters().hash
-    for name in ("visits.py", *FILES):
-        text = (tmp_path / name).read_bytes()
-        (tmp_path / name).write_bytes(text.replace(b"\n", b"\r\n"))
-        assert world_hash(tmp_path, tmp_path) == same
-        (tmp_path / name).write_bytes(text.replace(b"0", b"1", 1))
-        assert world_hash(tmp_path, tmp_path) != same
-        (tmp_path / name).write_bytes(text)
-    (tmp_path / "more.py").write_text("")
-    assert world_hash(tmp_path, tmp_path) != same

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
+from benchmarks.effect_estimates import gather
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.codes import build_code_book
 from medbert_jax.simulation.life import site_days
 from medbert_jax.simulation.oracle import HEART_FAILURE, Past, heart_failure_codes, probability_within_year, state_at
 from medbert_jax.simulation.parameters import SITES, WORLDS, load_parameters
-from medbert_jax.simulation.refit import gather
 
 N = 1_500
 
@@ -156,7 +156,7 @@ def test_the_oracle_follows_the_hazard(rate, low, high):
     # Alive and well half a step after the first contact, with a year to go.
     fine = np.flatnonzero(~ill & (lives.end > lives.entry + 60) & (lives.entry < world.last - 500))[:25]
     past = Past.of(lives).take(fine)
-    past = Past(past.state, past.entry, past.events.where(past.events.target != world.model.place("heart_failure")))
+    past = Past(past.state, past.entry, past.events.take(past.events.target != world.model.place("heart_failure")))
     chance = probability_within_year(world, past, past.entry + 45.5, stream(7), replicates=60)
     assert low <= chance.mean() <= high
 

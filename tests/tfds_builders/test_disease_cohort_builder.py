@@ -297,9 +297,12 @@ def test_a_cohort_that_cannot_be_left_out_is_refused(ehr, pretraining, cohort, t
     rename = pl.lit("other-") + pl.col("patient_id")
     tables = {name: table for name, table in vars(strangers).items() if isinstance(table, pl.DataFrame)}
     renamed = {name: table.with_columns(patient_id=rename) for name, table in tables.items()}
-    write_tables(replace(strangers, **renamed), tmp_path / "others")
-    with pytest.raises(ValueError, match=r"must be of these EHR tables.*none would be in the dataset"):
-        prepare_pretraining(tmp_path / "others", "b", exclude_cohort=cohort, **settings)
+    # Of another source, whether it has the same ids or others.
+    assert np.isin(strangers.patients["patient_id"], pl.read_parquet(cohort / "cohort.parquet")["patient_id"]).any()
+    for of_another in (strangers, replace(strangers, **renamed)):
+        write_tables(of_another, tmp_path / "others")
+        with pytest.raises(ValueError, match=r"must be of these EHR tables.*got content hash [0-9a-f]{12} of the"):
+            prepare_pretraining(tmp_path / "others", "b", exclude_cohort=cohort, **settings)
     table = tmp_path / "cohort" / "cohort.parquet"
     table.parent.mkdir()
     (table.parent / "metadata.json").write_bytes((cohort / "metadata.json").read_bytes())

@@ -13,7 +13,7 @@ from tfds_builders.ingredients import Ingredients
 from tfds_builders.options import PrepareOptions
 from tfds_builders.patient_sequences import PatientSequencesBuilder
 from tfds_builders.preparation import prepare
-from tfds_builders.shards import EXCLUDED, Serialized
+from tfds_builders.shards import Serialized
 from tfds_builders.splits import find_split
 from tfds_builders.work_folder import WorkFolder
 
@@ -53,7 +53,7 @@ def prepare_pretraining(
 
     Raises:
         ValueError: an unknown preset, an empty split, another dataset under that name, too many unknown codes,
-            a faulty splits.parquet, or an excluded cohort that is none or has nobody here.
+            a faulty splits.parquet, or an excluded cohort that is none or of other tables.
     """
     if options.preset not in SERIALIZATION:
         raise ValueError(
@@ -65,31 +65,24 @@ def prepare_pretraining(
             f"minimum_patients acts where a vocabulary is fitted: got {options.minimum_patients} and a vocabulary;"
             " leave one of them out"
         )
+    source = read_source(options.ehr)  # first: it says what is wrong with a folder that holds no EHR tables
     ingredients = Ingredients(
         ehr_directory=options.ehr,
-        source=read_source(options.ehr),  # first: it says what is wrong with a folder that holds no EHR tables
+        source=source,
         preset=options.preset,
         serialization=serialization or SERIALIZATION[options.preset],
         split=find_split(options.ehr, options.split_key, ratios),
         vocabulary=None if options.vocabulary is None else Vocabulary.read(options.vocabulary),
         minimum_patients=options.minimum_patients,
         back_off=options.back_off,
-        excluded=None if options.exclude_cohort is None else find_excluded(options.exclude_cohort),
+        excluded=None if options.exclude_cohort is None else find_excluded(options.exclude_cohort, source),
     )
     check = partial(_check, ingredients)
     return prepare(Builder, ingredients, options, check=check, describe=lambda found: {}, announce=announce)
 
 
 def _check(ingredients: Ingredients, found: Serialized, work: WorkFolder, directory: Path) -> None:
-    """Refuse a dataset with an empty split (where splits were given, only that of test patients may be empty), or one
-    that leaves out a cohort of which nobody is here.
-    """
-    left = {line.rule: line.left.patients for line in found.ledger.lines}
-    if ingredients.excluded is not None and not left[EXCLUDED]:
-        raise ValueError(
-            f"a cohort that is left out must be of these EHR tables: got {ingredients.excluded.path}, of whose patients"
-            " none would be in the dataset; prepare that cohort from these tables"
-        )
+    """Refuse a dataset with an empty split; where splits were given, only that of test patients may be empty."""
     counts = dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))
     wanted = dict(zip(SPLITS, ingredients.split.ratios or (1, 1, 0), strict=True))
     if any(wanted[split] > 0 and not counts[split] for split in SPLITS):

@@ -11,7 +11,7 @@ import numpy as np
 
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.hazards import ABSENT, YEAR, features, log_hazards
-from medbert_jax.simulation.life import advance, first_contacts, grow_up
+from medbert_jax.simulation.life import advance
 
 
 @dataclass
@@ -53,10 +53,7 @@ class Evidence:
 def gather(world: World, n: int, rng: np.random.Generator, *, steps: int = 40) -> Evidence:
     """The evidence of n lives in their first `steps` steps at the site."""
     model = world.model
-    state, entry, _ = first_contacts(world.parameters, n, rng)
-    oldest_first = np.argsort(state.birth - entry, kind="stable")
-    state, now = state.take(oldest_first), entry[oldest_first]
-    state = grow_up(model, state, now, rng)
+    state, now, _ = world.newcomers(n, rng)
     weights, c = model.weights, len(model.conditions)
     columns = {t: np.flatnonzero(weights[:, t]) for t in range(weights.shape[1]) if np.any(weights[:, t])}
     out = Evidence({t: np.zeros(len(k)) for t, k in columns.items()},
@@ -76,9 +73,9 @@ def gather(world: World, n: int, rng: np.random.Generator, *, steps: int = 40) -
         end = until.astype(np.float64)
         final = (events.target == death) | (events.target == leave)
         np.minimum.at(end, events.patient[final], events.day[final])
-        seen = events.where(events.day <= end[events.patient])
+        seen = events.take(events.day <= end[events.patient])
         exposure = np.repeat((end - now)[:, None], weights.shape[1], axis=1) / YEAR
-        first = seen.where(seen.target != visit)
+        first = seen.take(seen.target != visit)
         exposure[first.patient, first.target] = (first.day - now[first.patient]) / YEAR
         expected = np.where(ready, rates * exposure, 0.0)
         happened = np.zeros_like(expected)

@@ -1,0 +1,78 @@
+"""Contents of 4,096 simulated patients of each site and world, as hashes: `python tests/golden/make_simulated.py`.
+
+simulated.json was recorded with engine 1, whose ids were the patient's number alone. So a hash is over all columns but
+ids, with that number in the place of the patient's id; visits are known by their order.
+
+A life is thousands of comparisons of rounded numbers, and kernels of matrix products and exponentials round otherwise
+from processor to processor: other lives. So the golden ones are made in a process that has the kernels of any x86-64
+with AVX2.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from medbert_jax.simulation.parameters import SITES, WORLDS
+from medbert_jax.simulation.simulate import simulate
+
+FILE = Path(__file__).parent / "simulated.json"
+PATIENTS = 4096
+ARITHMETIC = {
+    "OPENBLAS_CORETYPE": "Haswell",
+    # The newer name, then those up to numpy 2.3.
+    "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR AVX512F AVX512CD AVX512_SKX AVX512_CLX AVX512_CNL",
+}
+
+
+def contents(site: str, world: str, patients: int = PATIENTS) -> dict[str, str]:
+    """Folder of the tables or the truth → hash of what it holds, whatever the bytes of its files."""
+    with tempfile.TemporaryDirectory() as folder:
+        tables, truth = Path(folder, "ehr"), Path(folder, "truth")
+        settings = {"patients": patients, "site": site, "world": world, "seed": 0, "shards": 1, "workers": 1}
+        simulate(tables, truth=truth, announce=lambda line: None, **settings)
+        files = sorted(Path(folder).glob("*/*/*.parquet"))
+        return {path.parent.relative_to(folder).as_posix(): content_hash(pl.read_parquet(path)) for path in files}
+
+
+def content_hash(frame: pl.DataFrame) -> str:
+    """The first 16 digits of the sha256 over every cell that is no id: columns by name, rows sorted."""
+    named = [pl.col("patient_id").str.extract(r"(\d+)$").cast(pl.Int64).alias("number")]
+    if "visit_id" in frame.columns:
+        named.append(pl.col("visit_id").str.extract(r"-(\d+)$").cast(pl.Int64).alias("of_visit"))
+    frame = frame.select(pl.exclude("patient_id", "visit_id"), *named)
+    whole = hashlib.sha256()
+    for column in frame.sort("number", *sorted(frame.columns)).select(sorted(frame.columns)):
+        cells = column.drop_nulls()
+        if column.dtype == pl.String:
+            whole.update("".join(cells).encode())
+            cells = cells.str.len_bytes()
+        whole.update(f"{column.name} {column.dtype} {len(column)}".encode() + column.is_null().to_numpy().tobytes())
+        whole.update(cells.to_physical().to_numpy().tobytes())
+    return whole.hexdigest()[:16]
+
+
+def made_with_golden_arithmetic() -> dict[str, dict[str, str]]:
+    """`contents` of every site and world, by a process of its own."""
+    environment = os.environ | ARITHMETIC | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    made = subprocess.run([sys.executable, __file__, "--here"], env=environment, capture_output=True, check=True)
+    return json.loads(made.stdout)
+
+
+def main() -> None:
+    """Record what the present code makes; with --here print what it makes with this process's arithmetic."""
+    if "--here" in sys.argv:
+        print(json.dumps({f"{site} {world}": contents(site, world) for site in SITES for world in WORLDS}))
+        return
+    recorded = {"numpy": np.__version__, "contents": made_with_golden_arithmetic()}
+    FILE.write_text(json.dumps(recorded, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
