@@ -16,7 +16,6 @@ import argparse
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -34,7 +33,7 @@ SOURCES = {
 }
 """Name → site, simulated patients, cohorts."""
 STEPS = 40
-RUN_PRESETS = {"small": ("--rows.batch-size", "64"), "paper": ()}
+RUN_PRESETS = {"small": ("--rows.batch-size", "64"), "paper": ("--optimizer.warmup-steps", "20")}
 # What differs from run to run, or names a place.
 VOLATILE = r"/s\b.*|\d+(\.\d+)? (s|min)( left)?\b|[\d,.]+ patients/s|[0-9a-f]{12,64}|/\S+"
 IDENTITIES = ("hash", "run_id", "commit", "wall_time_s", "configuration", "versions", "patients_per_second")
@@ -49,14 +48,8 @@ def digest(*parts: bytes | str) -> str:
     return found.hexdigest()[:16]
 
 
-def frame_digests(frame: pl.DataFrame, key: str | None = None) -> dict[str, str]:
-    """Column → digest of its cells; rows in the order of `key`, or of all columns, whatever they came in.
-
-    A key is read as the number that it ends in, so that patients who are called otherwise stand in the same order.
-    """
-    others = [name for name in frame.columns if name != key]
-    order = [pl.col(key).str.extract(r"(\d+)\D*$").cast(pl.Int64, strict=False), pl.col(key)] if key else []
-    frame = frame.sort([*order, *(pl.col(name) for name in others)], nulls_last=True, maintain_order=True)
+def frame_digests(frame: pl.DataFrame) -> dict[str, str]:
+    """Column → digest of its cells, in the order of the rows."""
     return {name: digest(str(frame[name].dtype), *map(repr, frame[name].to_list())) for name in sorted(frame.columns)}
 
 
@@ -77,12 +70,11 @@ def json_digests(value, path: str = "") -> Iterator[tuple[str, str]]:
 
 
 def tables_digests(folder: Path) -> dict[str, str]:
-    """Of EHR tables: every column of every table, and who lies in which shard is left out."""
+    """Of EHR tables: every column of every table, in the order of shards and rows."""
     found = {}
     for table in sorted(path for path in folder.iterdir() if path.is_dir()):
         frame = pl.concat([pl.read_parquet(part, glob=False) for part in sorted(table.glob("*.parquet"))])
-        for name, value in frame_digests(frame, "patient_id").items():
-            found[f"{table.name}.{name}"] = value
+        found |= {f"{table.name}.{name}": value for name, value in frame_digests(frame).items()}
     for name in ("ledger.json", "source.json"):
         if (folder / name).exists():
             content = json.loads((folder / name).read_text())
@@ -149,25 +141,31 @@ class Line:
     def __init__(self, checkout: Path, work: Path):
         self.checkout, self.work, self.found = checkout.absolute(), work.absolute(), {}
 
-    def run(self, name: str, *command: object) -> str:
-        """Run Python with these arguments in the checkout; what it prints is fingerprinted, refusals too."""
-        print(name, flush=True)
-        done = subprocess.run(
-            [sys.executable, *map(str, command)], cwd=self.checkout, capture_output=True, text=True, check=False
-        )
-        if "Traceback" in done.stderr:
-            raise RuntimeError(f"{name} failed:\n{done.stderr}")
-        self.found[f"{name}: printed"] = text_digest(done.stdout)
-        self.found[f"{name}: exit code"] = str(done.returncode)
-        if done.returncode == 2:
-            self.found[f"{name}: refused"] = text_digest(done.stderr)
-        (self.work / "printed").mkdir(exist_ok=True)
-        (self.work / "printed" / f"{name.replace('/', '_')}.txt").write_text(done.stdout + "\n-----\n" + done.stderr)
-        return done.stdout
+    def run(self, name: str, *command: object) -> None:
+        """Run Python with these arguments in the checkout; what it prints is fingerprinted, refusals too.
 
-    def medbert(self, name: str, *arguments: object) -> str:
+        What the work folder remembers of an earlier run of the same name is not run again.
+        """
+        path = self.work / "printed" / f"{name}.json"
+        if not path.exists():
+            print(name, flush=True)
+            done = subprocess.run(
+                [sys.executable, *map(str, command)], cwd=self.checkout, capture_output=True, text=True, check=False
+            )
+            if done.returncode not in (0, 1, 2) or "Traceback" in done.stderr:
+                raise RuntimeError(f"{name} failed:\n{done.stderr}")
+            path.parent.mkdir(exist_ok=True)
+            said = {"exit code": done.returncode, "printed": done.stdout, "refused": done.stderr}
+            path.write_text(json.dumps(said, indent=1, ensure_ascii=False))
+        said = json.loads(path.read_text())
+        self.found[f"{name}: printed"] = text_digest(said["printed"])
+        self.found[f"{name}: exit code"] = str(said["exit code"])
+        if said["exit code"] == 2:
+            self.found[f"{name}: refused"] = text_digest(said["refused"])
+
+    def medbert(self, name: str, *arguments: object) -> None:
         """Run the `medbert` command."""
-        return self.run(name, "-c", "from medbert_jax.cli import main; main()", *arguments)
+        self.run(name, "-c", "from medbert_jax.cli import main; main()", *arguments)
 
     def add(self, name: str, digests: Mapping[str, str]) -> None:
         """Take up digests under a name."""
@@ -244,7 +242,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     make = commands.add_parser("make")
     make.add_argument("out", type=Path)
-    make.add_argument("--work", type=Path, required=True, help="a folder that is emptied first")
+    make.add_argument("--work", type=Path, required=True, help="a folder for all that is made")
     make.add_argument("--checkout", type=Path, default=TESTS.parent)
     make.add_argument("--tables", type=Path, help="the --work folder of another fingerprint")
     compare = commands.add_parser("compare")
@@ -252,8 +250,7 @@ def main() -> None:
     compare.add_argument("after", type=Path)
     given = parser.parse_args()
     if given.command == "make":
-        shutil.rmtree(given.work, ignore_errors=True)
-        given.work.mkdir(parents=True)
+        given.work.mkdir(parents=True, exist_ok=True)
         line = Line(given.checkout, given.work)
         fingerprint(line, given.tables and given.tables.absolute())
         given.out.write_text(json.dumps(line.found, indent=1, ensure_ascii=False, sort_keys=True) + "\n")

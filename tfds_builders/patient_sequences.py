@@ -7,6 +7,7 @@ dataset_info.json, ArrayRecord files of tf.train.Example, one record per group) 
 """
 
 import types
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 
 from medbert_jax.data.example_records import CODE_FEATURES, OUTCOMES, PATIENT_FEATURES, VISIT_FEATURES
+from medbert_jax.data.token_store import write_token_store
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.disk.whole_files import put_in_place, whole_file, write_json
 from medbert_jax.ehr.hashing import SPLITS
@@ -44,6 +46,8 @@ class Made:
     """The content of ledger.json."""
     files: dict[str, list[tuple[Path, int, int]]]
     """Split → (ArrayRecord file, patients, bytes of its records), in the order of the shards."""
+    columns: dict[str, Callable[[], Iterator[dict[str, np.ndarray]]]]
+    """Split → its columns for the token store, shard by shard."""
     tables: dict[str, pl.DataFrame]
     """Name of a Parquet file beside the dataset → its rows."""
 
@@ -73,6 +77,9 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
             with whole_file(directory / name) as partial:
                 rows.write_parquet(partial)
         for split in (split for split in SPLITS if self.made.files[split]):
+            store = directory / "token_store" / split
+            store.mkdir(parents=True)
+            write_token_store(store, self.made.columns[split](), self.made.metadata, split)
             template, files = self._get_filename_template(split), self.made.files[split]
             for number, (path, _, _) in enumerate(files):
                 put_in_place(path, template.sharded_filepath(shard_index=number, num_shards=len(files)))
@@ -85,7 +92,8 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
                 )
             )
         self.info.set_splits(tfds.core.SplitDict(splits))
-        files = {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
+        # The token store is not among them: a dataset is whole without it.
+        files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
         self.info.metadata.update(self.made.metadata, files=files)
 
     # Nothing is downloaded: no folder for it, and no word of it on the terminal.

@@ -52,6 +52,7 @@ from tfds_builders.shards import (
     unknown_shares,
     write_shard,
     written,
+    written_columns,
 )
 from tfds_builders.tasks import do, each_shard, shards_of
 from tfds_builders.work_folder import WorkFolder, not_written, one_at_a_time
@@ -224,7 +225,8 @@ def _merge(
         **described,
     }
     tables = {} if ingredients.cohort is None else {COHORT_TABLE: cohort_rows(work, source.shards)}
-    return Made(metadata, vocabulary, found.ledgers(), files, tables)
+    columns = {split: functools.partial(written_columns, work, step, source.shards, split) for split in SPLITS}
+    return Made(metadata, vocabulary, found.ledgers(), files, columns, tables)
 
 
 def _build(builder_class: type[PatientSequencesBuilder], options: PrepareOptions | CohortOptions, made: Made) -> None:

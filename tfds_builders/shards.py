@@ -1,9 +1,9 @@
 """The two steps of a dataset, each a pure function of one shard that leaves files and a done-marker in a work folder.
 
 `serialize_shard`: EHR tables → histories with the shard's own code numbers, and what the vocabulary, the ledger and the
-checks need of them. `write_shard`: those histories and the vocabulary → ArrayRecord files. In between, `gather` reads
-the markers of all shards. Whoever calls them, in whatever order, how often, in how many processes: the bytes are the
-same. This module imports no TFDS, so that a worker starts fast.
+checks need of them. `write_shard`: those histories and the vocabulary → ArrayRecord files and columns. In between,
+`gather` reads the markers of all shards. Whoever calls them, in whatever order, how often, in how many processes: the
+bytes are the same. This module imports no TFDS, so that a worker starts fast.
 """
 
 import dataclasses
@@ -22,6 +22,7 @@ from medbert_jax.cohorts.select import count_flagged, select_cohort
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, with_vocabulary
+from medbert_jax.data.token_store import store_columns
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.disk.whole_files import sha256_of
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
@@ -167,7 +168,7 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
 
 
 def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], shard: int) -> int:
-    """Write one ArrayRecord file per split that has patients of this shard; return its number.
+    """Write the records and the columns of each split that has patients of this shard; return its number.
 
     `races` are the names behind the numbers 1, 2, … of race in the dataset.
     """
@@ -177,13 +178,22 @@ def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], s
         name, part = SPLITS[place], sequences.take(split == place)
         note[name] = _size(part)
         files[name] = functools.partial(_write_records, sequences=part, counts=note[name])
+        files[f"{name}.columns"] = functools.partial(write_columns, columns=store_columns(part))
     job.work.seal(written(vocabulary, races), shard, files, note)
     return shard
 
 
 def written(vocabulary: Vocabulary, races: tuple[str, ...]) -> str:
     """Return the name of the second step: another vocabulary, or other races, are other work."""
-    return f"written-{hashlib.sha256(repr((vocabulary.hash, races)).encode()).hexdigest()[:12]}"
+    what = ("records and columns", vocabulary.hash, races)
+    return f"written-{hashlib.sha256(repr(what).encode()).hexdigest()[:12]}"
+
+
+def written_columns(work: WorkFolder, step: str, shards: int, split: str) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the columns of a split from the shards that have patients of it."""
+    for shard in range(shards):
+        if split in work.note(step, shard, verify=()):
+            yield work.columns(step, shard, f"{split}.columns")
 
 
 def gather(job: ShardJob) -> Serialized:

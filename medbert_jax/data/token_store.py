@@ -1,8 +1,9 @@
-"""The token store: a dataset's splits as memory-mapped columns, decoded once from its TFDS files and kept beside.
+"""The token store: a dataset's splits as memory-mapped columns, written with its TFDS files and beside them.
 
 DATASET/token_store/SPLIT/ holds one .npy file per column of `PatientSequences` and store.json, with the hash of
-the dataset and a checksum of every file. A folder appears whole or not at all, and one process makes it. Reading
-needs nothing but numpy; TFDS is not imported even for decoding.
+the dataset and a checksum of every file. The records are the interchange: of a dataset that was copied without its
+store, or has one of another version, they are decoded, once. A folder appears whole or not at all, and one process
+makes it. Reading needs nothing but numpy; TFDS is not imported even for decoding.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -121,17 +122,43 @@ def _build(directory: Path, metadata: dict, split: str, store: Path) -> None:
         if _fresh_checksums(store, metadata) is not None:
             return
         with replaced(store, _ALL) as new:
-            columns = _decode(_record_files(directory, split), OUTCOMES[metadata["kind"]], new)
-            patients, expected = columns.pop("patients"), metadata["split"]["counts"][split]
-            if patients != expected:
-                raise ValueError(
-                    f"the files of split {split} must hold {expected} patients, as metadata.json says: got"
-                    f" {patients}; prepare the dataset again"
-                )
-            write_json(
-                new / "store.json",
-                {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": columns},
+            records = _parts(_record_files(directory, split), OUTCOMES[metadata["kind"]])
+            write_token_store(new, map(store_columns, records), metadata, split)
+
+
+def store_columns(sequences: PatientSequences) -> dict[str, np.ndarray]:
+    """Return the columns under their names in the store."""
+    columns = {field.name: getattr(sequences, field.name) for field in fields(sequences)}
+    return columns | {f"outcome_{name}": values for name, values in columns.pop("outcomes").items()}
+
+
+def write_token_store(folder: Path, parts: Iterable[dict[str, np.ndarray]], metadata: dict, split: str) -> None:
+    """Write a split's columns, a part at a time (see `store_columns`), and what is said of them, into an empty folder.
+
+    Raises ValueError where the parts do not hold as many patients as the dataset's metadata say.
+    """
+    patient_ids, columns = [], {}
+    with contextlib.ExitStack() as open_files:
+        for part in parts:
+            patient_ids.append(part["patient_id"])
+            for name in part.keys() - {"patient_id"}:
+                if name not in columns:
+                    columns[name] = _ColumnFile(folder / f"{name}.npy", part[name].dtype, open_files)
+                columns[name].append(part[name], offsets=name.endswith("_offsets"))
+        # The longest id sets the width of the column, so it is written when all are known.
+        ids = np.concatenate(patient_ids)
+        if len(ids) != (expected := metadata["split"]["counts"][split]):
+            raise ValueError(
+                f"the files of split {split} must hold {expected} patients, as metadata.json says: got {len(ids)};"
+                " prepare the dataset again"
             )
+        columns["patient_id"] = _ColumnFile(
+            folder / "patient_id.npy", np.dtype(f"S{max(1, np.strings.str_len(ids).max(initial=1))}"), open_files
+        )
+        columns["patient_id"].append(ids)
+        checksums = {name: columns[name].finish() for name in sorted(columns)}
+    record = {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": checksums}
+    write_json(folder / "store.json", record)
 
 
 def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
@@ -145,35 +172,15 @@ def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
     ]
 
 
-def _decode(files: list[tuple[Path, int]], outcomes: dict[str, type], folder: Path) -> dict[str, int]:
-    """Write the columns of the files' records, a chunk at a time; return their checksums, and the patients."""
+def _parts(files: list[tuple[Path, int]], outcomes: dict[str, type]) -> Iterator[PatientSequences]:
+    """Yield the patients of the records, a chunk at a time."""
+    from array_record.python import array_record_module
+
     if missing := [path.name for path, _ in files if not path.is_file()]:
         raise FileNotFoundError(
             f"the files of a dataset must all be there: {len(missing)} of {len(files)} are missing in"
             f" {files[0][0].parent}; copy them too, or prepare the dataset again"
         )
-    patient_ids = []
-    with contextlib.ExitStack() as open_files:
-        columns: dict[str, _ColumnFile] = {}
-        for part in _parts(files, outcomes):
-            patient_ids.append(part.patient_id)
-            named = {field.name: getattr(part, field.name) for field in fields(part)}
-            named |= {f"outcome_{name}": values for name, values in named.pop("outcomes").items()}
-            for name in named.keys() - {"patient_id"}:
-                if name not in columns:
-                    columns[name] = _ColumnFile(folder / f"{name}.npy", named[name].dtype, open_files)
-                columns[name].append(named[name], offsets=name.endswith("_offsets"))
-        # The longest id sets the width of the column, so it is written when all are known.
-        ids = np.concatenate(patient_ids)
-        columns["patient_id"] = _ColumnFile(folder / "patient_id.npy", ids.dtype, open_files)
-        columns["patient_id"].append(ids)
-        checksums = {name: columns[name].finish() for name in sorted(columns)}
-    return checksums | {"patients": len(ids)}
-
-
-def _parts(files: list[tuple[Path, int]], outcomes: dict[str, type]) -> Iterator[PatientSequences]:
-    from array_record.python import array_record_module
-
     for path, length in files:
         try:
             reader = array_record_module.ArrayRecordReader(os.fspath(path))

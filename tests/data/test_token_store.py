@@ -248,8 +248,8 @@ def test_processes_that_decode_at_once_all_succeed(dataset, sequences):
 
 
 def test_who_waits_for_another_process_decodes_nothing(dataset, sequences, monkeypatch):
-    decode, decoded = token_store._decode, []
-    monkeypatch.setattr(token_store, "_decode", lambda *args: (decoded.append(args), decode(*args))[1])
+    parts, decoded = token_store._parts, []
+    monkeypatch.setattr(token_store, "_parts", lambda *args: (decoded.append(args), parts(*args))[1])
     with ThreadPoolExecutor(2) as pool:
         with locked(dataset / "token_store" / ".train.build.lock", stays=False):
             waiting = [pool.submit(open_token_store, dataset, "train") for _ in range(2)]

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from made_ehr import made_tables
 from prepared_datasets import prepare_pretraining
 
 import tfds_builders.shards as shards
+from medbert_jax.data import token_store
 from medbert_jax.data.serialization import SerializationConfig, serialize
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
@@ -71,6 +73,21 @@ def assert_same(one, other):
 
 def digests(directory):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.iterdir() if path.is_file()}
+
+
+def test_the_token_store_is_there_and_is_what_the_records_decode_to(dataset, tmp_path, monkeypatch):
+    copied = tmp_path / "copied"
+    shutil.copytree(dataset, copied, ignore=shutil.ignore_patterns("token_store"))
+    for split in SPLITS:
+        with monkeypatch.context() as patched:
+            patched.setattr(token_store, "decode_records", lambda *_: pytest.fail("the store was decoded"))
+            open_token_store(dataset, split)
+        open_token_store(copied, split)
+        written, decoded = (
+            {path.name: path.read_bytes() for path in (folder / "token_store" / split).iterdir()}
+            for folder in (dataset, copied)
+        )
+        assert written == decoded and len(written) == 13
 
 
 def test_the_token_store_is_the_serialization_of_the_tables(ehr, dataset):
@@ -288,7 +305,7 @@ def test_the_released_rule_is_refused_by_name_on_a_source_without_dates(few, tmp
         ({"shard": "3/3"}, "shard must be i/N with i from 0 to N − 1, as in 3/8: got '3/3'"),
         ({"shard": "1"}, "shard must be i/N"),
         ({"split_key": "given"}, r"are in splits\.parquet: got none in"),
-        ({"vocabulary": "x", "minimum_patients": 2}, "minimum_patients acts where a vocabulary is fitted: got 2"),
+        ({"vocabulary": Path("x"), "minimum_patients": 2}, "minimum_patients acts where a vocabulary is fitted: got 2"),
     ],
 )
 def test_wrong_arguments_are_refused(few, tmp_path, wrong, message):
