@@ -121,7 +121,7 @@ def trained(counts: list[int], placement: str = "replicated", *, layout: str = "
     source, dispatch = compiled(layout, placement)
     state, done, metrics = start(), 0, []
     for count in counts:
-        state, found = dispatch(state, source.corpus, source.feed(done, count))
+        state, found = dispatch(state, *source.feed(done, count))
         metrics.append({name: np.asarray(values)[:count] for name, values in found.items()})
         assert all((np.asarray(values)[count:] == 0).all() for values in found.values())
         done += count
@@ -162,20 +162,20 @@ def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it
     table = state["params"]["embeddings"]["visit_table"].at[LATE_VISIT].set(np.inf)
     embeddings = state["params"]["embeddings"] | {"visit_table": table}
     state = state | {"params": state["params"] | {"embeddings": embeddings}}
-    before, _ = dispatch(state, source.corpus, source.feed(0, bad))
-    stopped, metrics = dispatch(state, source.corpus, source.feed(0, STEPS))
+    before, _ = dispatch(state, *source.feed(0, bad))
+    stopped, metrics = dispatch(state, *source.feed(0, STEPS))
     finite = np.asarray(metrics["finite"])
     assert finite.tolist() == [True] * bad + [False] * (STEPS - bad)
     assert stopped["step"] == bad
     assert_equal(jax.device_get(stopped), jax.device_get(before))
     # A dispatch that was already sent behind it does nothing either.
-    later, metrics_behind = dispatch(stopped, source.corpus, source.feed(STEPS, 3))
+    later, metrics_behind = dispatch(stopped, *source.feed(STEPS, 3))
     assert_equal(jax.device_get(later), jax.device_get(stopped))
     assert not np.asarray(metrics_behind["finite"]).any()
     with pytest.raises(NotFinite, match=rf"at step {bad + 1}; start a new run") as caught:
         check_finite(1, jax.device_get(metrics))
     check = jax.jit(make_row_check(source.rows_of, model=MODEL, masking=MASKING, seed=0))
-    found, patients = check(later, source.corpus, source.feed(bad, 1)), source.patients(bad)
+    found, patients = check(later, *source.feed(bad, 1)), source.patients(bad)
     named = [(tier, row) for tier, fine in enumerate(found) for row in np.flatnonzero(~np.asarray(fine))]
     ((tier, row),) = named
     assert PATIENT in patients[tier][row]

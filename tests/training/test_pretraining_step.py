@@ -115,7 +115,7 @@ def train(sequences, held_out, *, steps: int):
     with PatientSource(sequences, plan, mesh, corpus, seed=0, total=steps) as source:
         dispatch = jax.jit(make_train_dispatch(train_step, source.rows_of))
         for start in range(0, steps, source.steps):
-            state, _ = dispatch(state, source.corpus, source.feed(start, source.steps))
+            state, _ = dispatch(state, *source.feed(start, source.steps))
     total = validation_plan.steps_per_epoch
     with PatientSource(held_out, validation_plan, mesh, corpus, seed=0, total=total) as source:
         dispatch = jax.jit(make_eval_dispatch(eval_step, source.rows_of))
