@@ -184,7 +184,7 @@ def script() -> None:
         in_shardings=(shardings["params"]["embeddings"]["code_table"], source.shardings[0].code_ids),
         out_shardings=(replicated(both),) * 2,
     )
-    lowered = whole.lower(start()["params"]["embeddings"]["code_table"], source.corpus.code_ids)
+    lowered = whole.lower(start()["params"]["embeddings"]["code_table"], source.feed(0, 1)[0].code_ids)
     report["put together"] = exchanged(lowered.compile().as_text())
     print(json.dumps(report))
 
