@@ -68,7 +68,7 @@ def pretrain(train: PatientSequences, model: ModelConfig, steps: int) -> dict:
     with PatientSource(train, plan, mesh, corpus, seed=0, total=steps) as source:
         dispatch = jax.jit(make_train_dispatch(step, source.rows_of), donate_argnums=0)
         for start in range(0, steps, source.steps):
-            state, _ = dispatch(state, source.corpus, source.feed(start, min(source.steps, steps - start)))
+            state, _ = dispatch(state, *source.feed(start, min(source.steps, steps - start)))
     return state["params"]
 
 

@@ -38,8 +38,7 @@ class TimedStep:
         began, patients, end = time.perf_counter(), [], self.done + steps
         while self.done < end:
             count = min(self.source.steps, end - self.done)
-            feed = self.source.feed(self.done, count)
-            self.state, metrics = self.dispatch(self.state, self.source.corpus, feed)
+            self.state, metrics = self.dispatch(self.state, *self.source.feed(self.done, count))
             self.done += count
             self.source.prepare(self.done, min(self.source.steps, max(1, end - self.done)))
             patients.append(metrics["prolonged_los_weight"])

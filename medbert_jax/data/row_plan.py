@@ -78,8 +78,12 @@ class RowPlan:
     @property
     def fill(self) -> float:
         """Share of the slots of a step that hold a code, on average over all epochs."""
-        slots = sum(tier.row_length * tier.dealt(self.groups).size for tier in self.tiers)
-        return float(self.patients_per_step * self.lengths.mean() / slots)
+        return float(self.patients_per_step * self.lengths.mean() / self.slots_per_step)
+
+    @property
+    def slots_per_step(self) -> int:
+        """Places for codes in a step, over all device groups."""
+        return sum(tier.row_length * tier.dealt(self.groups).size for tier in self.tiers)
 
     @property
     def patients_per_step(self) -> float:

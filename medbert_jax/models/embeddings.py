@@ -13,15 +13,16 @@ from medbert_jax.models.dropout import dropout
 class Embeddings(nnx.Module):
     """Three tables, summed and normalised. No age and no time: the model knows only order.
 
-    Modules say what parameters there are; `med_bert.init` gives all of them their values.
+    Modules say what parameters there are, and by `vocabulary_axis` which axis a mesh may cut;
+    `med_bert.init` gives all of them their values.
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        def table(rows: int) -> nnx.Param:
-            return nnx.Param(jnp.zeros((rows, config.hidden_size), jnp.float32))
+        def table(rows: int, **axes: int) -> nnx.Param:
+            return nnx.Param(jnp.zeros((rows, config.hidden_size), jnp.float32), **axes)
 
         self.config = config
-        self.code_table = table(config.vocabulary_size)
+        self.code_table = table(config.vocabulary_size, vocabulary_axis=0)
         self.visit_table = table(config.max_visits)
         self.serialization_table = table(config.max_length)
         self.layer_norm = layer_norm(config, rngs)

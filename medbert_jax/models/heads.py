@@ -17,7 +17,7 @@ class MaskedCodeHead(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.dense = linear(config, config.hidden_size, config.hidden_size, rngs)
         self.layer_norm = layer_norm(config, rngs)
-        self.bias = nnx.Param(jnp.zeros((config.vocabulary_size,), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((config.vocabulary_size,), jnp.float32), vocabulary_axis=0)
 
     def __call__(self, states_XMD: jax.Array, code_table_VD: jax.Array) -> jax.Array:
         """Logits (…, M, V) in float32 of states (…, M, D)."""

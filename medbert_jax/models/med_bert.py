@@ -43,13 +43,7 @@ def init(config: ModelConfig, key: Key[Array, ""]) -> Params:
     Tables and kernels are truncated normals, biases 0, LayerNorm 1 and 0. Can be traced, so `jax.eval_shape` and
     `jax.jit(..., out_shardings=...)` give shapes and sharded parameters without a whole copy anywhere.
     """
-    modules = {
-        "embeddings": Embeddings,
-        "encoder": Encoder,
-        "masked_code_head": MaskedCodeHead,
-        "prolonged_los_head": ProlongedLosHead,
-    } | ({"pooler": Pooler} if config.pooler else {})
-    params = {name: _structure(module, config)[1] for name, module in modules.items()}
+    params = {name: nnx.to_pure_dict(_structure(module, config)[1]) for name, module in _modules(config).items()}
     leaves, structure = jax.tree_util.tree_flatten_with_path(params)
     table_key, rest_key = jax.random.split(key)
     # The code table may be sharded and is drawn as such. For the rest one draw is cut into pieces: compiling a
@@ -152,42 +146,16 @@ def pooled_first_code(
     return bind(params["pooler"], Pooler, config)(first_BPD)
 
 
-def parameter_axes(config: ModelConfig) -> Params:
-    """Logical axis names of every parameter, in the structure of `init`; the leaves are tuples of names.
+def vocabulary_axes(config: ModelConfig) -> Params:
+    """The axis of every parameter that is as long as the vocabulary, −1 where none is, in the structure of `init`.
 
-    On a mesh "vocabulary" goes to "model" and everything else is replicated.
+    Each module says it where it makes the parameter, as `vocabulary_axis`.
     """
 
-    def dense(inputs: str, outputs: str) -> Params:
-        return {"kernel": (inputs, outputs), "bias": (outputs,)}
+    def said(variable: nnx.Variable) -> int:
+        return variable.get_metadata().get("vocabulary_axis", -1)
 
-    norm = {"scale": ("hidden",), "bias": ("hidden",)}
-    layer = {
-        "query": dense("hidden", "heads"),
-        "key": dense("hidden", "heads"),
-        "value": dense("hidden", "heads"),
-        "output": dense("heads", "hidden"),
-        "attention_layer_norm": norm,
-        "feed_forward_in": dense("hidden", "feed_forward"),
-        "feed_forward_out": dense("feed_forward", "hidden"),
-        "feed_forward_layer_norm": norm,
-    }
-    axes = {
-        "embeddings": {
-            "code_table": ("vocabulary", "hidden"),
-            "visit_table": ("visits", "hidden"),
-            "serialization_table": ("positions", "hidden"),
-            "layer_norm": norm,
-        },
-        "encoder": {f"layer_{index}": layer for index in range(config.layers)},
-        "masked_code_head": {
-            "dense": dense("hidden", "hidden_out"),
-            "layer_norm": norm,
-            "bias": ("vocabulary",),
-        },
-        "prolonged_los_head": {"dense": dense("hidden", "logits")},
-    }
-    return axes | ({"pooler": {"dense": dense("hidden", "hidden_out")}} if config.pooler else {})
+    return {name: nnx.to_pure_dict(_structure(module, config)[1], said) for name, module in _modules(config).items()}
 
 
 def bind(params: Params, module_class: type[nnx.Module], *configs: Any) -> nnx.Module:
@@ -195,8 +163,18 @@ def bind(params: Params, module_class: type[nnx.Module], *configs: Any) -> nnx.M
     return nnx.merge(_structure(module_class, *configs)[0], params)
 
 
+def _modules(config: ModelConfig) -> dict[str, type[nnx.Module]]:
+    """What a model consists of."""
+    modules = {
+        "embeddings": Embeddings,
+        "encoder": Encoder,
+        "masked_code_head": MaskedCodeHead,
+        "prolonged_los_head": ProlongedLosHead,
+    }
+    return modules | ({"pooler": Pooler} if config.pooler else {})
+
+
 @functools.lru_cache(maxsize=64)
-def _structure(module_class: type[nnx.Module], *configs: Any) -> tuple[nnx.GraphDef, Params]:
-    """What a module is made of, and the shapes of its parameters as plain nested dictionaries."""
-    graph, state = nnx.split(nnx.eval_shape(lambda: module_class(*configs, rngs=nnx.Rngs(0))))
-    return graph, nnx.to_pure_dict(state)
+def _structure(module_class: type[nnx.Module], *configs: Any) -> tuple[nnx.GraphDef, nnx.State]:
+    """What a module is made of, and its parameters with their shapes in place of values."""
+    return nnx.split(nnx.eval_shape(lambda: module_class(*configs, rngs=nnx.Rngs(0))))

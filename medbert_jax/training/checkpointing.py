@@ -6,7 +6,6 @@ comes last.
 
 import contextlib
 import json
-import math
 import shutil
 import warnings
 from collections.abc import Callable
@@ -34,6 +33,9 @@ from medbert_jax.training.merging import differences, leaf_shapes
 from medbert_jax.training.processes import all_processes
 from medbert_jax.training.run_directory import RunDirectory
 
+KEPT = 3
+"""Newest steps that a run keeps."""
+
 
 class Restored(NamedTuple):
     """What a step holds."""
@@ -45,27 +47,15 @@ class Restored(NamedTuple):
     """The JSON data given to `save_step`."""
 
 
-def save_step(
-    run: RunDirectory,
-    step: int,
-    *,
-    params: dict,
-    opt_state: object,
-    progress: dict,
-    metric: float | None = None,
-    keep_latest: int = 3,
-) -> Path:
-    """Write a step, commit it, delete what is no longer kept. Every process of the run calls this.
+def save_step(run: RunDirectory, step: int, *, params: dict, opt_state: object, progress: dict) -> Path:
+    """Write a step, commit it, delete all but the `KEPT` newest. Every process of the run calls this.
 
     Arrays may be sharded over any mesh and are stored whole, with the shape they have. `opt_state` may be
-    None where nothing will be continued from. `progress` is JSON data. `metric`: higher is better, NaN
-    counts as none. Kept are the `keep_latest` newest steps and the best one by metric. A damaged step that
-    is not earlier than this one (a resume fell back behind it) is moved aside to NAME.damaged. Returns the
-    step folder. Raises CheckpointError when the run holds an intact step that is not earlier, and when the
-    write fails; earlier steps stay as they are.
+    None where nothing will be continued from. `progress` is JSON data. A damaged step that is not earlier
+    than this one (a resume fell back behind it) is moved aside to NAME.damaged. Returns the step folder.
+    Raises CheckpointError when the run holds an intact step that is not earlier, and when the write fails;
+    earlier steps stay as they are.
     """
-    if keep_latest < 1:
-        raise CheckpointError(f"the latest step is always kept: got keep_latest {keep_latest}; use 1 or more")
     json.dumps(progress)  # raises before anything is written
     folder, primary = step_folder(run.path, step), jax.process_index() == 0
     items = {"params": params} | ({} if opt_state is None else {"opt_state": opt_state})
@@ -83,13 +73,8 @@ def save_step(
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             checkpointer.save(folder, args=ocp.args.Composite(**arguments))
         if primary:
-            commit_step(
-                run.path,
-                step,
-                metric=None if metric is None or math.isnan(metric) else float(metric),
-                changes=run.changes,
-                arrays={item: leaf_shapes(tree) for item, tree in items.items()},
-            )
+            arrays = {item: leaf_shapes(tree) for item, tree in items.items()}
+            commit_step(run.path, step, changes=run.changes, arrays=arrays)
     except Exception as found:
         fault = found
         if primary:
@@ -104,8 +89,7 @@ def save_step(
             f"steps {committed_steps(run.path)} are intact, make room or choose another folder and resume"
         ) from fault
     if primary:
-        kept = committed_steps(run.path)
-        for superseded in set(kept) - set(kept[-keep_latest:]) - {best_step(run.path)}:
+        for superseded in committed_steps(run.path)[:-KEPT]:
             uncommit_step(step_folder(run.path, superseded))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(f"medbert_jax step {step} is committed")
@@ -162,19 +146,6 @@ def stored_parameters(run_path: str | Path, step: int) -> dict:
             node = node.setdefault(parent, {})
         node[name] = jax.ShapeDtypeStruct(tuple(shape), dtype)
     return tree
-
-
-def best_step(run_path: str | Path) -> int | None:
-    """The committed step of the highest metric, the earliest of equals; None when no step has one."""
-    best, highest = None, -math.inf
-    for step in committed_steps(run_path):
-        try:
-            metric = read_manifest(run_path, step).metric
-        except CheckpointError:  # a damaged manifest says nothing, and restoring that step raises
-            continue
-        if metric is not None and (best is None or metric > highest):
-            best, highest = step, metric
-    return best
 
 
 def latest_good_step(run_path: str | Path, warn: Callable[[str], object] = warnings.warn) -> int | None:

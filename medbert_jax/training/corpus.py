@@ -1,8 +1,8 @@
-"""The corpus on the devices: uploaded once, gathered into rows inside the step, where nothing waits for the host."""
+"""The corpus on the devices, whole or that of a dispatch: gathered into rows inside the step, without the host."""
 
 import os
 from dataclasses import dataclass
-from typing import Annotated, Literal, NamedTuple, get_args
+from typing import Annotated, Generic, Literal, NamedTuple, TypeVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.training.sharding import put_global
+from medbert_jax.training.sharding import replicated
 
 Placement = Literal["replicated", "sharded", "streamed"]
+Column = TypeVar("Column")
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,9 @@ class CorpusConfig:
     """Where the training data lie."""
 
     placement: Literal["auto", "replicated", "sharded", "streamed"] = "auto"
-    """replicated: whole on every device; sharded: cut over the data axis; streamed: on the host, each dispatch's rows
-    sent ahead. All three train on the same batches, bit for bit. auto: replicated where it takes under a tenth of a
-    device's memory, else sharded where that takes under a third, else streamed."""
+    """replicated: whole on every device; sharded: cut over the data axis; streamed: on the host, each dispatch's
+    patients sent ahead. All three train on the same batches, bit for bit. auto: replicated where it takes under a tenth
+    of a device's memory, else sharded where that takes under a third, else streamed."""
     steps_per_dispatch: Annotated[int, Ge(1)] = 50
     """Steps that are compiled into one program at most; how many of them run is decided while it runs."""
     dispatch_seconds: Annotated[float, Gt(0)] = 2.0
@@ -36,23 +37,29 @@ class CorpusConfig:
         check_fields(self, at="corpus")
 
 
-class Corpus(NamedTuple):
-    """Flat columns of n patients with C codes, as arrays of the devices."""
+class Corpus(NamedTuple, Generic[Column]):
+    """Flat columns of n patients with C codes: arrays of the host or of the devices, or where each of them lies."""
 
-    code_ids: jax.Array
+    code_ids: Column
     """(C,) int32."""
-    visit_ids: jax.Array
+    visit_ids: Column
     """(C,) int16, or int32 where the ids need it."""
-    serialization_ids: jax.Array
+    serialization_ids: Column
     """(C,) like visit_ids."""
-    code_offsets: jax.Array
+    code_offsets: Column
     """(n + 1,) int32."""
-    prolonged_los: jax.Array
+    prolonged_los: Column
     """(n,) int8."""
 
 
-def corpus_columns(sequences: PatientSequences) -> Corpus:
-    """The columns as numpy arrays, as narrow as their values allow.
+def narrowest(sequences: PatientSequences) -> type[np.integer]:
+    """The type that holds every visit and serialization id."""
+    small = all(int(column.max(initial=0)) < 2**15 for column in (sequences.visit_ids, sequences.serialization_ids))
+    return np.int16 if small else np.int32
+
+
+def corpus_columns(sequences: PatientSequences, ids: type[np.integer]) -> Corpus[np.ndarray]:
+    """The columns, visit and serialization ids as `ids`.
 
     Raises ValueError where there are more codes than 32-bit offsets can count.
     """
@@ -61,15 +68,19 @@ def corpus_columns(sequences: PatientSequences) -> Corpus:
         raise ValueError(
             f"a corpus on the devices must have under {2**31:,} codes: got {codes:,}; set corpus.placement to streamed"
         )
-    small = all(int(column.max(initial=0)) < 2**15 for column in (sequences.visit_ids, sequences.serialization_ids))
-    narrow = np.int16 if small else np.int32
     return Corpus(
         np.asarray(sequences.code_ids, np.int32),
-        np.asarray(sequences.visit_ids, narrow),
-        np.asarray(sequences.serialization_ids, narrow),
+        np.asarray(sequences.visit_ids, ids),
+        np.asarray(sequences.serialization_ids, ids),
         np.asarray(sequences.code_offsets, np.int32),
         np.asarray(sequences.outcomes["prolonged_los"], np.int8),
     )
+
+
+def with_room(columns: Corpus[np.ndarray], codes: int, patients: int) -> Corpus[np.ndarray]:
+    """The columns made as long as so many codes and patients take; nothing refers to what is added."""
+    sizes = Corpus(codes, codes, codes, patients + 1, patients)
+    return Corpus(*(np.pad(column, (0, size - len(column))) for column, size in zip(columns, sizes, strict=True)))
 
 
 def choose_placement(config: CorpusConfig, sequences: PatientSequences, mesh: Mesh) -> Placement:
@@ -105,47 +116,35 @@ def _device_memory(mesh: Mesh) -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / len(mesh.local_devices)
 
 
-def corpus_shardings(placement: Placement, mesh: Mesh) -> Corpus | None:
-    """Where each column lies; the columns of patients are small and lie everywhere. None: nothing is uploaded."""
-    if placement == "streamed":
-        return None
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    codes = everywhere if placement == "replicated" else NamedSharding(mesh, PartitionSpec("data"))
+def corpus_shardings(placement: Placement, mesh: Mesh) -> Corpus[NamedSharding]:
+    """Where each column lies; the columns of patients, and what is streamed, are small and lie everywhere."""
+    everywhere = replicated(mesh)
+    codes = NamedSharding(mesh, PartitionSpec("data")) if placement == "sharded" else everywhere
     return Corpus(codes, codes, codes, everywhere, everywhere)
 
 
-def upload(sequences: PatientSequences, placement: Placement, mesh: Mesh) -> Corpus | None:
-    """The corpus on the devices of the mesh; None where it is streamed."""
-    shardings = corpus_shardings(placement, mesh)
-    if shardings is None:
-        return None
-    columns = corpus_columns(sequences)
-    if placement == "sharded":  # every device has as many codes
-        short = -len(columns.code_ids) % mesh.shape["data"]
-        columns = Corpus(*(np.pad(column, (0, short)) for column in columns[:3]), *columns[3:])
-    return jax.tree.map(put_global, columns, shardings)
-
-
 def gather_patients(
-    corpus: Corpus, patients_BP: jax.Array, row_length: int, *, sharded_over: Mesh | None = None
+    corpus: Corpus[jax.Array], places_BP: jax.Array, row_length: int, *, sharded_over: Mesh | None = None
 ) -> dict[str, jax.Array]:
     """`data.rows.gather_rows` inside jit, with `prolonged_los` (B, P) besides: the same int32 arrays, bit for bit.
 
+    Who the patients are, "patients" among those arrays, is left to the caller: a place tells it of a whole corpus only.
+
     Args:
         corpus: flat columns.
-        patients_BP: patients of every row, −1 where there is none; those of a row fit into it.
+        places_BP: places in the corpus of the patients of every row, −1 where there is none; they fit into it.
         row_length: slots of a row.
         sharded_over: the mesh over whose data axis the codes are cut; None where they lie on every device.
     """
-    who_BP = jnp.maximum(patients_BP, 0)
+    who_BP = jnp.maximum(places_BP, 0)
     first_BP = corpus.code_offsets[who_BP]
-    lengths_BP = jnp.where(patients_BP >= 0, corpus.code_offsets[who_BP + 1] - first_BP, 0)
+    lengths_BP = jnp.where(places_BP >= 0, corpus.code_offsets[who_BP + 1] - first_BP, 0)
     ends_BP = jnp.cumsum(lengths_BP, axis=1)
     slots_L = jnp.arange(row_length, dtype=jnp.int32)
-    # The place of a slot: how many places end before it.
+    # The patient of a slot, counted in its row: how many of the row end before it.
     place_BL = jnp.sum(ends_BP[:, :, None] <= slots_L[None, None, :], axis=1, dtype=jnp.int32)
     real_BL = slots_L[None, :] < ends_BP[:, -1:]
-    place_BL = jnp.minimum(place_BL, patients_BP.shape[1] - 1)
+    place_BL = jnp.minimum(place_BL, places_BP.shape[1] - 1)
     # Where a patient's codes begin in the corpus, less where they begin in the row.
     shift_BL = jnp.take_along_axis(first_BP, place_BL, axis=1)
     begin_BL = jnp.take_along_axis(ends_BP - lengths_BP, place_BL, axis=1)
@@ -162,8 +161,7 @@ def gather_patients(
         "serialization_ids": filled(corpus.serialization_ids),
         "patient_slots": jnp.where(real_BL, place_BL + 1, 0),
         "positions": within_BL,
-        "patients": patients_BP,
-        "prolonged_los": jnp.where(patients_BP >= 0, corpus.prolonged_los[who_BP].astype(jnp.int32), 0),
+        "prolonged_los": jnp.where(places_BP >= 0, corpus.prolonged_los[who_BP].astype(jnp.int32), 0),
     }
 
 

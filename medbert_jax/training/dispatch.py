@@ -1,8 +1,9 @@
-"""Many steps in one program: rows are gathered or taken from the host's, trained on, and the state handed on by scan.
+"""Many steps in one program: rows are gathered from a corpus, trained on, and the state handed on by scan.
 
 A feed is what the host sends for one dispatch of at most K steps: {"tiers": one dict per row length, "epoch": (K,),
-"start": the number of the first, "count": how many of the K are to run}. A tier's dict has "patients" (K, B, P), and
-where the corpus is streamed the rows themselves, (K, B, L) as `data.rows.gather_rows` makes them.
+"start": the number of the first, "count": how many of the K are to run}. A tier's dict has "patients" (K, B, P), their
+numbers among those of the plan, to which randomness belongs, and "places" (K, B, P), where they are in the corpus: the
+same numbers, unless the corpus is streamed.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 
 from medbert_jax.training.corpus import Corpus
 
-RowsOf = Callable[[Corpus | None, dict], dict]
+RowsOf = Callable[[Corpus[jax.Array], dict], dict]
 """(corpus, one step of a feed) → batch of the training step: `PatientSource.rows_of`."""
 
 
@@ -24,7 +25,7 @@ def make_train_dispatch(train_step: Callable, rows_of: RowsOf) -> Callable:
     and changes nothing either. So one program serves every number of steps, and K steps are bit for bit K times one.
     """
 
-    def dispatch(state: dict, corpus: Corpus | None, feed: dict) -> tuple[dict, dict]:
+    def dispatch(state: dict, corpus: Corpus[jax.Array], feed: dict) -> tuple[dict, dict]:
         def run(state: dict, step: dict) -> tuple[dict, dict]:
             return train_step(state, rows_of(corpus, step))
 
@@ -51,7 +52,7 @@ def make_train_dispatch(train_step: Callable, rows_of: RowsOf) -> Callable:
 def make_eval_dispatch(eval_step: Callable, rows_of: RowsOf) -> Callable:
     """The pure function (params, corpus, feed) → outputs of `eval_step` for each of the K steps; 0 after the count."""
 
-    def dispatch(params: dict, corpus: Corpus | None, feed: dict) -> dict:
+    def dispatch(params: dict, corpus: Corpus[jax.Array], feed: dict) -> dict:
         def run(step: dict) -> dict:
             return eval_step(params, rows_of(corpus, step))
 

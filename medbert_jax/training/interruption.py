@@ -23,7 +23,8 @@ class Interruption:
     """
 
     def __init__(self) -> None:
-        self._asked, self._questions = False, 0
+        self.stopping, self._asked, self._questions = False, False, 0
+        """Whether the last answer was that the run is to stop."""
         self._before: object = None
 
     def __enter__(self) -> "Interruption":
@@ -46,4 +47,5 @@ class Interruption:
             # The service waits for a number that all come to: questions are counted one by one, steps are not.
             self._questions += 1
             self._asked = multihost_utils.reached_preemption_sync_point(self._questions)
-        return self._asked
+        self.stopping = self._asked
+        return self.stopping

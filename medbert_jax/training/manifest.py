@@ -7,14 +7,14 @@ import hashlib
 import json
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from medbert_jax.disk.whole_files import canonical_json, fingerprint, wait_for_disk, write_whole
 
 MANIFEST, STEPS = "MANIFEST.json", "steps"
 RUN_FILES = ("config.json", "vocabulary.tsv")
-_FORMAT = 1
+_FORMAT, _READABLE = 2, (1, 2)  # those of format 1 say a metric too, which nothing asks for
 _STEP_FOLDER = re.compile(r"\d{6,}(\.orbax-checkpoint-tmp.*)?")
 
 
@@ -28,8 +28,6 @@ class Manifest:
 
     format: int
     step: int
-    metric: float | None
-    """Higher is better; the best step is kept."""
     changes: dict
     """Flattened fields of the configuration in force where they differ from config.json."""
     arrays: dict[str, dict[str, list]]
@@ -51,7 +49,7 @@ def committed_steps(run_path: str | Path) -> list[int]:
     return sorted(int(path.parent.name) for path in manifests if path.parent.name.isdecimal())
 
 
-def commit_step(run_path: Path, step: int, *, metric: float | None, changes: dict, arrays: dict) -> None:
+def commit_step(run_path: Path, step: int, *, changes: dict, arrays: dict) -> None:
     """Bring every file of a step to disk, then write its manifest, which makes it a step."""
     folder = step_folder(run_path, step)
     paths = sorted(folder.rglob("*"))
@@ -59,7 +57,7 @@ def commit_step(run_path: Path, step: int, *, metric: float | None, changes: dic
         wait_for_disk(path)
     files = {str(path.relative_to(folder)): fingerprint(path) for path in paths if path.is_file()}
     run_files = {name: fingerprint(run_path / name) for name in RUN_FILES}
-    manifest = Manifest(_FORMAT, step, metric, changes, arrays, run_files, files)
+    manifest = Manifest(_FORMAT, step, changes, arrays, run_files, files)
     write_whole(folder / MANIFEST, _sealed(asdict(manifest)))
     wait_for_disk(folder.parent)
 
@@ -80,12 +78,12 @@ def read_manifest(run_path: str | Path, step: int) -> Manifest:
         intact = False
     if not intact:
         raise _damaged(run_path, step, [f"{STEPS}/{file.parent.name}/{MANIFEST} has other bytes"])
-    if body["format"] != _FORMAT:
+    if body["format"] not in _READABLE:
         raise CheckpointError(
-            f"a step must have manifest format {_FORMAT}: got {body['format']} in step {step} of {run_path}; "
-            "read it with the version of medbert_jax that its README.md names"
+            f"a step must have manifest format {' or '.join(map(str, _READABLE))}: got {body['format']} in step {step} "
+            f"of {run_path}; read it with the version of medbert_jax that its README.md names"
         )
-    return Manifest(**body)
+    return Manifest(**{field.name: body[field.name] for field in fields(Manifest)})
 
 
 def verify_step(run_path: str | Path, step: int) -> Manifest:

@@ -10,17 +10,29 @@ from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.corpus import Corpus
 from medbert_jax.training.dispatch import RowsOf
 from medbert_jax.training.masking import MaskingConfig
+from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import encode_masked, step_keys
 
 
-def check_finite(first: int, metrics: dict) -> None:
-    """Raise NotFinite where a step among `metrics` (K,), the first of which is step `first`, was not finite.
-
-    Steps are counted from 1. `metrics` are those of the steps that ran.
-    """
+def check_finite(step: int, metrics: dict) -> None:
+    """Raise NotFinite where one of the last steps of `step`, those of `metrics` (count,), was not finite."""
     bad = np.flatnonzero(~np.asarray(metrics["finite"]))
     if len(bad):
-        raise NotFinite(first + int(bad[0]), *(float(metrics[name][bad[0]]) for name in ("loss", "gradient_norm")))
+        which = step - len(metrics["finite"]) + int(bad[0]) + 1
+        raise NotFinite(which, *(float(metrics[name][bad[0]]) for name in ("loss", "gradient_norm")))
+
+
+def check_dispatch(step: int, state: dict, metrics: dict, *, row_check: Callable, source: PatientSource) -> None:
+    """`check_finite`, and the rows that were not finite in the error.
+
+    `state`: of the last dispatch that was sent; nothing has changed it since the step that was not finite.
+    `row_check`: of `make_row_check`, jitted.
+    """
+    try:
+        check_finite(step, metrics)
+    except NotFinite as fault:
+        finite = row_check(state, *source.feed(fault.step - 1, 1))
+        raise fault.with_rows(finite, source.patients(fault.step - 1)) from None
 
 
 class NotFinite(FloatingPointError):
@@ -57,7 +69,7 @@ def make_row_check(rows_of: RowsOf, *, model: ModelConfig, masking: MaskingConfi
     Masks and dropout are those of the training step that `state` was to take next.
     """
 
-    def row_check(state: dict, corpus: Corpus | None, feed: dict) -> tuple:
+    def row_check(state: dict, corpus: Corpus[jax.Array], feed: dict) -> tuple:
         batch = rows_of(corpus, jax.tree.map(lambda x: x[0], {"tiers": feed["tiers"], "epoch": feed["epoch"]}))
         mask_key, dropout_key = step_keys(seed, state["step"])
         found = []

@@ -1,15 +1,16 @@
-"""How many steps a dispatch has, and what becomes of the metrics that it brings back."""
+"""Dispatches one after the other: how many steps each has, and the next one sent before the last one is waited for."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from medbert_jax.training.corpus import CorpusConfig
-from medbert_jax.training.not_finite import check_finite
-from medbert_jax.training.progress import Progress
+from medbert_jax.training.corpus import Corpus, CorpusConfig
+from medbert_jax.training.interruption import Interruption
+from medbert_jax.training.patient_source import PatientSource
 
 
 class Pace:
@@ -20,13 +21,17 @@ class Pace:
 
     def __init__(self, edges: tuple[int, ...], config: CorpusConfig, *, total: int):
         self._most, self._seconds = config.steps_per_dispatch, config.dispatch_seconds
-        self._edges, self._total = edges, total
+        self._edges, self.total = edges, total
         self._wanted, self._settled = 1, False
         self._since, self._dispatches = 0.0, 0
 
     def count(self, step: int) -> int:
         """Steps of the dispatch that begins after `step` steps; it ends at a multiple of an edge, or before."""
-        return min(self._wanted, self._total - step, *(edge - step % edge for edge in self._edges))
+        return min(self._wanted, self.total - step, *(edge - step % edge for edge in self._edges))
+
+    def at_edge(self, step: int) -> bool:
+        """Whether `step` steps are a multiple of an edge, or all."""
+        return step == self.total or any(step % edge == 0 for edge in self._edges)
 
     def sent_alone(self) -> None:
         """A dispatch was sent while no other was under way: it begins now."""
@@ -50,53 +55,41 @@ class Pace:
         self._wanted = int(np.clip(self._seconds * count / max(seconds, 1e-6), 1, self._most))
 
 
-class MetricsLog:
-    """Fetches the metrics of a dispatch after the next one was sent, and hands them on in windows of steps.
+def dispatched(
+    dispatch: Callable[[Any, Corpus[jax.Array], dict], tuple[Any, dict]],
+    state: Any,
+    source: PatientSource,
+    pace: Pace,
+    *,
+    start: int = 0,
+    interruption: Interruption | None = None,
+) -> Iterator[tuple[int, Any, dict]]:
+    """(steps done, state, outputs) of every dispatch from step `start` to the pace's end, in order.
 
-    A window ends at every multiple of an edge and at the end, wherever dispatches begin and end.
+    `outputs` are numpy arrays (count, …) of the steps of this dispatch. They are fetched after the next dispatch was
+    sent, so that the devices never wait, but not at an edge of the pace, at the end and where the interruption, asked
+    after every dispatch, says stop: there `state` is what those steps led to. Elsewhere it is one dispatch further,
+    and is given away with the one after that.
     """
-
-    def __init__(
-        self,
-        progress: Progress,
-        summarize: Callable[[dict], tuple[dict, float]],
-        *,
-        edges: tuple[int, ...],
-        total: int,
-        pace: Pace,
-        window: Sequence[dict] = (),
-    ):
-        self._progress, self._summarize = progress, summarize
-        self._edges, self._total, self._pace = edges, total, pace
-        self._sent: list[tuple[int, int, dict]] = []
-        self.window = list(window)
-        """Metrics of the steps fetched since the last window ended, JSON data: a run that goes on begins with them."""
-
-    def sent(self, step: int, count: int, metrics: dict) -> None:
-        """Metrics (K,) of the `count` steps after `step` are under way; fetches those of the dispatch before.
-
-        Raises NotFinite for a step whose loss or gradient is not.
-        """
-        self._sent.append((step, count, metrics))
-        if len(self._sent) > 1:
-            self._fetch()
+    step, under_way = start, None
+    while step < pace.total and not (interruption and interruption.stopping):
+        count = pace.count(step)
+        state, outputs = dispatch(state, *source.feed(step, count))
+        if under_way:
+            yield _fetched(under_way, state, pace)
         else:
-            self._pace.sent_alone()
+            pace.sent_alone()
+        step += count
+        under_way = step, count, outputs
+        if step < pace.total:
+            source.prepare(step, pace.count(step))
+        if (interruption and interruption.asked()) or pace.at_edge(step):
+            yield _fetched(under_way, state, pace)
+            under_way = None
 
-    def fetch_all(self) -> None:
-        """Wait for everything that was sent. Raises as `sent` does."""
-        while self._sent:
-            self._fetch()
 
-    def _fetch(self) -> None:
-        step, count, metrics = self._sent.pop(0)
-        metrics = {name: np.asarray(values)[:count] for name, values in metrics.items()}
-        self._pace.fetched(count)
-        check_finite(step + 1, metrics)
-        for place in range(count):
-            self.window.append({name: values[place].item() for name, values in metrics.items()})
-            after = step + place + 1
-            if after == self._total or any(after % edge == 0 for edge in self._edges):
-                window, self.window = self.window, []
-                means, patients = self._summarize({name: np.array([one[name] for one in window]) for name in window[0]})
-                self._progress.record(after, means, kind="train", patients=patients)
+def _fetched(under_way: tuple[int, int, dict], state: Any, pace: Pace) -> tuple[int, Any, dict]:
+    step, count, outputs = under_way
+    outputs = jax.tree.map(lambda values: np.asarray(values)[:count], jax.device_get(outputs))
+    pace.fetched(count)
+    return step, state, outputs

@@ -7,27 +7,26 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from medbert_jax.data.row_plan import RowPlan
-from medbert_jax.data.rows import gather_rows
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.training.corpus import (
     Corpus,
     CorpusConfig,
     choose_placement,
+    corpus_columns,
     corpus_shardings,
     gather_patients,
-    upload,
+    narrowest,
+    with_room,
 )
 from medbert_jax.training.sharding import put_global, replicated
-
-_ROW_ARRAYS = ("code_ids", "visit_ids", "serialization_ids", "patient_slots", "positions", "prolonged_los")
 
 
 class PatientSource:
     """Feeds of a plan, each a pure function of (seed, first step, count); the next one is made while this one trains.
 
-    Where the corpus is on the devices a feed says which patients share a row, and `rows_of` gathers them inside the
-    program; where it is streamed the rows themselves are sent, equal bit for bit. Close it, or use it in a `with`
-    statement: it holds threads.
+    A feed says which patients share a row, and `rows_of` gathers them inside the program: from the whole corpus where
+    it is on the devices, from the patients of this dispatch where it is streamed, equal bit for bit. Close it, or use
+    it in a `with` statement: it holds threads.
     """
 
     def __init__(
@@ -53,9 +52,13 @@ class PatientSource:
         self.sequences, self.plan, self.seed = sequences, plan, seed
         self.steps, self._total, self._mesh = min(config.steps_per_dispatch, total), total, mesh
         self.placement = choose_placement(config, sequences, mesh)
-        self.corpus = upload(sequences, self.placement, mesh)
-        self.shardings = corpus_shardings(self.placement, mesh), self._feed_shardings()
-        """Of the corpus, and of a feed."""
+        self._ids = narrowest(sequences)
+        rows = NamedSharding(mesh, PartitionSpec(None, "data"))
+        feed = {"tiers": ({"patients": rows, "places": rows},) * len(plan.tiers)}
+        feed |= dict.fromkeys(("epoch", "start", "count"), replicated(mesh))
+        self.shardings = corpus_shardings(self.placement, mesh), feed
+        """Of a corpus, and of the feed that goes with it."""
+        self._whole = None if self.placement == "streamed" else self._upload()
         self._feeding, self._planning = (ThreadPoolExecutor(1, name) for name in ("feed", "plan"))
         self._epochs: dict[int, Future] = {}  # touched by the feeding thread alone
         self._ahead: tuple[tuple[int, int], Future] | None = None
@@ -73,19 +76,17 @@ class PatientSource:
         for threads in (self._feeding, self._planning):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def rows_of(self, corpus: Corpus | None, step: dict) -> dict:
+    def rows_of(self, corpus: Corpus[jax.Array], step: dict) -> dict:
         """Inside a program: the batch that one step of a feed stands for."""
-        if corpus is None:
-            return step
         mesh = self._mesh if self.placement == "sharded" else None
         tiers = tuple(
-            gather_patients(corpus, rows["patients"], tier.row_length, sharded_over=mesh)
+            gather_patients(corpus, rows["places"], tier.row_length, sharded_over=mesh) | {"patients": rows["patients"]}
             for rows, tier in zip(step["tiers"], self.plan.tiers, strict=True)
         )
         return step | {"tiers": tiers}
 
-    def feed(self, start: int, count: int) -> dict:
-        """The feed of steps start … start + count − 1, on the devices."""
+    def feed(self, start: int, count: int) -> tuple[Corpus[jax.Array], dict]:
+        """A corpus, and the feed of steps start … start + count − 1 out of it, on the devices."""
         self.prepare(start, count)
         (_, feed), self._ahead = self._ahead, None
         return feed.result()
@@ -101,7 +102,7 @@ class PatientSource:
         return tuple(rows[place] for rows in self.plan.epoch(self.seed, epoch))
 
     def host_feed(self, start: int, count: int) -> dict:
-        """The feed as numpy arrays."""
+        """The feed as numpy arrays, without the patients' places in a corpus."""
         if not 1 <= count <= self.steps:
             raise ValueError(f"a feed has 1 to {self.steps} steps: got {count}; ask for fewer at a time")
         parts, epochs, first = [], np.zeros(self.steps, np.int32), start
@@ -112,33 +113,43 @@ class PatientSource:
             epochs[first - start : first - start + end - begin] = epoch
             first += end - begin
         tiers = []
-        for tier, stretches in zip(self.plan.tiers, zip(*parts, strict=True), strict=True):
+        for stretches in zip(*parts, strict=True):
             patients = np.full((self.steps, *stretches[0].shape[1:]), -1, np.int32)
             patients[:count] = np.concatenate(stretches)
-            streamed = self.placement == "streamed"
-            tiers.append(self._rows(patients, count, tier.row_length) if streamed else {"patients": patients})
+            tiers.append({"patients": patients})
         return {"tiers": tuple(tiers), "epoch": epochs, "start": np.int32(start), "count": np.int32(count)}
 
-    def _feed_shardings(self) -> dict:
-        rows, everywhere = NamedSharding(self._mesh, PartitionSpec(None, "data")), replicated(self._mesh)
-        names = ("patients", *_ROW_ARRAYS) if self.placement == "streamed" else ("patients",)
-        tiers = (dict.fromkeys(names, rows),) * len(self.plan.tiers)
-        return {"tiers": tiers, "epoch": everywhere, "start": everywhere, "count": everywhere}
+    def _send(self, start: int, count: int) -> tuple[Corpus[jax.Array], dict]:
+        feed, corpus = self.host_feed(start, count), self._whole
+        patients = [rows["patients"] for rows in feed["tiers"]]
+        places = patients
+        if corpus is None:
+            corpus, places = self._corpus_of(patients)
+        tiers = tuple({"patients": who, "places": where} for who, where in zip(patients, places, strict=True))
+        return corpus, jax.tree.map(put_global, feed | {"tiers": tiers}, self.shardings[1])
 
-    def _rows(self, patients: np.ndarray, count: int, row_length: int) -> dict[str, np.ndarray]:
-        """The rows of `count` steps, and empty ones after them."""
-        steps, rows, places = patients.shape
-        who, outcome = patients[:count].reshape(-1, places), self.sequences.outcomes["prolonged_los"]
-        made = gather_rows(self.sequences, who, row_length)
-        made["prolonged_los"] = np.where(who >= 0, outcome[np.maximum(who, 0)], 0).astype(np.int32)
-        out = {}
-        for name, values in made.items():
-            out[name] = np.full((steps, rows, values.shape[1]), -1 if name == "patients" else 0, np.int32)
-            out[name][:count] = values.reshape(count, rows, -1)
-        return out
+    def _upload(self) -> Corpus[jax.Array]:
+        """The whole corpus; cut over devices it has as many codes on each."""
+        columns = corpus_columns(self.sequences, self._ids)
+        parts = self._mesh.shape["data"] if self.placement == "sharded" else 1
+        columns = with_room(columns, -(-len(columns.code_ids) // parts) * parts, len(self.sequences))
+        return jax.tree.map(put_global, columns, self.shardings[0])
 
-    def _send(self, start: int, count: int) -> dict:
-        return jax.tree.map(put_global, self.host_feed(start, count), self.shardings[1])
+    def _corpus_of(self, patients: list[np.ndarray]) -> tuple[Corpus[jax.Array], list[np.ndarray]]:
+        """The patients of a dispatch, (K, B, P) per tier, as a corpus in which they stand one after the other.
+
+        The places they have in it come back too. It is as long as all slots of K steps, whoever is in them: one
+        program serves every dispatch.
+        """
+        who = np.concatenate([tier.ravel() for tier in patients])
+        real = who >= 0
+        columns = corpus_columns(self.sequences.take(who[real]), self._ids)
+        slots = self.steps * self.plan.slots_per_step
+        corpus = jax.tree.map(put_global, with_room(columns, slots, len(who)), self.shardings[0])
+        places = np.where(real, np.cumsum(real) - 1, -1).astype(np.int32)
+        ends = np.cumsum([tier.size for tier in patients])
+        parts = zip(np.split(places, ends[:-1]), patients, strict=True)
+        return corpus, [part.reshape(tier.shape) for part, tier in parts]
 
     def _epoch(self, epoch: int) -> tuple[np.ndarray, ...]:
         """The plan of an epoch; the next one's is begun, and those before are let go."""

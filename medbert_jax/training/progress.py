@@ -4,11 +4,12 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
@@ -39,23 +40,23 @@ class Progress:
 
     def __init__(self, path: Path, *, total: int, start: int):
         self._path, self._total = path, total
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._recorded = {(row["kind"], row["step"]) for row in map(json.loads, lines)}
         self._first: tuple[int, float] | None = None
         self._step, self._time = start, time.monotonic()
 
-    def recorded(self, step: int, *, kind: str) -> bool:
-        """Whether there is a record of this kind and step."""
-        lines = self._path.read_text(encoding="utf-8").splitlines() if self._path.exists() else []
-        return any(row["kind"] == kind and row["step"] == step for row in map(json.loads, lines))
+    def due(self, step: int, every: int) -> bool:
+        """Whether what is done every so many steps, and at the end, is to be done after `step` steps."""
+        return step > 0 and (step % every == 0 or step == self._total)
 
-    def record_if(self, step: int, metrics: Mapping[str, float] | None, *, kind: str) -> bool:
-        """Record metrics that may not be there; returns whether they were."""
-        if metrics is not None:
-            self.record(step, metrics, kind=kind)
-        return metrics is not None
+    def recorded(self, step: int, *, kind: str) -> bool:
+        """Whether there is a record of this kind and step: at the start, or since."""
+        return (kind, step) in self._recorded
 
     def record(self, step: int, metrics: Mapping[str, float], *, kind: str, patients: float = 0) -> None:
         """Say and log the metrics after `step` steps; `patients` were trained on since the last record."""
         now = time.monotonic()
+        self._recorded.add((kind, step))
         row = {"step": step, **metrics}
         parts = [f"{kind:>10} {step:>7,}/{self._total:,}"]
         parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()]
@@ -75,3 +76,33 @@ class Progress:
         with self._path.open("a") as file:
             file.write(json.dumps({"kind": kind, **finite}) + "\n")
         say(" | ".join(parts))
+
+
+class MetricsLog:
+    """Hands the metrics of steps on in windows, which end at every multiple of an edge and at the end.
+
+    Where windows end does not depend on how many steps a dispatch has.
+    """
+
+    def __init__(
+        self,
+        progress: Progress,
+        summarize: Callable[[dict], tuple[dict, float]],
+        *,
+        edges: tuple[int, ...],
+        window: Sequence[dict] = (),
+    ):
+        self._progress, self._summarize, self._edges = progress, summarize, edges
+        self.window = list(window)
+        """Metrics of the steps since the last window ended, JSON data: a run that goes on begins with them."""
+
+    def add(self, step: int, metrics: dict) -> None:
+        """Metrics (count,) of the last `count` of `step` steps."""
+        first = step - len(metrics["loss"])
+        for place in range(step - first):
+            self.window.append({name: values[place].item() for name, values in metrics.items()})
+            after = first + place + 1
+            if any(self._progress.due(after, edge) for edge in self._edges):
+                window, self.window = self.window, []
+                means, patients = self._summarize({name: np.array([one[name] for one in window]) for name in window[0]})
+                self._progress.record(after, means, kind="train", patients=patients)

@@ -11,10 +11,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.med_bert import parameter_axes
-
-# Logical axis of a parameter → mesh axis. What is not named here is replicated.
-LOGICAL_TO_MESH = {"vocabulary": "model"}
+from medbert_jax.models.med_bert import vocabulary_axes
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,12 @@ def over_rows(mesh: Mesh) -> NamedSharding:
 
 
 def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict:
-    """Sharding of every parameter, same structure as the parameters."""
+    """Sharding of every parameter, as they are structured: the vocabulary over "model", all else everywhere."""
 
-    def sharding(axes: tuple) -> NamedSharding:
-        return NamedSharding(mesh, PartitionSpec(*(LOGICAL_TO_MESH.get(axis) for axis in axes)))
+    def sharding(axis: int) -> NamedSharding:
+        return NamedSharding(mesh, PartitionSpec(*[None] * axis, "model")) if axis >= 0 else replicated(mesh)
 
-    return jax.tree.map(sharding, parameter_axes(config), is_leaf=lambda node: isinstance(node, tuple))
+    return jax.tree.map(sharding, vocabulary_axes(config))
 
 
 def state_shardings(state_shapes: dict, optimizer: optax.GradientTransformation, parameters: dict, mesh: Mesh) -> dict:

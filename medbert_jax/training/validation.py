@@ -1,58 +1,48 @@
 """Validation of a pretraining on held-out patients; the masks never change, so every evaluation asks the same."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import numpy as np
 
 from medbert_jax.metrics.discrimination import auroc
 from medbert_jax.training.corpus import Corpus
-from medbert_jax.training.pace import Pace
+from medbert_jax.training.interruption import Interruption
+from medbert_jax.training.pace import Pace, dispatched
 from medbert_jax.training.patient_source import PatientSource
+from medbert_jax.training.progress import Progress
 
 
 def validate(
-    eval_dispatch: Callable[[dict, Corpus | None, dict], dict],
+    eval_dispatch: Callable[[dict, Corpus[jax.Array], dict], dict],
     params: dict,
     source: PatientSource,
     pace: Pace,
     *,
-    given_up: Callable[[], bool] = lambda: False,
+    interruption: Interruption | None = None,
 ) -> dict[str, float] | None:
     """Masked-code loss (nats) and accuracy, prolonged-LOS loss (nats) and AUROC (NaN when one class is missing).
 
     Every patient of the source counts exactly once: one epoch of its plan, in the order of epoch 0. `pace` says how
-    many steps a dispatch has. None where `given_up`, asked after every dispatch, says that nobody will read it.
+    many steps a dispatch has. None where the `interruption` says that nobody will read it.
     """
-    plan, sums, scores, labels = source.plan, {}, [], []
-    outcome, tiers, sent = source.sequences.outcomes["prolonged_los"], plan.epoch(source.seed, 0), []
+    done, sums, scores, labels = 0, {}, [], []
+    outcome, tiers = source.sequences.outcomes["prolonged_los"], source.plan.epoch(source.seed, 0)
 
-    def fetch() -> None:
-        start, count, out = sent.pop(0)
-        out = jax.device_get(out)
-        pace.fetched(count)
+    def evaluated(params: dict, corpus: Corpus[jax.Array], feed: dict) -> tuple[dict, dict]:
+        return params, eval_dispatch(params, corpus, feed)
+
+    for step, _, out in dispatched(evaluated, params, source, pace, interruption=interruption):
         for tier, found in zip(tiers, out.pop("prolonged_los_logits"), strict=True):
-            patients = tier[start : start + count]
-            scores.append(found[:count][patients >= 0])
+            patients = tier[done:step]
+            scores.append(found[patients >= 0])
             labels.append(outcome[patients[patients >= 0]])
         for name, values in out.items():
-            sums[name] = sums.get(name, 0.0) + float(values[:count].sum())
-
-    step = 0
-    while step < plan.steps_per_epoch:
-        count = pace.count(step)
-        sent.append((step, count, eval_dispatch(params, source.corpus, source.feed(step, count))))
-        if len(sent) == 1:
-            pace.sent_alone()
-        step += count
-        if step < plan.steps_per_epoch:
-            source.prepare(step, pace.count(step))
-        if len(sent) > 1:
-            fetch()
-        if given_up():
-            return None
-    while sent:
-        fetch()
+            sums[name] = sums.get(name, 0.0) + float(values.sum())
+        done = step
+    if interruption and interruption.stopping:
+        return None
     labels_N, scores_N = np.concatenate(labels), np.concatenate(scores)
     return {
         "masked_code_loss": sums["masked_code_sum"] / sums["masked_code_weight"],
@@ -60,3 +50,23 @@ def validate(
         "prolonged_los_loss": sums["prolonged_los_sum"] / sums["prolonged_los_weight"],
         "prolonged_los_auroc": auroc(labels_N, scores_N) if 0 < labels_N.sum() < len(labels_N) else float("nan"),
     }
+
+
+@dataclass(frozen=True)
+class Validations:
+    """The validations of a run: after every so many steps and at the end, each made once, whatever interrupts it."""
+
+    evaluate: Callable[[dict], dict[str, float] | None]
+    """`validate` of these parameters."""
+    progress: Progress
+    every: int
+    interruption: Interruption
+
+    def missing(self, step: int) -> bool:
+        """Whether a validation is due after `step` steps that was not made."""
+        return self.progress.due(step, self.every) and not self.progress.recorded(step, kind="validation")
+
+    def make(self, step: int, params: dict) -> None:
+        """Make and record the one that is missing after `step` steps, unless the run is to stop."""
+        if self.missing(step) and not self.interruption.stopping and (found := self.evaluate(params)):
+            self.progress.record(step, found, kind="validation")

@@ -3,6 +3,7 @@
 The rows stay 0: no id points to them, and `pretraining_losses` takes their logits out.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -11,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.med_bert import parameter_axes
+from medbert_jax.models.med_bert import vocabulary_axes
 from medbert_jax.training.sharding import parameter_shardings, replicated, state_shardings, with_shardings
 
 
@@ -22,16 +23,14 @@ def padded_rows(config: ModelConfig, mesh: Mesh) -> int:
 
 def resize(state: dict, optimizer: optax.GradientTransformation, config: ModelConfig, rows: int) -> dict:
     """The training state with `rows` rows wherever the vocabulary is an axis: zeros added, or rows taken off."""
-    axes = parameter_axes(config)
+    axes = vocabulary_axes(config)
 
-    def resized(leaf: jax.Array, names: tuple[str, ...]) -> jax.Array:
-        for axis, name in enumerate(names):
-            if name == "vocabulary":
-                missing = rows - leaf.shape[axis]
-                if missing > 0:
-                    leaf = jnp.pad(leaf, [(0, missing if one == axis else 0) for one in range(leaf.ndim)])
-                leaf = jax.lax.slice_in_dim(leaf, 0, rows, axis=axis)
-        return leaf
+    def resized(leaf: jax.Array, axis: int) -> jax.Array:
+        if axis < 0:
+            return leaf
+        missing = max(0, rows - leaf.shape[axis])
+        leaf = jnp.pad(leaf, [(0, missing if one == axis else 0) for one in range(leaf.ndim)])
+        return jax.lax.slice_in_dim(leaf, 0, rows, axis=axis)
 
     return state | {
         "params": jax.tree.map(resized, state["params"], axes),
@@ -42,8 +41,16 @@ def resize(state: dict, optimizer: optax.GradientTransformation, config: ModelCo
 class StateLayout:
     """Where a training state lies on a mesh, and how it comes from and goes to the shapes that are stored."""
 
-    def __init__(self, stored_shapes: dict, optimizer: optax.GradientTransformation, config: ModelConfig, mesh: Mesh):
-        """`stored_shapes`: the abstract state with tables as long as the vocabulary."""
+    def __init__(
+        self,
+        fresh_state: Callable[[jax.Array], dict],
+        optimizer: optax.GradientTransformation,
+        config: ModelConfig,
+        mesh: Mesh,
+    ):
+        """`fresh_state`: key → a new state, with tables as long as the vocabulary."""
+        stored_shapes = jax.eval_shape(fresh_state, jax.random.key(0))
+        self._fresh_state = fresh_state
         rows = padded_rows(config, mesh)
         self._padded = rows != config.vocabulary_size
         self._to_mesh = partial(resize, optimizer=optimizer, config=config, rows=rows)
@@ -56,9 +63,9 @@ class StateLayout:
         self.stored = with_shardings(stored_shapes, on_disk)
         """The target of a restore."""
 
-    def fresh(self, init_state, key: jax.Array) -> dict:
+    def fresh(self, key: jax.Array) -> dict:
         """A new state on the mesh, never whole on one device."""
-        return jax.jit(lambda key: self._to_mesh(init_state(key)), out_shardings=self.shardings)(key)
+        return jax.jit(lambda key: self._to_mesh(self._fresh_state(key)), out_shardings=self.shardings)(key)
 
     def from_disk(self, state: dict) -> dict:
         """A state as it was restored, on the mesh."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from medbert_jax.models.config import ModelConfig, preset
-from medbert_jax.models.med_bert import init, parameter_axes
+from medbert_jax.models.med_bert import init, vocabulary_axes
 
 
 @functools.cache
@@ -67,18 +67,15 @@ def test_mask_id_is_a_row_of_the_table(mask_id, rule):
 
 
 @pytest.mark.parametrize("name", ["paper", "released_code"])
-def test_parameter_axes_has_the_structure_of_the_parameters(name):
-    config = preset(name, 50)
-    axes = parameter_axes(config)
-    is_leaf = lambda node: isinstance(node, tuple)  # noqa: E731
-    assert jax.tree.structure(axes, is_leaf=is_leaf) == jax.tree.structure(shapes(config))
-    size = {"vocabulary": 50, "hidden": 192, "visits": 1_000, "positions": 512, "heads": 192} | {
-        "feed_forward": 64,
-        "hidden_out": 192,
-        "logits": 2,
-    }
-    named = jax.tree.map(lambda leaf: tuple(size[axis] for axis in leaf), axes, is_leaf=is_leaf)
-    assert named == jax.tree.map(lambda leaf: leaf.shape, shapes(config))
+def test_the_axis_that_grows_with_the_vocabulary_is_said_at_every_parameter_that_has_one(name):
+    here, longer = shapes(preset(name, 50)), shapes(preset(name, 51))
+
+    def grows(one, two) -> int:
+        return next((axis for axis, size in enumerate(one.shape) if two.shape[axis] > size), -1)
+
+    axes = vocabulary_axes(preset(name, 50))
+    assert axes == jax.tree.map(grows, here, longer)
+    assert sorted(jax.tree.leaves(axes)) == [-1] * (len(jax.tree.leaves(here)) - 2) + [0, 0]
 
 
 def test_only_string_keys_and_plain_dictionaries():

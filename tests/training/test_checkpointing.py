@@ -1,5 +1,7 @@
 """Steps: bit for bit on any mesh, nothing damaged loads, nothing committed is lost."""
 
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,10 +15,11 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from medbert_jax.training.durable_files import canonical_json
 
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.training.checkpointing import (
-    best_step,
+    KEPT,
     latest_good_step,
     restore_step,
     save_step,
@@ -44,9 +47,9 @@ def _open(path, **options) -> RunDirectory:
     return RunDirectory.create_or_open(path, config=config | options, vocabulary=vocabulary, may_differ=("steps",))
 
 
-def _save(run, step, **options):
+def _save(run, step):
     params, state = _made(step)
-    return save_step(run, step, params=params, opt_state=state, progress={"step": step}, **options)
+    return save_step(run, step, params=params, opt_state=state, progress={"step": step})
 
 
 def _placed(tree, mesh_shape):
@@ -249,14 +252,33 @@ def test_a_step_without_manifest_is_no_step(run):
     _assert_restores(run.path, 1)
 
 
-def test_the_newest_and_the_best_are_kept(run):
-    for step, metric in enumerate((0.5, 0.9, float("nan"), 0.7, 0.9, None), 1):
-        _save(run, step, metric=metric, keep_latest=2)
-    assert committed_steps(run.path) == [2, 5, 6]  # 2 is the earliest of the best
-    assert best_step(run.path) == 2
-    assert len(list((run.path / "steps").iterdir())) == 3
-    with pytest.raises(CheckpointError, match="keep_latest 0"):
-        _save(run, 7, keep_latest=0)
+def test_the_newest_are_kept(run):
+    for step in range(1, 7):
+        _save(run, step)
+        assert committed_steps(run.path) == list(range(1, step + 1))[-KEPT:]
+        assert len(list((run.path / "steps").iterdir())) == min(step, KEPT)
+
+
+def test_a_step_whose_manifest_says_a_metric_restores_and_its_seal_holds(run):
+    """Format 1: the step was written when the best one by metric was kept."""
+    _save(run, 1)
+    file = run.path / "steps" / "000001" / "MANIFEST.json"
+    body = json.loads(file.read_bytes())["manifest"] | {"format": 1, "metric": 0.75}
+
+    def sealed(digest: str) -> bytes:
+        return canonical_json({"manifest": body, "sha256": digest})
+
+    file.write_bytes(sealed(hashlib.sha256(canonical_json(body)).hexdigest()))
+    assert verify_step(run.path, 1).step == 1 and latest_good_step(run.path, warn=pytest.fail) == 1
+    _assert_restores(run.path, 1)
+    without = {name: value for name, value in body.items() if name != "metric"}
+    file.write_bytes(sealed(hashlib.sha256(canonical_json(without)).hexdigest()))
+    with pytest.raises(CheckpointError, match=r"MANIFEST\.json has other bytes"):
+        verify_step(run.path, 1)
+    body["format"] = 3
+    file.write_bytes(sealed(hashlib.sha256(canonical_json(body)).hexdigest()))
+    with pytest.raises(CheckpointError, match="must have manifest format 1 or 2: got 3 in step 1"):
+        verify_step(run.path, 1)
 
 
 def test_a_failed_write_leaves_earlier_steps_and_nothing_else(run, monkeypatch):

@@ -89,7 +89,7 @@ def prepared(kind: str, dtype: str, placement: str):
 def exported(kind: str, dtype: str, placement: str) -> export.Exported:
     """One module for all platforms; raises where one of them lacks an operation."""
     source, dispatch, first = prepared(kind, dtype, placement)
-    return export.export(dispatch, platforms=PLATFORMS)(first, source.corpus, source.feed(0, STEPS))
+    return export.export(dispatch, platforms=PLATFORMS)(first, *source.feed(0, STEPS))
 
 
 def loops_over_tables(module: str) -> list[int]:
@@ -133,7 +133,7 @@ def test_the_exported_program_gives_the_same_numbers(kind, dtype, placement):
 
     def after(program, count: int) -> list[np.ndarray]:
         given = jax.tree.map(jnp.copy, state if kind == "train" else state["params"])
-        return jax.tree.leaves(jax.device_get(program(given, source.corpus, source.feed(0, count))))
+        return jax.tree.leaves(jax.device_get(program(given, *source.feed(0, count))))
 
     def largest_difference(one: list, two: list) -> float:
         """Relative above 1, absolute below."""

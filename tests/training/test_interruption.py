@@ -178,12 +178,12 @@ def test_a_run_asked_in_a_save_goes_on_with_its_window_of_metrics(handler, datas
     config = replace(started(SHORT, dataset, tmp_path), checkpoint_every=5, log_every=12)
     peace = run_pretrain.main(replace(config, run=str(tmp_path / "peace")))
 
-    def save_and_be_asked(run, step, *others, save=run_pretrain.save):
+    def save_and_be_asked(run, step, *, save_step=run_pretrain.save_step, **state):
         if step == 5:
             interrupt()
-        save(run, step, *others)
+        save_step(run, step, **state)
 
-    monkeypatch.setattr(run_pretrain, "save", save_and_be_asked)
+    monkeypatch.setattr(run_pretrain, "save_step", save_and_be_asked)
     with pytest.raises(Interrupted, match="is saved in"):
         run_pretrain.main(config)
     assert signal.getsignal(signal.SIGTERM) is handler

@@ -9,10 +9,11 @@ import pytest
 
 from medbert_jax.training import pace as pace_module
 from medbert_jax.training.corpus import CorpusConfig
-from medbert_jax.training.not_finite import NotFinite
-from medbert_jax.training.pace import MetricsLog, Pace
+from medbert_jax.training.interruption import Interruption
+from medbert_jax.training.not_finite import NotFinite, check_finite
+from medbert_jax.training.pace import Pace, dispatched
 from medbert_jax.training.pretraining import summarize
-from medbert_jax.training.progress import Progress
+from medbert_jax.training.progress import MetricsLog, Progress
 
 TOTAL = 103
 
@@ -61,23 +62,50 @@ def made_metrics(steps: int, seed: int = 0) -> dict[str, np.ndarray]:
     return numbers | weights | {"finite": np.ones(steps, bool)}
 
 
+class Source:
+    """Feeds that say nothing but which steps they are; which were prepared is noted."""
+
+    def __init__(self):
+        self.prepared: list[tuple[int, int]] = []
+
+    def prepare(self, start: int, count: int) -> None:
+        self.prepared.append((start, count))
+
+    def feed(self, start: int, count: int) -> tuple[None, tuple[int, int]]:
+        return None, (start, count)
+
+
 class Logged:
-    """A metrics log over made dispatches, and what it wrote."""
+    """A metrics log over the dispatches of made metrics, of so many steps each, and what it wrote."""
 
-    def __init__(self, path, *, start: int = 0, edges: tuple[int, ...] = (10, 25, 4), window=()):
-        self.path, self.step, self.most = path, start, 12
-        self.pace = Pace(edges, CorpusConfig(), total=TOTAL)
+    def __init__(
+        self, path, metrics: dict, counts: list[int], *, start: int = 0, edges=(10, 25, 4), window=(), stops=()
+    ):
+        self.path, self.metrics, self.state, self.source = path, metrics, start, Source()
+        self.sent: list[tuple[int, int]] = []
+        self.pace = Pace(tuple(stops), CorpusConfig(), total=start + sum(counts))
+        counts = iter(counts)
+        by_start = {start: next(counts)}
+        self.pace.count = lambda step: by_start[step] if step in by_start else by_start.setdefault(step, next(counts))
         progress = Progress(path, total=TOTAL, start=start)
-        self.log = MetricsLog(progress, summarize, edges=edges, total=TOTAL, pace=self.pace, window=window)
+        self.log = MetricsLog(progress, summarize, edges=edges, window=window)
 
-    def send(self, metrics: dict, count: int) -> None:
-        """Metrics of the next `count` steps, padded as a dispatch pads them."""
-        part = {name: values[self.step : self.step + count] for name, values in metrics.items()}
-        padded = {
-            name: np.concatenate([values, np.zeros_like(values, shape=self.most)]) for name, values in part.items()
-        }
-        step, self.step = self.step, self.step + count
-        self.log.sent(step, count, padded)
+    def dispatch(self, state: int, corpus: None, feed: tuple[int, int]) -> tuple[int, dict]:
+        """Metrics of the steps of a feed, padded as a dispatch pads them."""
+        step, count = feed
+        assert state == step
+        self.sent.append(feed)
+        part = {name: values[step : step + count] for name, values in self.metrics.items()}
+        padded = {name: np.concatenate([values, np.zeros_like(values, shape=12)]) for name, values in part.items()}
+        return step + count, padded
+
+    def steps(self, **options):
+        """Every dispatch, when it was logged: (step, state, rows that are written)."""
+        start = self.state
+        for step, state, metrics in dispatched(self.dispatch, start, self.source, self.pace, start=start, **options):
+            check_finite(step, metrics)
+            self.log.add(step, metrics)
+            yield step, state, self.rows()
 
     def rows(self) -> list[dict]:
         rows = [json.loads(row) for row in self.path.read_text().splitlines()] if self.path.exists() else []
@@ -85,10 +113,9 @@ class Logged:
 
 
 def written(path, counts: list[int], metrics: dict, **options) -> list[dict]:
-    logged = Logged(path, **options)
-    for count in counts:
-        logged.send(metrics, count)
-    logged.log.fetch_all()
+    logged = Logged(path, metrics, counts, **options)
+    for _ in logged.steps():
+        pass
     return logged.rows()
 
 
@@ -116,28 +143,45 @@ def test_windows_do_not_depend_on_how_steps_were_dispatched(tmp_path):
 @pytest.mark.parametrize("stop", [1, 4, 7, 50, 102])
 def test_a_window_is_handed_on_to_the_run_that_goes_on(tmp_path, stop):
     metrics = made_metrics(TOTAL)
-    first = Logged(tmp_path / "stopped")
-    for _ in range(stop):
-        first.send(metrics, 1)
-    first.log.fetch_all()
+    first = Logged(tmp_path / "stopped", metrics, [1] * stop)
+    list(first.steps())
     window = json.loads(json.dumps(first.log.window))
-    second = Logged(tmp_path / "stopped", start=stop, window=window)
-    for _ in range(stop, TOTAL):
-        second.send(metrics, 1)
-    second.log.fetch_all()
-    assert second.rows() == written(tmp_path / "whole", [1] * TOTAL, metrics)
+    rows = written(tmp_path / "stopped", [1] * (TOTAL - stop), metrics, start=stop, window=window)
+    assert rows == written(tmp_path / "whole", [1] * TOTAL, metrics)
 
 
 def test_a_dispatch_is_fetched_when_the_next_one_was_sent(tmp_path):
-    logged, metrics = Logged(tmp_path / "log"), made_metrics(TOTAL)
-    logged.send(metrics, 4)
-    assert logged.rows() == []
-    logged.send(metrics, 4)
-    assert [row["step"] for row in logged.rows()] == [4]
-    logged.log.fetch_all()
-    assert [row["step"] for row in logged.rows()] == [4, 8]
-    logged.log.fetch_all()  # nothing is left
-    assert len(logged.rows()) == 2
+    logged = Logged(tmp_path / "log", made_metrics(TOTAL), [4, 4, 4])
+    seen = [(step, state, len(logged.sent), [row["step"] for row in rows]) for step, state, rows in logged.steps()]
+    # The state is one dispatch further, but for the last.
+    assert seen == [(4, 8, 2, [4]), (8, 12, 3, [4, 8]), (12, 12, 3, [4, 8, 10, 12])]
+    assert logged.source.prepared == [(4, 4), (8, 4)]
+
+
+def test_at_an_edge_nothing_is_under_way(tmp_path):
+    logged = Logged(tmp_path / "log", made_metrics(TOTAL), [4, 4, 4, 2, 2], stops=(8,))
+    seen = [(step, state, len(logged.sent)) for step, state, _ in logged.steps()]
+    assert seen == [(4, 8, 2), (8, 8, 2), (12, 14, 4), (14, 16, 5), (16, 16, 5)]
+    assert logged.source.prepared == [(4, 4), (8, 4), (12, 2), (14, 2)]  # of the step after an edge too
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 4])
+def test_who_asks_to_stop_gets_the_state_of_the_dispatch_that_was_sent(tmp_path, at):
+    class After(Interruption):
+        questions = 0
+
+        def asked(self) -> bool:
+            self.questions += 1
+            self.stopping = self.questions == at
+            return self.stopping
+
+    interruption, logged = After(), Logged(tmp_path / "log", made_metrics(TOTAL), [4, 4, 4])
+    seen = [(step, state) for step, state, _ in logged.steps(interruption=interruption)]
+    assert seen == [(4, 4)] if at == 1 else seen[:1] == [(4, 8)]
+    assert seen[-1] == ((8, 8) if at == 2 else (4, 4) if at == 1 else (12, 12))
+    assert interruption.questions == (at if at in (1, 2) else 3)
+    interruption.stopping = True  # what was told before the first dispatch: nothing is sent
+    assert list(Logged(tmp_path / "none", made_metrics(TOTAL), [4]).steps(interruption=interruption)) == []
 
 
 @pytest.mark.parametrize("counts", [[1] * 20, [12, 8], [5, 5, 3, 7], [7, 12, 1]])
@@ -145,42 +189,48 @@ def test_a_step_that_is_not_finite_is_told_with_its_number(tmp_path, counts):
     metrics = made_metrics(TOTAL)
     metrics["finite"][[12, 14]] = False  # steps 13 and 15, counted from 1
     metrics["loss"][12] = np.inf
-    logged, sent = Logged(tmp_path / "log"), 0
+    logged = Logged(tmp_path / "log", metrics, counts)
     with pytest.raises(NotFinite, match=r"got inf and .* at step 13; start a new run") as caught:
-        for count in counts:
-            logged.send(metrics, count)
-            sent += count
-        logged.log.fetch_all()
+        list(logged.steps())
     assert caught.value.step == 13
     assert all(row["step"] < 13 for row in logged.rows())
 
 
 def test_what_pads_a_dispatch_is_no_step(tmp_path):
     metrics = made_metrics(TOTAL)
-    logged = Logged(tmp_path / "log", edges=(4,))
-    logged.send(metrics, 4)  # "finite" is False in the padding
-    logged.log.fetch_all()
-    (row,) = logged.rows()
+    (row,) = written(tmp_path / "log", [4], metrics, edges=(4,))  # "finite" is False in the padding
     assert row["loss"] == float(metrics["loss"][:4].sum(dtype=np.float64)) / 4
 
 
 def test_the_pace_learns_from_the_time_that_a_dispatch_was_under_way(tmp_path, monkeypatch):
-    now = [0.0]
+    now, seen = [0.0], []
     monkeypatch.setattr(pace_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    logged, metrics, seen = Logged(tmp_path / "log"), made_metrics(TOTAL), []
-    monkeypatch.setattr(logged.pace, "observe", lambda count, seconds: seen.append((count, seconds)))
-    for count, seconds in ((1, 30.0), (1, 20.0), (1, 0.5), (2, 1.0), (3, 1.5)):  # the first ones compile
-        now[0] += seconds
-        logged.send(metrics, count)
-    assert seen == [(1, 1.0), (2, 1.5)]
-    now[0] += 0.5
-    logged.log.fetch_all()
-    assert seen[2:] == [(3, 0.5)]
-    now[0] += 100.0  # an evaluation, and a save
-    for count in (4, 5):
-        now[0] += 2.0
-        logged.send(metrics, count)
-    assert seen[3:] == [(4, 2.0)]  # from when it was sent: nothing else was under way
-    now[0] += 2.5
-    logged.send(metrics, 1)
-    assert seen[4:] == [(5, 2.5)]
+    # Seconds until each dispatch was sent: the devices had so long for the one before.
+    seconds = {1: 30.0, 2: 20.0, 3: 0.5, 5: 1.0, 8: 1.5, 12: 2.0, 17: 2.0, 18: 2.5}
+    logged = Logged(tmp_path / "log", made_metrics(TOTAL), [1, 1, 1, 2, 3, 4, 5, 1], stops=(8,))
+    monkeypatch.setattr(logged.pace, "observe", lambda count, took: seen.append((count, took)))
+    send = logged.dispatch
+
+    def dispatch(state, corpus, feed):
+        now[0] += seconds[sum(feed)]
+        return send(state, corpus, feed)
+
+    monkeypatch.setattr(logged, "dispatch", dispatch)
+    prepare = logged.source.prepare
+
+    def prepared(start, count):
+        now[0] += 0.5 * (start == 8)
+        prepare(start, count)
+
+    monkeypatch.setattr(logged.source, "prepare", prepared)
+    for step, _, _ in logged.steps():
+        if step == 3:
+            assert seen == [(1, 1.0)]  # the first ones compile
+        if step == 5:
+            assert seen[1:] == [(2, 1.5)]
+        if step == 8:
+            assert seen[2:] == [(3, 0.5)]
+            now[0] += 100.0  # an evaluation, and a save
+        if step == 12:
+            assert seen[3:] == [(4, 2.0)]  # from when it was sent: nothing else was under way
+    assert seen[4:] == [(5, 2.5), (1, 0.0)]

@@ -11,7 +11,7 @@ from reference_batches import batches
 
 from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.models.med_bert import init
-from medbert_jax.training.corpus import CorpusConfig, choose_placement, corpus_columns
+from medbert_jax.training.corpus import CorpusConfig, choose_placement, narrowest
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.not_finite import NotFinite, check_finite, make_row_check
@@ -74,10 +74,10 @@ def test_batches_are_those_of_the_slow_path_over_three_epochs(layout, placement)
         counts = iter([1, 5, 2, 4, 3] * steps)
         while start < steps:
             count = min(next(counts), steps - start)
-            feed = source.feed(start, count)
+            corpus, feed = source.feed(start, count)
             source.prepare(start + count, 2)  # a guess that is mostly wrong
             assert (int(feed["start"]), int(feed["count"])) == (start, count)
-            made = jax.device_get(all_steps({}, source.corpus, feed))
+            made = jax.device_get(all_steps({}, corpus, feed))
             for place in range(count):
                 assert_equal(jax.tree.map(lambda x: x[place], made), next(expected))  # noqa: B023
             start += count
@@ -85,9 +85,36 @@ def test_batches_are_those_of_the_slow_path_over_three_epochs(layout, placement)
 
 def test_steps_after_the_count_hold_nobody():
     with source_of("rows", "streamed") as source:
-        feed = source.host_feed(0, 2)
+        _, feed = source.feed(0, 2)
     for tier in feed["tiers"]:
-        assert (tier["patients"][2:] == -1).all() and (tier["patient_slots"][2:] == 0).all()
+        assert (tier["patients"][2:] == -1).all() and (tier["places"][2:] == -1).all()
+
+
+def test_what_is_streamed_is_the_patients_of_the_dispatch_one_after_the_other():
+    with source_of("rows", "streamed") as source:
+        sent = {count: source.feed(4, count) for count in (1, 5)}
+    for corpus, feed in sent.values():
+        patients, places = (
+            np.concatenate([np.asarray(tier[name]).ravel() for tier in feed["tiers"]])
+            for name in ("patients", "places")
+        )
+        real = patients >= 0
+        assert places[real].tolist() == list(range(real.sum())) and (places[~real] == -1).all()
+        begin, end = (np.asarray(corpus.code_offsets)[places[real] + more] for more in (0, 1))
+        assert (end - begin).tolist() == SEQUENCES.lengths[patients[real]].tolist()
+        of_them = SEQUENCES.take(patients[real])
+        np.testing.assert_array_equal(np.asarray(corpus.code_ids)[: end[-1]], of_them.code_ids)
+        np.testing.assert_array_equal(np.asarray(corpus.prolonged_los)[places[real]], of_them.outcomes["prolonged_los"])
+    # One program serves dispatches of any count.
+    assert jax.tree.map(np.shape, sent[1]) == jax.tree.map(np.shape, sent[5])
+
+
+def test_places_that_are_not_renumbered_are_noticed(monkeypatch):
+    """What is compared above: patients of a dispatch looked up by their numbers among all."""
+    honest = PatientSource._corpus_of
+    monkeypatch.setattr(PatientSource, "_corpus_of", lambda self, patients: (honest(self, patients)[0], patients))
+    with pytest.raises(AssertionError):
+        test_batches_are_those_of_the_slow_path_over_three_epochs("rows", "streamed")
 
 
 STEPS = 12
@@ -121,7 +148,7 @@ def trained(counts: list[int], placement: str = "replicated", *, layout: str = "
     source, dispatch = compiled(layout, placement)
     state, done, metrics = start(), 0, []
     for count in counts:
-        state, found = dispatch(state, source.corpus, source.feed(done, count))
+        state, found = dispatch(state, *source.feed(done, count))
         metrics.append({name: np.asarray(values)[:count] for name, values in found.items()})
         assert all((np.asarray(values)[count:] == 0).all() for values in found.values())
         done += count
@@ -162,20 +189,20 @@ def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it
     table = state["params"]["embeddings"]["visit_table"].at[LATE_VISIT].set(np.inf)
     embeddings = state["params"]["embeddings"] | {"visit_table": table}
     state = state | {"params": state["params"] | {"embeddings": embeddings}}
-    before, _ = dispatch(state, source.corpus, source.feed(0, bad))
-    stopped, metrics = dispatch(state, source.corpus, source.feed(0, STEPS))
+    before, _ = dispatch(state, *source.feed(0, bad))
+    stopped, metrics = dispatch(state, *source.feed(0, STEPS))
     finite = np.asarray(metrics["finite"])
     assert finite.tolist() == [True] * bad + [False] * (STEPS - bad)
     assert stopped["step"] == bad
     assert_equal(jax.device_get(stopped), jax.device_get(before))
     # A dispatch that was already sent behind it does nothing either.
-    later, metrics_behind = dispatch(stopped, source.corpus, source.feed(STEPS, 3))
+    later, metrics_behind = dispatch(stopped, *source.feed(STEPS, 3))
     assert_equal(jax.device_get(later), jax.device_get(stopped))
     assert not np.asarray(metrics_behind["finite"]).any()
     with pytest.raises(NotFinite, match=rf"at step {bad + 1}; start a new run") as caught:
-        check_finite(1, jax.device_get(metrics))
+        check_finite(STEPS, jax.device_get(metrics))
     check = jax.jit(make_row_check(source.rows_of, model=MODEL, masking=MASKING, seed=0))
-    found, patients = check(later, source.corpus, source.feed(bad, 1)), source.patients(bad)
+    found, patients = check(later, *source.feed(bad, 1)), source.patients(bad)
     named = [(tier, row) for tier, fine in enumerate(found) for row in np.flatnonzero(~np.asarray(fine))]
     ((tier, row),) = named
     assert PATIENT in patients[tier][row]
@@ -195,9 +222,17 @@ def test_where_a_corpus_goes_depends_on_its_size(monkeypatch):
 
 
 def test_columns_are_as_narrow_as_their_values_allow():
-    assert corpus_columns(SEQUENCES).visit_ids.dtype == np.int16
-    wide = replace(SEQUENCES, visit_ids=SEQUENCES.visit_ids + 2**15)
-    assert corpus_columns(wide).visit_ids.dtype == np.int32
+    for sequences, ids in (
+        (SEQUENCES, np.int16),
+        (replace(SEQUENCES, visit_ids=SEQUENCES.visit_ids + 2**15), np.int32),
+    ):
+        plan = plan_rows(sequences.lengths, LAYOUTS["rows"], max_length=32)
+        for placement in ("replicated", "streamed"):
+            config = CorpusConfig(placement=placement, steps_per_dispatch=5)
+            with PatientSource(sequences, plan, MESH, config, seed=3, total=40) as source:
+                corpus, _ = source.feed(0, 1)
+            assert corpus.visit_ids.dtype == corpus.serialization_ids.dtype == ids
+            np.testing.assert_array_equal(narrowest(sequences), ids)
 
 
 def test_wrong_settings_of_the_corpus_are_all_named():

@@ -161,12 +161,12 @@ class Runs:
         """A run that has saved `step`, and is no more."""
         config = replace(config, dataset=self.dataset, run=self.new(), checkpoint_every=step)
 
-        def save_and_end(*arguments, save=run_pretrain.save):
-            save(*arguments)
+        def save_and_end(*arguments, save_step=run_pretrain.save_step, **options):
+            save_step(*arguments, **options)
             raise Cut
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
-            patch.setattr(run_pretrain, "save", save_and_end)
+            patch.setattr(run_pretrain, "save_step", save_and_end)
             run_pretrain.main(config)
         assert committed_steps(config.run) == [step]
         return Path(config.run)

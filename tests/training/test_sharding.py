@@ -104,7 +104,7 @@ def jitted(mesh: Mesh, placement: str, rows: RowsConfig = ROWS) -> tuple:
         out_shardings=(shardings, replicated(mesh)),
         donate_argnums=0,
     )
-    given = with_shardings(shapes, shardings), source.corpus, source.feed(0, 1)
+    given = with_shardings(shapes, shardings), *source.feed(0, 1)
     return source, shardings, dispatch, given
 
 
@@ -118,7 +118,7 @@ def trained(source: PatientSource, shardings: dict, program: jax.stages.Compiled
     """Losses of all steps, the parameters, shapes of the code table's parts, and what the program exchanges."""
     state, losses, done = jax.device_put(start(), shardings), [], 0
     for count in COUNTS:
-        state, metrics = program(state, source.corpus, source.feed(done, count))
+        state, metrics = program(state, *source.feed(done, count))
         losses += np.asarray(metrics["loss"])[:count].tolist()
         done += count
     table = state["params"]["embeddings"]["code_table"]
@@ -184,7 +184,7 @@ def script() -> None:
         in_shardings=(shardings["params"]["embeddings"]["code_table"], source.shardings[0].code_ids),
         out_shardings=(replicated(both),) * 2,
     )
-    lowered = whole.lower(start()["params"]["embeddings"]["code_table"], source.corpus.code_ids)
+    lowered = whole.lower(start()["params"]["embeddings"]["code_table"], source.feed(0, 1)[0].code_ids)
     report["put together"] = exchanged(lowered.compile().as_text())
     print(json.dumps(report))
 

@@ -6,10 +6,12 @@ from made_sequences import made_sequences
 
 from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.interruption import Interruption
 from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
+from medbert_jax.training.progress import Progress
 from medbert_jax.training.sharding import MeshConfig, make_mesh
-from medbert_jax.training.validation import validate
+from medbert_jax.training.validation import Validations, validate
 
 SEQUENCES = made_sequences(100, seed=0)
 
@@ -58,5 +60,27 @@ def test_every_patient_counts_once(source):
 
 def test_it_is_given_up_after_the_dispatch_that_is_under_way(source):
     params = {"dispatches": 0}
-    assert validate(outputs, params, source, pace(source), given_up=lambda: params["dispatches"] == 2) is None
+
+    class AfterTwo(Interruption):
+        def asked(self) -> bool:
+            self.stopping = params["dispatches"] == 2
+            return self.stopping
+
+    assert validate(outputs, params, source, pace(source), interruption=AfterTwo()) is None
     assert params["dispatches"] == 2 < source.plan.steps_per_epoch / source.steps
+
+
+@pytest.mark.parametrize("stopping", [False, True])
+def test_what_is_missing_is_what_is_due_and_not_recorded(tmp_path, stopping):
+    path, interruption = tmp_path / "metrics.jsonl", Interruption()
+    interruption.stopping = stopping
+    path.write_text('{"kind": "validation", "step": 10}\n{"kind": "train", "step": 20}\n')
+    made = Validations(lambda params: {"loss": params}, Progress(path, total=25, start=20), 10, interruption)
+    assert [step for step in range(26) if made.missing(step)] == [20, 25]
+    for step in (20, 20, 21):
+        made.make(step, 0.5)
+    assert [step for step in range(26) if made.missing(step)] == ([20, 25] if stopping else [25])
+    again = Validations(lambda params: None, Progress(path, total=25, start=25), 10, interruption)  # as a run resumed
+    again.make(25, 0.5)
+    assert [step for step in range(26) if again.missing(step)] == ([20, 25] if stopping else [25])
+    assert path.read_text().count('"validation"') == 2 - stopping
