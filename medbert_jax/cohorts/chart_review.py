@@ -8,7 +8,7 @@ import polars as pl
 
 from medbert_jax.cohorts.charts import ReviewedChart, charts
 from medbert_jax.cohorts.evidence_rows import with_parts
-from medbert_jax.cohorts.judging import Line, judge
+from medbert_jax.cohorts.judging import Exit, judge
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.hashing import patient_hash
@@ -83,7 +83,7 @@ def _draw_of_shard(
     return [((places[chart.group], order[patient_id]), patient_id, chart) for patient_id, chart in found]
 
 
-def _judged(tables: EhrTables, spec: CohortSpec) -> tuple[pl.DataFrame, list[Line]]:
+def _judged(tables: EhrTables, spec: CohortSpec) -> tuple[pl.DataFrame, list[Exit]]:
     """What is said of everybody of a shard, line:<id> included: who is drawn for a cohort depends on all of them."""
     refuse_days_without_dates(spec, tables.source)
     missing_inputs(spec, tables.source, tables.present())  # of the spec's own rules, before those of `with_parts`

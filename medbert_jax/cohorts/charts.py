@@ -11,15 +11,15 @@ import polars as pl
 
 from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import Deaths, Events, IndexVisits, Visits
-from medbert_jax.cohorts.evidence_rows import EVENT_TABLES, dated_events, evidence_rows, part_id, reviewed_rules
+from medbert_jax.cohorts.evidence_rows import dated_events, evidence_rows, part_id, reviewed_rules
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
-from medbert_jax.cohorts.judging import Line
+from medbert_jax.cohorts.judging import Exit
 from medbert_jax.cohorts.record import with_ages
 from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.ehr.chart import Annotation, Chart, Entry, Visit, day_words, person_words
 from medbert_jax.ehr.icd import titles
-from medbert_jax.ehr.schema import EhrTables
+from medbert_jax.ehr.schema import EVENT_TABLES, EhrTables
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ReviewedChart(Chart):
 
 
 def charts(
-    tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: list[Line]
+    tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: list[Exit]
 ) -> Iterator[tuple[str, ReviewedChart]]:
     """(patient_id, chart) of the patients of `tables`, of whom `judged` says what every rule and line says."""
     evidence = _by_patient(evidence_rows(tables, spec, judged))
@@ -87,7 +87,7 @@ def _by_patient(frame: pl.DataFrame) -> dict[str, list[dict]]:
 
 
 def _chart(
-    row, person, visits, codes, events, evidence, *, spec: CohortSpec, lines: list[Line], known: dict[str, str]
+    row, person, visits, codes, events, evidence, *, spec: CohortSpec, lines: list[Exit], known: dict[str, str]
 ) -> ReviewedChart:
     zero = row["index_date"] or next((visit["day"] for visit in visits if visit["day"]), None)
 

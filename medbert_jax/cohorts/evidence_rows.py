@@ -30,7 +30,6 @@ EVIDENCE = {
     "value": pl.Float64(),  # of a result, or an age in whole years
     "unit": pl.String(),
 }
-EVENT_TABLES = ("medications", "measurements", "procedures")
 OUTCOME, SINCE = "codes of the outcome", "codes that the index goes by"
 """Names beside those of the rules, which hold no blank."""
 _VISIT = ["patient_id", "visit_id"]

@@ -21,7 +21,7 @@ _VISIT = ["patient_id", "visit_id"]
 
 
 @dataclass(frozen=True)
-class Line:
+class Exit:
     """One line of the ledger: whoever of those still there it applies to leaves under it."""
 
     id: str
@@ -30,16 +30,16 @@ class Line:
     applies: pl.Expr
 
 
-NO_VISITS = Line("no_visits", "No visit in the record", "ours", pl.col("visits") == 0)
+NO_VISITS = Exit("no_visits", "No visit in the record", "ours", pl.col("visits") == 0)
 
 
-def too_few_codes(minimum: int, tag: str) -> Line:
+def too_few_codes(minimum: int, tag: str) -> Exit:
     """The line of those whose input holds fewer different codes."""
     text = f"Fewer than {minimum} diagnosis code{'s' if minimum > 1 else ''} in the input"
-    return Line("input_codes", text, tag, pl.col("distinct_codes") < minimum)
+    return Exit("input_codes", text, tag, pl.col("distinct_codes") < minimum)
 
 
-def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> tuple[pl.DataFrame, list[Line]]:
+def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> tuple[pl.DataFrame, list[Exit]]:
     """One row per patient of the shard, and the ledger's lines, which depend on spec and source alone.
 
     Columns: patient_id, leaves_under (the line's id; null: stays), label, index_order, input_until, index_day,
@@ -62,7 +62,7 @@ def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> t
     patients = with_leaving(patients, lines)
     if spec.sample is not None:
         patients = sample_controls(patients, spec.sample)
-        lines.append(Line("not_sampled", spec.sample.description, spec.sample.tag, pl.lit(False)))
+        lines.append(Exit("not_sampled", spec.sample.description, spec.sample.tag, pl.lit(False)))
     return patients, lines
 
 
@@ -86,7 +86,7 @@ def with_counts(tables: EhrTables, decided: pl.DataFrame) -> pl.DataFrame:
     return patients.with_columns(pl.col(name).fill_null(0) for _, counted in counts for name in counted)
 
 
-def with_leaving(patients: pl.DataFrame, lines: list[Line]) -> pl.DataFrame:
+def with_leaving(patients: pl.DataFrame, lines: list[Exit]) -> pl.DataFrame:
     """`patients` with leaves_under: the id of the first line that applies; null for those who stay."""
     leaves = [pl.when(line.applies.fill_null(False)).then(pl.lit(line.id)) for line in lines]
     return patients.with_columns(pl.coalesce(leaves).alias("leaves_under"))
@@ -180,11 +180,11 @@ def _input(visits: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
     )
 
 
-def _lines(spec: CohortSpec, dated: bool) -> list[Line]:
+def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
     through = spec.input.until == "through_index"
     lines = [NO_VISITS]
     lines += [
-        Line(rule.id, rule.description, rule.tag, pl.col(f"rule:{rule.id}"))
+        Exit(rule.id, rule.description, rule.tag, pl.col(f"rule:{rule.id}"))
         for rule in spec.rules
         if rule.action != "flag"
     ]
@@ -192,21 +192,21 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Line]:
         undated = pl.col("prediction_time").is_null()
         if spec.matching is not None:
             undated = undated & pl.col("among_cases")
-        lines.append(Line("index_undated", "The index visit's date is unknown", "ours", undated))
+        lines.append(Exit("index_undated", "The index visit's date is unknown", "ours", undated))
     if spec.matching is not None:
         text = "May be a case, by the draw of parts, and has no outcome"
         nobody = ~pl.col("among_cases") & ~pl.col("among_controls")
-        lines.append(Line("not_a_case", text, spec.matching.tag, nobody))
+        lines.append(Exit("not_a_case", text, spec.matching.tag, nobody))
         text = "May be a control, by the draw of parts, and was not drawn for a case"
-        lines.append(Line("not_drawn", text, spec.matching.tag, pl.col("among_controls") & ~pl.col("drawn")))
+        lines.append(Exit("not_drawn", text, spec.matching.tag, pl.col("among_controls") & ~pl.col("drawn")))
     if dated and through:
         text = "The index visit or an earlier one was not over at the prediction time"
-        lines.append(Line("visit_open", text, "ours", pl.col("input_until") < pl.col("index_order")))
+        lines.append(Exit("visit_open", text, "ours", pl.col("input_until") < pl.col("index_order")))
     if not spec.outcome.always_known:
         text = "The record does not tell the outcome"
-        lines.append(Line("outcome_unknown", text, "ours", pl.col("label").is_null()))
+        lines.append(Exit("outcome_unknown", text, "ours", pl.col("label").is_null()))
     lines.append(too_few_codes(spec.input.minimum_codes, spec.input.tag))
     if spec.matching is not None:
         text = "A case for whom there was no control"
-        lines.append(Line("unmatched", text, spec.matching.tag, ~pl.col("drawn")))
+        lines.append(Exit("unmatched", text, spec.matching.tag, ~pl.col("drawn")))
     return lines

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from medbert_jax.cohorts.judging import NO_VISITS, Line, too_few_codes, with_counts, with_leaving
+from medbert_jax.cohorts.judging import NO_VISITS, Exit, too_few_codes, with_counts, with_leaving
 from medbert_jax.ehr.schema import EhrTables
 
 SEVERAL_TIMES = "several_prediction_times"
@@ -60,7 +60,7 @@ class LabelFolder:
         return first.select(pl.col("subject_id").cast(pl.String).alias("patient_id"), pl.exclude("subject_id"))
 
 
-def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Line]]:
+def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Exit]]:
     """One row per patient of the shard, and the ledger's lines, as `judge` gives them of a spec.
 
     The input ends with the first visit that was not over at the prediction time; a visit of which no time is known was
@@ -90,7 +90,7 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
         (pl.col("times") > 1).alias(f"rule:{SEVERAL_TIMES}"),
     )
     lines = [
-        Line("not_labelled", "Patients without a label", "ours", pl.col("times").is_null()),
+        Exit("not_labelled", "Patients without a label", "ours", pl.col("times").is_null()),
         NO_VISITS,
         too_few_codes(1, "ours"),
     ]

@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from medbert_jax.cohorts.judging import IS_READ, Line, judge
+from medbert_jax.cohorts.judging import IS_READ, Exit, judge
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.meds_labels import SEVERAL_TIMES, LabelFolder, judge_labelled
 from medbert_jax.cohorts.spec import CohortSpec
@@ -71,7 +71,7 @@ def count_flagged(frame: pl.DataFrame) -> dict[str, int]:
     return {name.removeprefix(_FLAG): int(frame[name].sum()) for name in flags}
 
 
-def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Line], name: str, tag: str) -> Ledger:
+def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Exit], name: str, tag: str) -> Ledger:
     """The ledger of the lines, and of what comes after the input, which `tag` says who ends."""
     ledger = Ledger.start(
         f"{tables.source.format} → {name}",

@@ -12,12 +12,8 @@ import polars as pl
 
 from medbert_jax.ehr.codes import SOURCE, normal_codes, system_name
 from medbert_jax.ehr.ledger import Ledger
-from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables
+from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, SCHEMAS, EhrSource, EhrTables
 
-EARLIEST, LATEST = pl.datetime(1900, 1, 1), pl.datetime(2301, 1, 1)
-"""Shifted calendars reach into the 2200s; times outside are placeholders or slips."""
-
-EVENT_TABLES = ("medications", "measurements", "procedures")
 _RULES = {
     "null_patient_id": "Rows without a patient id",
     "unlisted_patient": "Rows of patients that the table of patients lacks",

@@ -20,6 +20,7 @@ import polars as pl
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.disk.whole_files import whole_file, write_json
 from medbert_jax.ehr.assembly import assemble
+from medbert_jax.ehr.disclosure import masked
 from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.raw import RawTable, Reader, counting_unreadable, text, whole
 from medbert_jax.ehr.raw_files import (
@@ -28,7 +29,6 @@ from medbert_jax.ehr.raw_files import (
     RawFile,
     SourceError,
     find_files,
-    masked,
     read_chunks,
     size_in_memory,
 )

@@ -30,7 +30,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Line:
+class LedgerLine:
     """What left under one rule: whatever it was the first rule to apply to."""
 
     rule: str
@@ -45,7 +45,7 @@ class Ledger:
 
     title: str
     came: Counts
-    lines: list[Line] = field(default_factory=list)
+    lines: list[LedgerLine] = field(default_factory=list)
 
     @classmethod
     def start(cls, title: str, *, patients: int, visits: int = 0, codes: int = 0) -> "Ledger":
@@ -77,7 +77,7 @@ class Ledger:
             raise ValueError(f"a ledger counts each rule once: got {rule} again; add its counts up first")
         self._not_negative(left, f"what leaves under {rule}")
         self._not_negative(self.kept - left, f"what is kept after {rule}")
-        self.lines.append(Line(rule, text, tag, left))
+        self.lines.append(LedgerLine(rule, text, tag, left))
 
     @property
     def kept(self) -> Counts:
@@ -106,7 +106,8 @@ class Ledger:
             )
         theirs = {line.rule: line.left for line in other.lines}
         lines = [
-            Line(line.rule, line.text, line.tag, line.left + theirs.get(line.rule, Counts())) for line in self.lines
+            LedgerLine(line.rule, line.text, line.tag, line.left + theirs.get(line.rule, Counts()))
+            for line in self.lines
         ]
         lines += [line for line in other.lines if line.rule not in words]
         return Ledger(self.title, self.came + other.came, lines)
@@ -124,7 +125,9 @@ class Ledger:
     def from_dict(cls, record: dict) -> "Ledger":
         """The ledger of `to_dict`. Raises ValueError where it is none or "kept" does not follow from the lines."""
         try:
-            lines = [Line(line["rule"], line["text"], line["tag"], Counts(**line["left"])) for line in record["lines"]]
+            lines = [
+                LedgerLine(line["rule"], line["text"], line["tag"], Counts(**line["left"])) for line in record["lines"]
+            ]
             ledger, kept = cls(record["title"], Counts(**record["came"]), lines), Counts(**record["kept"])
         except (KeyError, TypeError):
             raise ValueError(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.ehr.disclosure import masked
 from medbert_jax.ehr.raw import RawTable, Reader
 
 BLOCK_BYTES = 32 * 2**20
@@ -89,11 +90,6 @@ class RawFile:
 
 Fault = tuple[str, str, str]
 """File, rule, what is wrong."""
-
-
-def masked(name: str) -> str:
-    """A file's or column's name that the project did not give: its digits may be a patient's id or a date."""
-    return re.sub(r"\d", "#", name)
 
 
 def _told(name: str) -> str:

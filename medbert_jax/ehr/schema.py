@@ -45,6 +45,9 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
     "procedures": dict(_EVENT),
 }
 REQUIRED_TABLES = ("patients", "visits", "diagnoses")
+EVENT_TABLES = ("medications", "measurements", "procedures")
+EARLIEST, LATEST = pl.datetime(1900, 1, 1), pl.datetime(2301, 1, 1)
+"""Shifted calendars reach into the 2200s; times outside are placeholders or slips."""
 SEXES = ("female", "male")
 DISPOSITIONS = ("home", "facility", "expired", "hospice", "other")
 

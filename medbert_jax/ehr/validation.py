@@ -17,8 +17,8 @@ from pathlib import Path
 import polars as pl
 
 from medbert_jax.disk.whole_files import meant_for
+from medbert_jax.ehr.disclosure import masked
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.raw_files import masked
 from medbert_jax.ehr.rule_frames import KEYS, count_faults
 from medbert_jax.ehr.rules import FILE_RULES, ROW_RULES, SEVERITIES
 from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS
@@ -34,7 +34,7 @@ _TABLES = ("files", *SCHEMAS, "splits")
 
 
 @dataclass(frozen=True)
-class Line:
+class ReportLine:
     """What one rule found in one table."""
 
     severity: str
@@ -55,7 +55,7 @@ class Line:
 class Report:
     """All that a run found, gravest first. Holds no patient id and no date."""
 
-    lines: tuple[Line, ...]
+    lines: tuple[ReportLine, ...]
     rows: dict[str, int]
     """Rows read, by table."""
     shards: int
@@ -184,14 +184,16 @@ def _report(found: _Found, shards: int) -> Report:
             if rows > rule.above * of:
                 named = tuple(sorted(places)[:_NAMED])
                 lines.append(
-                    Line(rule.severity, rule.id, table, rows, of, rule.unit, named, len(places), rule.what, rule.cure)
+                    ReportLine(
+                        rule.severity, rule.id, table, rows, of, rule.unit, named, len(places), rule.what, rule.cure
+                    )
                 )
     lines.sort(key=lambda line: (SEVERITIES.index(line.severity), line.unit == "rows", _TABLES.index(line.table)))
     not_run = tuple(sorted((rule, table, count) for (rule, table), count in found.not_run.items()))
     return Report(tuple(lines), {name: found.of[name] for name in SCHEMAS if name in found.of}, shards, not_run)
 
 
-def _where(line: Line) -> str:
+def _where(line: ReportLine) -> str:
     more = line.file_count - len(line.files)
     return ", ".join(file.removeprefix(f"{line.table}/") for file in line.files) + f" and {more:,} more" * (more > 0)
 

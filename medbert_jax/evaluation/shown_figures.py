@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medbert_jax.ehr.disclosure import SMALLEST
-from medbert_jax.ehr.rounded_shares import hidden_shares
+from medbert_jax.ehr.disclosure import SMALLEST, hidden_shares
 from medbert_jax.evaluation.descriptives import Description
 from medbert_jax.evaluation.distributions import Distribution, Share
 from medbert_jax.evaluation.figure_tables import FEW, HIDDEN, UNKNOWN, Figure, number

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from medbert_jax.ehr.rounded_shares import hidden_shares
+from medbert_jax.ehr.disclosure import hidden_shares
 
 
 @pytest.mark.parametrize(
