@@ -16,9 +16,9 @@ from pathlib import Path
 import tyro
 from provenance import machine
 
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import read_shard, read_source
 from medbert_jax.simulation.simulate import simulate
 

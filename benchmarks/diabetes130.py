@@ -21,9 +21,9 @@ import run_finetune
 import run_pretrain
 from configs.diabetes130 import CONFIG as GRID
 from configs.pretrain_small import CONFIG as PRETRAIN
-from medbert_jax.ehr.ingest import ingest
 from medbert_jax.evaluation.results import read_results
 from medbert_jax.evaluation.tables import auroc_table, paired_table
+from medbert_jax.ingest.ingest import ingest
 from medbert_jax.printed_tables import to_markdown
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining

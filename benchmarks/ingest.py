@@ -25,10 +25,10 @@ import polars as pl
 import tyro
 from provenance import machine
 
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.data.token_store import open_token_store
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.ingest import ingest
-from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.ingest.ingest import ingest
 from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
 from tfds_builders.options import PrepareOptions
 

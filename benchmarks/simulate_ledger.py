@@ -41,14 +41,14 @@ import polars as pl
 import tyro
 from provenance import machine
 
+from medbert_jax.attrition.ledger import LEVELS, Counts, Ledger
 from medbert_jax.cohorts.judging import judge
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.data.serialization import SerializationConfig, order_histories
-from medbert_jax.ehr.ledger import LEVELS, Counts, Ledger
-from medbert_jax.ehr.rule_frames import count_faults
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ehr.tables import read_shard, read_source
+from medbert_jax.quality.frames import count_faults
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.parameters import load_parameters
 from medbert_jax.simulation.truth import check_truth

@@ -22,9 +22,9 @@ from tfds_builders.options import CohortOptions, PrepareOptions
 
 def ingest(options: IngestCommand) -> None:
     """Write the EHR tables; print the ledger, what was assumed and what is known."""
-    from medbert_jax.ehr.ingest import IngestOptions
-    from medbert_jax.ehr.ingest import ingest as read
     from medbert_jax.ehr.tables import read_source
+    from medbert_jax.ingest.ingest import IngestOptions
+    from medbert_jax.ingest.ingest import ingest as read
 
     ledger = read(
         options.source,
@@ -45,7 +45,7 @@ def ingest(options: IngestCommand) -> None:
 def validate(options: ValidateOptions) -> None:
     """Print every fault; exit code 1 where there are errors."""
     from medbert_jax.disk.whole_files import write_json
-    from medbert_jax.ehr.validation import validate as check
+    from medbert_jax.quality.report import validate as check
 
     report = check(options.ehr, workers=options.workers)
     print(report.render())
@@ -65,7 +65,7 @@ def prepare(options: PrepareOptions) -> None:
 def cohort(options: CohortOptions) -> None:
     """Make the dataset; print its ledger and Table 2, write the chart review. Or only tell why a patient is in."""
     if options.why is not None:
-        from medbert_jax.visualization.chart_text import explain_patient
+        from medbert_jax.chart_review.text import explain_patient
 
         print(explain_patient(options.ehr, options.cohort, options.why, gap_days=options.gap_days))
         return
@@ -75,11 +75,11 @@ def cohort(options: CohortOptions) -> None:
     _show_ledger(directory)
     if directory is None:
         return
-    from medbert_jax.evaluation.describing import show_table2
+    from medbert_jax.description.describe import show_table2
 
     show_table2(directory)
     if options.review:
-        from medbert_jax.visualization.chart_review import write_review
+        from medbert_jax.chart_review.page import write_review
 
         page, key = write_review(
             options.ehr, directory, options.review, seed=options.review_seed, workers=options.workers
@@ -89,14 +89,14 @@ def cohort(options: CohortOptions) -> None:
 
 def attrition(options: AttritionOptions) -> None:
     """Write the table and the flow chart; print their paths."""
-    from medbert_jax.ehr.attrition_files import read_attrition, write_attrition
+    from medbert_jax.attrition.files import read_attrition, write_attrition
 
     print(*write_attrition(read_attrition(options.folders), options.out, share=options.share), sep=", ")
 
 
 def describe(options: DescribeOptions) -> None:
     """Print the tables; write them and the timelines."""
-    from medbert_jax.evaluation.describing import describe as tell
+    from medbert_jax.description.describe import describe as tell
 
     tell(**vars(options))
 
@@ -213,7 +213,7 @@ def doctor(options: DoctorOptions) -> None:
 def _show_ledger(dataset: Path | None) -> None:
     if dataset is None:  # one task of many
         return
-    from medbert_jax.ehr.ledger import Ledger
+    from medbert_jax.attrition.ledger import Ledger
 
     print(Ledger.from_dict(json.loads((dataset / "ledger.json").read_text())).render())
     print(f"dataset in {dataset}")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from array_record.python import array_record_module
 
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.data.example_records import encode_records
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.ehr.ledger import Ledger
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import sqlglot
 from polars.testing import assert_frame_equal
 from sqlglot import exp
 
-from medbert_jax.ehr.ingest import get_reader, ingest
 from medbert_jax.ehr.tables import read_tables
+from medbert_jax.ingest.ingest import get_reader, ingest
 
 FOLDER = Path(__file__).parents[1] / "docs" / "export"
 DIALECTS = ("duckdb", "postgres", "bigquery", "spark")

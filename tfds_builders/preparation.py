@@ -30,9 +30,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from medbert_jax.attrition.ledger import Counts
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.ledger import Counts
 from tfds_builders.excluded_cohort import COHORT_TABLE
 from tfds_builders.existing_dataset import take_existing
 from tfds_builders.ingredients import Ingredients

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.attrition.ledger import Counts, Ledger
 from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.select import count_flagged, select_cohort
 from medbert_jax.cohorts.spec import CohortSpec
@@ -27,7 +28,6 @@ from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.disk.whole_files import sha256_of
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.icd import back_off
-from medbert_jax.ehr.ledger import Counts, Ledger
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_source
 from tfds_builders.excluded_cohort import ExcludedCohort

@@ -2,11 +2,11 @@
 
 import polars as pl
 
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.cohorts.judging import IS_READ, Exit, judge
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.meds_labels import SEVERAL_TIMES, LabelFolder, judge_labelled
 from medbert_jax.cohorts.spec import CohortSpec
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.schema import EhrTables
 
 _FLAG = "flag_"

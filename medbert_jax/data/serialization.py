@@ -7,12 +7,12 @@ import numpy as np
 import polars as pl
 from annotated_types import Ge
 
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.code_order import code_numbers, distinct, in_order, priority_rank, random_rank
 from medbert_jax.data.example_records import OUTCOMES
 from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.schema import SEXES, EhrTables
 
 VisitRule = Literal["encounter", "discharge_date"]

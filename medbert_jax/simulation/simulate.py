@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.disk.replaced_folder import replaced
 from medbert_jax.disk.whole_files import whole_file, write_json
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.schema import EhrSource, EhrTables
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, write_shard
 from medbert_jax.ehr.workers import Workers

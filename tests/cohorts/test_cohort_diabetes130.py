@@ -7,8 +7,8 @@ import pytest
 
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.ehr.ingest import ingest
 from medbert_jax.ehr.tables import read_tables
+from medbert_jax.ingest.ingest import ingest
 
 DATA = Path(__file__).parents[2].parent / "shared/data/diabetes130/diabetic_data.parquet"
 

@@ -7,12 +7,12 @@ import pytest
 from drawn_patients import explain, person, tables_of, visit
 from made_ehr import made_tables
 
-from medbert_jax.cohorts import evidence_rows
-from medbert_jax.cohorts.chart_review import _judged, chart_of, draw_charts
-from medbert_jax.cohorts.charts import charts
+from medbert_jax.chart_review import evidence_rows
+from medbert_jax.chart_review.charts import charts
+from medbert_jax.chart_review.chosen_patients import _judged, chart_of, draw_charts
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec
 from medbert_jax.cohorts.select import select_cohort
-from medbert_jax.ehr.chart import Annotation
+from medbert_jax.description.chart import Annotation
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ehr.tables import write_tables
 

@@ -12,7 +12,7 @@ import pytest
 from medbert_jax import cli
 from medbert_jax.data.serialization import SerializationConfig, order_histories
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables
-from medbert_jax.ehr.validation import validate
+from medbert_jax.quality.report import validate
 from medbert_jax.simulation import simulate as module
 from medbert_jax.simulation.block import World
 from medbert_jax.simulation.parameters import load_parameters

@@ -27,7 +27,7 @@ import pytest
 from sources.made_sources import canaries, csv, parquet, synpuf_id, write_source
 
 from medbert_jax import cli
-from medbert_jax.ehr.ledger import Ledger
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.ehr.tables import read_tables
 
 FILE_RULES = ("missing_file", "missing_column", "unreadable_file", "not_utf8", "float_id", "empty_table", "two_files",
@@ -851,7 +851,7 @@ def agrees(lines, expected):
 @pytest.fixture(scope="session")
 def sound(tmp_path_factory):
     """The sound sources' content hashes and what came of them."""
-    from medbert_jax.ehr.ingest import ingest
+    from medbert_jax.ingest.ingest import ingest
 
     known = {}
 
@@ -957,7 +957,7 @@ def test_many_row_faults_are_each_counted_once(ingested):
 @pytest.mark.parametrize("kind", ["omop-csv", "mimic-iv"])
 def test_one_visit_id_of_two_patients_does_not_depend_on_the_shards(tmp_path, kind):
     """The contract's duplicate_visit is of one patient; whatever two patients' visit is, shards must not decide it."""
-    from medbert_jax.ehr.ingest import ingest
+    from medbert_jax.ingest.ingest import ingest
 
     table, visit = {"omop-csv": (VISIT, "visit_occurrence_id"), "mimic-iv": (ADMISSIONS, "hadm_id")}[kind]
     source, name = write_source(kind, tmp_path / "source", put(table, {visit: "88420111"}, **{visit: "88420021"}))
@@ -982,7 +982,7 @@ def leaked(text):
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_which_of_two_unlike_rows_stays_does_not_depend_on_their_order(tmp_path, kind, seed):
     """A patient and a visit are there twice, unlike; the rows come in other orders and shards."""
-    from medbert_jax.ehr.ingest import ingest
+    from medbert_jax.ingest.ingest import ingest
 
     change = {
         "omop-csv": both(add(PERSON, P2, year_of_birth="1939"), add(VISIT, V21, **ends("2009-03-15 10:00:00"))),
@@ -1037,7 +1037,7 @@ def test_a_source_that_is_not_there(tmp_path, monkeypatch, capsys, source):
 
 def test_an_earlier_result_does_not_pass_for_that_of_a_refused_source(tmp_path, monkeypatch):
     """After a refusal the folder holds the old tables whole, or none; never a mixture."""
-    from medbert_jax.ehr.ingest import ingest
+    from medbert_jax.ingest.ingest import ingest
 
     source, name = write_source("omop-csv", tmp_path / "source")
     ingest(source, tmp_path / "ehr", format=name, shards=2, workers=1)

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from medbert_jax.ehr.ingest import ingest
-from medbert_jax.ehr.ledger import Counts
-from medbert_jax.ehr.raw_files import SourceError
+from medbert_jax.attrition.ledger import Counts
 from medbert_jax.ehr.tables import read_tables
+from medbert_jax.ingest.ingest import ingest
+from medbert_jax.ingest.source_files import SourceError
 
 TYPES = {"empty_pad": 0, "ICD9_428.0": 1, "ICD10_I50": 2, "ICD9_250.00": 3, "ICD10_E11.9": 4}
 RECORDS = [
@@ -247,7 +247,7 @@ def test_workers_and_shards_change_nothing(tmp_path):
 
 def test_a_refusal_crosses_processes(tmp_path):
     source = write(tmp_path / "source", **{"d.bencs.train": [RECORDS * 2], "d.types": [{"a": 1}]})
-    code = "import sys; from medbert_jax.ehr.ingest import ingest\nif __name__ == '__main__':\n"
+    code = "import sys; from medbert_jax.ingest.ingest import ingest\nif __name__ == '__main__':\n"
     code += " ingest(sys.argv[1], sys.argv[2], format='med-bert-pickles', workers=2)"
     done = subprocess.run(
         [sys.executable, "-c", code, str(source), str(tmp_path / "ehr")], capture_output=True, text=True

@@ -26,8 +26,8 @@ from sources.made_sources import (
     write_source,
 )
 
-from medbert_jax.ehr.ingest import ingest
 from medbert_jax.ehr.tables import read_tables
+from medbert_jax.ingest.ingest import ingest
 
 DATED = [kind for kind in WRITERS if kind != "diabetes130"]
 WITHOUT_ICD10 = ("desynpuf-csv", "desynpuf-parquet")

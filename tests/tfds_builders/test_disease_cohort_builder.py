@@ -10,13 +10,13 @@ import tensorflow_datasets as tfds
 from made_ehr import OUTCOME, made_tables
 from prepared_datasets import prepare_cohort, prepare_pretraining
 
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.data.serialization import SerializationConfig, serialize
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split, patient_hash
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import read_tables, write_tables
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER
 

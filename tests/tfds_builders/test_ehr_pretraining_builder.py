@@ -19,12 +19,12 @@ from made_ehr import made_tables
 from prepared_datasets import prepare_pretraining
 
 import tfds_builders.shards as shards
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.data import token_store
 from medbert_jax.data.serialization import SerializationConfig, serialize
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split, patient_hash
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
 
 CHECKOUT = Path(__file__).parents[2]

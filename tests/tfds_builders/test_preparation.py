@@ -24,10 +24,10 @@ from prepared_datasets import prepare_cohort, prepare_pretraining
 
 import tfds_builders.preparation as preparation
 import tfds_builders.shards as shards
+from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split
-from medbert_jax.ehr.ledger import Ledger
 from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_tables, write_tables
 from medbert_jax.ehr.workers import Workers
 from tfds_builders.work_folder import WorkFolder, write_columns

@@ -1,0 +1,65 @@
+"""The attrition of folders of EHR tables and datasets: from their ledgers, and the metadata of the last, to files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from medbert_jax.attrition.flow_chart import flow_chart
+from medbert_jax.attrition.ledger import Attrition, Branches, Counts, Ledger
+from medbert_jax.disk.whole_files import write_whole
+
+
+def read_attrition(folders: Sequence[Path]) -> Attrition:
+    """The steps of the folders, in order, and the splits of the last where it is a dataset: cases and controls of each.
+
+    Raises:
+        FileNotFoundError: a folder without ledger.json.
+        ValueError: no folder, files that are damaged or do not fit together.
+    """
+    ledgers = []
+    for folder in folders:
+        path, cure = Path(folder) / "ledger.json", "`medbert ingest`, `medbert prepare` and `medbert cohort` write it"
+        if not path.is_file():
+            raise FileNotFoundError(f"a folder with an attrition must hold ledger.json: got {folder}; {cure}")
+        try:
+            ledgers.append(Ledger.from_dict(json.loads(path.read_bytes())))
+        except ValueError as error:
+            # What from_dict says has three parts of its own.
+            what = "no JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else f"this: {error}"
+            raise ValueError(f"ledger.json must be as it was written: got {path} with {what}; {cure} again") from None
+    return Attrition(ledgers, _branches(Path(folders[-1])) if folders else {})
+
+
+def _branches(folder: Path) -> Branches:
+    path = folder / "metadata.json"
+    if not path.is_file():  # EHR tables have no splits
+        return {}
+    try:
+        metadata = json.loads(path.read_bytes())
+        sizes, cases = metadata["split"]["counts"], metadata.get("cases")
+        if cases is None:
+            return {split: Counts(patients=int(size)) for split, size in sizes.items()}
+        return {
+            split: {"cases": Counts(int(cases[split])), "controls": Counts(int(size) - int(cases[split]))}
+            for split, size in sizes.items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(
+            f"metadata.json of a dataset must count the patients of its splits: got {path}, which does not;"
+            " `medbert prepare` and `medbert cohort` write it again"
+        ) from None
+
+
+def write_attrition(attrition: Attrition, out: Path, *, share: bool = False) -> list[Path]:
+    """Write OUT.csv and OUT.svg; return their paths. An ending .csv or .svg of `out` itself is not doubled."""
+    out = Path(out)
+    name = out.stem if out.suffix in (".csv", ".svg") else out.name  # run.v2 has no ending
+    out.parent.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "csv": attrition.to_csv(share=share),
+        "svg": flow_chart(attrition.steps, branches=attrition.branches, share=share),
+    }
+    paths = [out.with_name(f"{name}.{ending}") for ending in texts]
+    for path, text in zip(paths, texts.values(), strict=True):
+        write_whole(path, text)
+    return paths

@@ -1,0 +1,1 @@
+"""One patient, rule by rule, as text and as a page."""

@@ -1,0 +1,51 @@
+"""What every rule of a cohort says of one patient, and why, for a terminal."""
+
+from pathlib import Path
+
+from medbert_jax.chart_review.charts import ReviewedChart
+from medbert_jax.chart_review.chosen_patients import chart_of
+from medbert_jax.chart_review.rule_words import asked, entry_words, joined, when
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, changed_spec, load_spec
+from medbert_jax.cohorts.spec import CohortSpec
+
+_SHOWN = 6
+"""Pieces of evidence of one condition."""
+
+
+def explain_patient(ehr_directory: Path, cohort: str, patient_id: str, *, gap_days: int | None = None) -> str:
+    """Rule by rule what the cohort says of the patient; only his shard is read.
+
+    `gap_days` is in place of the spec's. Raises ValueError for a folder of labels, and as `chart_of`, `load_spec`.
+    """
+    if Path(cohort).is_dir() and not (SPECS_DIRECTORY / f"{cohort}.yaml").is_file():
+        raise ValueError(f"rules are what says why: got the folder {cohort}, which holds no rules; give a cohort spec")
+    spec = changed_spec(load_spec(cohort), gap_days=gap_days)
+    later = "not asked here: who leaves after the rules, for wrong times, few codes or a split by time; see ledger.json"
+    return f"{chart_text(chart_of(Path(ehr_directory), spec, patient_id), spec)}\n{later}"
+
+
+def chart_text(chart: ReviewedChart, spec: CohortSpec) -> str:
+    """The chart's rules in lines of text."""
+    lines = [
+        f"{spec.name}: {chart.outcome}",
+        chart.person,
+        f"days count from the {'index' if chart.from_index else 'first encounter'}",
+    ]
+    for said in chart.rules:
+        rule = said.rule
+        mark = "  ← leaves here" if chart.group == rule.id else ""
+        among = f", {rule.among} alone" if rule.among else ""
+        lines.append(
+            f"{'yes' if said.says else 'no ':4}{rule.id}: {rule.description} [{rule.tag}, {rule.action}{among}]{mark}"
+        )
+        lines += [f"      {joined(said)}"] if joined(said) else []
+        for part in said.parts:
+            lines.append(f"      {asked(part, spec, skips=rule.action == 'skip_visit')}")
+            for one in part.evidence[:_SHOWN]:
+                words = "  ".join(filter(None, entry_words(one, chart)))
+                lines.append(f"        {when(one):>12}  {words}")
+            if len(part.evidence) > _SHOWN:
+                lines.append(f"        {'':>12}  … {len(part.evidence) - _SHOWN} more")
+    for id, text, applies in chart.own_lines:
+        lines.append(f"{'yes' if applies else 'no ':4}{id}: {text}{'  ← leaves here' if chart.group == id else ''}")
+    return "\n".join(lines)

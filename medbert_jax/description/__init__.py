@@ -1,0 +1,1 @@
+"""What the patients look like: Tables 2 and 3, distributions, timelines."""

@@ -1,0 +1,193 @@
+"""What the patients of a dataset look like, counted from its token store a slice of patients at a time."""
+
+import functools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from medbert_jax.attrition.files import read_attrition
+from medbert_jax.attrition.ledger import Attrition
+from medbert_jax.data.sequences import PatientSequences, offsets_of
+from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.data.vocabulary import FIRST_CODE, UNK, Vocabulary
+from medbert_jax.description.distributions import Distribution, Share
+from medbert_jax.ehr.icd import ICD10_SYSTEMS
+
+DAYS_PER_YEAR = 365.25
+_PATIENTS_AT_ONCE = 500_000  # some hundred megabytes, whatever the dataset's size
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Counts of some patients; those of two slices add up. A visit is one that has codes."""
+
+    sex: np.ndarray
+    """(3,) patients: unknown, female, male."""
+    race: np.ndarray
+    """(races + 1,) patients: unknown, then as metadata["races"]."""
+    code_uses: np.ndarray
+    """(V,) how often each id of the vocabulary is there."""
+    distributions: dict[str, Distribution]
+    """age (days, at the last visit or, cohorts, at the index), visits, codes, history (days) of the patients;
+    codes_per_visit, gaps (days from one admission to the next), stays (days) of their visits."""
+    shares: dict[str, Share]
+    """event, too_long of the patients; codes_cut, unknown_codes, icd10 of their codes; no_day, no_age, no_stay of
+    their visits."""
+
+    def __add__(self, other: "Tally") -> "Tally":
+        """Of the patients of both."""
+        summed = {name: getattr(self, name) + getattr(other, name) for name in ("sex", "race", "code_uses")}
+        for name in ("distributions", "shares"):
+            theirs = getattr(other, name)
+            summed[name] = {key: value + theirs[key] for key, value in getattr(self, name).items()}
+        return Tally(**summed)
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """A dataset in numbers."""
+
+    name: str
+    metadata: dict
+    attrition: Attrition | None
+    """Who left on the way to the dataset, and its splits; None where ledger.json is not there."""
+    tally: Tally
+    max_length: int
+
+    @property
+    def is_cohort(self) -> bool:
+        """Whether it is a disease cohort: its patients have an index, and its event is the cohort's outcome."""
+        return self.metadata["kind"] == "cohort"
+
+    @property
+    def patients(self) -> int:
+        """Patients of all splits."""
+        return int(self.tally.sex.sum())
+
+
+def describe_dataset(directory, *, max_length: int = 512, name: str | None = None) -> Description:
+    """Count all patients of all splits of a dataset, whole histories.
+
+    Args:
+        directory: DATA_DIR/FAMILY/NAME/1.0.0, as `medbert prepare` and `medbert cohort` make it.
+        max_length: codes that a model takes of one patient.
+        name: what to call the dataset; None: NAME.
+
+    Raises:
+        FileNotFoundError, ValueError: no dataset, a damaged one, or one without patients.
+    """
+    directory = Path(directory)
+    metadata = read_metadata(directory)
+    vocabulary = Vocabulary.read(directory / "vocabulary.tsv")
+    icd10 = np.zeros(vocabulary.size, bool)
+    icd10[FIRST_CODE:] = [bool(re.match(f"{ICD10_SYSTEMS}/", code)) for code in vocabulary.codes]
+    splits = [split for split, patients in metadata["split"]["counts"].items() if patients]
+    if not splits:
+        raise ValueError(f"a dataset that is described must have patients: got none in {directory}; prepare it again")
+    tallies = (
+        tally_patients(part, metadata, icd10, max_length)
+        for split in splits
+        for part in _slices(open_token_store(directory, split))
+    )
+    return Description(
+        name=name or directory.absolute().parent.name,
+        metadata=metadata,
+        attrition=read_attrition([directory]) if (directory / "ledger.json").is_file() else None,
+        tally=functools.reduce(Tally.__add__, tallies),
+        max_length=max_length,
+    )
+
+
+def describe_datasets(directories, *, max_length: int = 512) -> list[Description]:
+    """Describe several datasets, those of one name called FAMILY/NAME."""
+    paths = [Path(directory).absolute() for directory in directories]
+    names = [path.parent.name for path in paths]
+    if len(set(paths)) < len(paths):
+        raise ValueError(f"datasets must be different ones: got {', '.join(names)}; name each once")
+    if len(set(names)) < len(names):
+        names = ["/".join(path.parts[-3:-1]) for path in paths]
+    return [describe_dataset(path, max_length=max_length, name=name) for path, name in zip(paths, names, strict=True)]
+
+
+def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray, max_length: int) -> Tally:
+    """Count patients.
+
+    Args:
+        patients: whole histories; each patient has a code.
+        metadata: of their dataset.
+        icd10: (V,) which ids of the vocabulary are codes of ICD-10.
+        max_length: codes that a model takes of one patient.
+    """
+    codes, visits = patients.code_offsets, patients.visit_offsets
+    lengths, stays_of = np.diff(codes), np.diff(visits)
+    event = patients.outcomes["label" if metadata["kind"] == "cohort" else "prolonged_los"]
+    owner = np.repeat(np.arange(len(patients)), stays_of)
+    day = np.asarray(patients.visit_days)
+    follows = owner[1:] == owner[:-1]
+    gap = np.where(follows & (day[1:] >= 0) & (day[:-1] >= 0), day[1:] - day[:-1], -1)
+    first_code = np.flatnonzero(patients.serialization_ids == 0)  # of each visit
+    codes_per_visit = np.diff(np.append(first_code, len(patients.code_ids)))
+    first, last = visits[:-1], visits[1:] - 1
+    history = np.where((day[first] >= 0) & (day[last] >= 0), day[last] - day[first], -1)
+    long = patients.take(np.flatnonzero(lengths > max_length))
+    cut = len(long.code_ids) - len(long.truncate(max_length).code_ids)
+    in_vocabulary = patients.code_ids >= FIRST_CODE
+    known_codes = offsets_of(in_vocabulary)[codes]
+    return Tally(
+        sex=np.bincount(patients.sex, minlength=3),
+        race=np.bincount(patients.race, minlength=1 + len(metadata.get("races", ()))),
+        code_uses=np.bincount(patients.code_ids, minlength=len(icd10)),
+        distributions={
+            "age": Distribution.of(_age(patients, last)),
+            "visits": Distribution.of(stays_of),
+            "codes": Distribution.of(lengths),
+            "codes_per_visit": Distribution.of(codes_per_visit, owner),
+            "gaps": Distribution.of(gap, owner[1:]),
+            "stays": Distribution.of(np.asarray(patients.length_of_stay), owner),
+            "history": Distribution.of(history),
+        },
+        shares={
+            "event": Share.of_patients(int((event == 1).sum()), len(patients)),
+            "too_long": Share.of_patients(len(long), len(patients)),
+            "codes_cut": Share(cut, len(patients.code_ids), len(long), len(patients) - len(long)),
+            "unknown_codes": Share.of(patients.code_ids == UNK, codes),
+            "icd10": Share.of(icd10[patients.code_ids[in_vocabulary]], known_codes),
+            "no_day": Share.of(day < 0, visits),
+            "no_age": Share.of(patients.age_days < 0, visits),
+            "no_stay": Share.of(patients.length_of_stay < 0, visits),
+        },
+    )
+
+
+def _age(patients: PatientSequences, last: np.ndarray) -> np.ndarray:
+    """Return the age in days at the index, or at the last visit; −1 unknown.
+
+    A cohort's index lies after its last visit: what its days differ by is added. Without dates the age at the last
+    visit before the index stands for it.
+    """
+    age, day = patients.age_days[last], patients.visit_days[last]
+    if "index_day" not in patients.outcomes:
+        return np.asarray(age)
+    index = patients.outcomes["index_day"]
+    later = np.where((day >= 0) & (index >= 0), index - day, 0)
+    return np.where(age < 0, -1, age + later)
+
+
+def _slices(patients: PatientSequences) -> Iterator[PatientSequences]:
+    """Yield the patients in slices; the columns are views of the memory maps."""
+    for start in range(0, len(patients), _PATIENTS_AT_ONCE):
+        stop = min(start + _PATIENTS_AT_ONCE, len(patients))
+        each = slice(start, stop)
+        columns = {"outcomes": {name: values[each] for name, values in patients.outcomes.items()}}
+        for offsets, names in (
+            ("code_offsets", ("code_ids", "visit_ids", "serialization_ids")),
+            ("visit_offsets", ("visit_days", "age_days", "length_of_stay")),
+        ):
+            bounds = np.asarray(getattr(patients, offsets)[start : stop + 1])
+            columns[offsets] = bounds - bounds[0]
+            columns |= {name: getattr(patients, name)[bounds[0] : bounds[-1]] for name in names}
+        rest = [field.name for field in fields(patients) if field.name not in columns]
+        yield PatientSequences(**columns, **{name: getattr(patients, name)[each] for name in rest})

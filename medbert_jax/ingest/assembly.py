@@ -1,0 +1,300 @@
+"""Rough tables of one shard → EHR tables and ledgers: the rules that every source goes through, in one order.
+
+A reader maps its columns and leaves nulls; what is wrong with a row is found and counted here, so that the same fault
+has the same rule id, whatever the source.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import polars as pl
+
+from medbert_jax.attrition.ledger import Ledger
+from medbert_jax.ehr.codes import SOURCE, normal_codes, system_name
+from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, SCHEMAS, EhrSource, EhrTables
+
+_RULES = {
+    "null_patient_id": "Rows without a patient id",
+    "unlisted_patient": "Rows of patients that the table of patients lacks",
+    "duplicate_patient": "Further rows of one patient in the table of patients",
+    "null_visit_id": "Visits without an id",
+    "duplicate_visit": "Further rows of one visit",
+    "no_admission": "Visits without a readable admission time",
+    "implausible_time": "Visits with a time before 1900 or after 2300",
+    "before_birth": "Visits before the patient's birth",
+    "after_death": "Visits that begin after the day of death",
+    "unlinked_code": "Codes of no visit of their patient",
+    "missing_code": "Rows without a code",
+    "unnamed_system": "Source values of no named code system (--options.source-value-system)",
+    "unreadable_code": "Text that is no code of its system",
+    "duplicate_code": "Identical rows of one code in one visit",
+}
+_VISIT_RULES = ("no_admission", "implausible_time", "before_birth", "after_death")
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a reader itself took out, under a rule of its own."""
+
+    rule: str
+    text: str
+    patients: int = 0
+    visits: int = 0
+    codes: int = 0
+
+
+@dataclass(kw_only=True)
+class Rough:
+    """What a reader maps its columns to, before any rule. Columns as in `SCHEMAS`; absent ones are unknown.
+
+    `patients` may have "birth_year" (only the year is known) and "split" (the source's own); `visits` has "order" only
+    where the source has no dates; codes are as published. `other_ids` are the patient ids, row by row, of further
+    tables that only add to `patients`: those without an id, and those not listed there, are counted like all others.
+    `told` are counts for the user that no ledger has, in the order in which they are said.
+    """
+
+    patients: pl.DataFrame
+    visits: pl.DataFrame
+    diagnoses: pl.DataFrame
+    medications: pl.DataFrame | None = None
+    measurements: pl.DataFrame | None = None
+    procedures: pl.DataFrame | None = None
+    has_dates: bool
+    age_precision: str
+    assumptions: tuple[str, ...] = ()
+    left: tuple[Left, ...] = field(default=())
+    other_ids: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
+    told: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """One shard's tables with what was counted on the way."""
+
+    tables: EhrTables
+    splits: pl.DataFrame
+    """patient_id, split: patients whose split the source itself says."""
+    ledger: Ledger
+    events: Ledger
+    """The same rules on medications, measurements and procedures, whose rows count as codes here."""
+    unreadable: Counter[str]
+    """Cells that say what cannot be, and are unknown now, by column; their rows stay."""
+    told: Counter[str]
+    """Of `Rough`."""
+
+
+def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) -> Assembled:
+    """Apply the rules and give the tables their final columns and order of visits.
+
+    Visits are in order of admission, discharge and visit id; length_of_stay is discharge day − admission day where the
+    source doesn't state it; where only the year of birth is known, ages are counted from 1 July, ± half a year.
+    `outpatient_los_zero` gives outpatient visits without a discharge a length of stay of 0 days.
+    """
+    extra = {"birth_year": pl.Int32(), "split": pl.String()}
+    patients = _typed(rough.patients, SCHEMAS["patients"] | extra)
+    patients = patients.with_columns(pl.when(pl.col("birth_year").is_between(1, 9999)).then("birth_year"))
+    visits = _typed(rough.visits, SCHEMAS["visits"])
+    codes = {"diagnoses": _typed(rough.diagnoses, SCHEMAS["diagnoses"])} | {
+        name: _typed(table, SCHEMAS[name]) for name in EVENT_TABLES if (table := getattr(rough, name)) is not None
+    }
+    rows_in = {name: table.height for name, table in codes.items()}
+    # 1 is the principal diagnosis: there is no place before it.
+    no_place = (pl.col("priority") < 1).fill_null(False)
+    unreadable = Counter(priority=int(codes["diagnoses"].select(no_place.sum()).item()))
+    codes["diagnoses"] = codes["diagnoses"].with_columns(priority=pl.when(~no_place).then("priority"))
+    left = {rule: {"patients": 0, "visits": 0, **dict.fromkeys(codes, 0)} for rule in _RULES}
+
+    def count(rule: str, table: str, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+        left[rule][table] += before.height - after.height
+        return after
+
+    has_id = pl.col("patient_id").is_not_null() & (pl.col("patient_id") != "")
+    others = _typed(rough.other_ids.to_frame("patient_id"), {"patient_id": pl.String()})
+    patients_in, visits_in = patients.height + others.null_count().item(), visits.height
+    others = count("null_patient_id", "patients", others, others.filter(has_id))
+    patients = count("null_patient_id", "patients", patients, patients.filter(has_id))
+    visits = count("null_patient_id", "visits", visits, visits.filter(has_id))
+    codes = {name: count("null_patient_id", name, table, table.filter(has_id)) for name, table in codes.items()}
+
+    listed = patients.select("patient_id").unique()
+    strangers = [table.select("patient_id").join(listed, on="patient_id", how="anti").unique()
+                 for table in (others, visits, *codes.values())]  # fmt: skip
+    unlisted = pl.concat(strangers).n_unique()
+    patients_in += unlisted
+    left["unlisted_patient"]["patients"] = unlisted
+    if unlisted:
+        visits = count("unlisted_patient", "visits", visits, visits.join(listed, on="patient_id", how="semi"))
+        codes = {
+            name: count("unlisted_patient", name, table, table.join(listed, on="patient_id", how="semi"))
+            for name, table in codes.items()
+        }
+    patients = count("duplicate_patient", "patients", patients, _one_row_each(patients))
+
+    visits = count("null_visit_id", "visits", visits, visits.drop_nulls("visit_id"))
+    keys = ["patient_id", "visit_id"]
+    time_order = ["order"] if not rough.has_dates else ["admit_time", "discharge_time"]
+    others = [column for column in visits.columns if column not in (*keys, *time_order)]
+    visits = visits.sort(["patient_id", *time_order, "visit_id", *others], nulls_last=True, maintain_order=False)
+    if visits.select(keys).is_duplicated().any():
+        visits = count("duplicate_visit", "visits", visits, visits.unique(keys, keep="first", maintain_order=True))
+    visits = visits.join(patients.select("patient_id", "birth_date", "birth_year", "death_date"), on="patient_id",
+                         how="left", maintain_order="left")  # fmt: skip
+    visits = visits.with_columns(_rule_of_visit(rough.has_dates))
+
+    for name, table in codes.items():
+        codes[name] = _codes(name, table, visits.select(*keys, "rule"), left, unreadable)
+    for number, rule in enumerate(_VISIT_RULES):
+        left[rule]["visits"] = int((visits["rule"] == number).sum())
+    visits = visits.filter(pl.col("rule") == -1)
+    visits = visits.with_columns(*_stays(rough.has_dates, outpatient_los_zero))
+
+    tables = EhrTables(
+        patients=patients.select(SCHEMAS["patients"].keys()),
+        visits=visits.select(SCHEMAS["visits"].keys()),
+        **{name: table.select(SCHEMAS[name].keys()) for name, table in codes.items()},
+        source=EhrSource(format, rough.has_dates, rough.age_precision, rough.assumptions),
+    )
+    events = [name for name in codes if name != "diagnoses"]
+    came = {"patients": patients_in, "visits": visits_in, "codes": rows_in["diagnoses"]}
+    ledger = _ledger(f"read {format}", came, rough.left, left, ("diagnoses",))
+    ledger.check(patients=patients.height, visits=visits.height, codes=codes["diagnoses"].height)
+    came = {"patients": 0, "visits": 0, "codes": sum(rows_in[name] for name in events)}
+    of_events = _ledger(f"read {format}: medications, measurements, procedures", came, (), left, events)
+    of_events.check(patients=0, visits=0, codes=sum(codes[name].height for name in events))
+    splits = patients.select("patient_id", "split").drop_nulls("split")
+    return Assembled(tables, splits, ledger, of_events, +unreadable, rough.told)
+
+
+def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
+    """The columns of the schema, in its dtypes; absent ones and numbers too large for theirs are null.
+
+    Ids lose blanks around them.
+    """
+    if foreign := sorted(set(frame.columns) - set(schema)):
+        raise TypeError(f"a reader must give columns of the schema: got {', '.join(foreign)}; drop them in its build")
+    frame = frame.select(
+        (pl.col(name) if name in frame.columns else pl.lit(None)).cast(dtype, strict=False).alias(name)
+        for name, dtype in schema.items()
+    )
+    texts = [name for name in ("patient_id", "visit_id") if name in schema]
+    return frame.with_columns(pl.col(texts).str.strip_chars().replace("", None))
+
+
+def _one_row_each(patients: pl.DataFrame) -> pl.DataFrame:
+    """One row per patient; where rows contradict each other, the value is unknown."""
+    if not patients["patient_id"].is_duplicated().any():
+        return patients
+    values = [column for column in patients.columns if column != "patient_id"]
+    return patients.group_by("patient_id", maintain_order=True).agg(
+        pl.when(pl.col(column).drop_nulls().n_unique() == 1).then(pl.col(column).drop_nulls().first()).alias(column)
+        for column in values
+    )
+
+
+def _rule_of_visit(has_dates: bool) -> pl.Expr:
+    """The first rule (place in _VISIT_RULES) by which a visit leaves; −1 for none."""
+    admitted, discharged = pl.col("admit_time"), pl.col("discharge_time")
+    if not has_dates:
+        return pl.lit(-1, pl.Int8).alias("rule")
+    outside = ((admitted < EARLIEST) | (admitted >= LATEST)).fill_null(False)
+    outside |= ((discharged < EARLIEST) | (discharged >= LATEST)).fill_null(False)
+    born = (admitted.dt.date() < pl.col("birth_date")) | (admitted.dt.year() < pl.col("birth_year")).fill_null(False)
+    rules = (admitted.is_null(), outside, born, admitted.dt.date() > pl.col("death_date"))
+    rule = pl.lit(-1, pl.Int8)
+    for number, applies in reversed(list(enumerate(rules))):
+        rule = pl.when(applies.fill_null(False)).then(pl.lit(number, pl.Int8)).otherwise(rule)
+    return rule.alias("rule")
+
+
+def _stays(has_dates: bool, outpatient_los_zero: bool) -> list[pl.Expr]:
+    """Order, length of stay and age of visits that are sorted by patient and time."""
+    admitted, discharged = pl.col("admit_time").dt.date(), pl.col("discharge_time").dt.date()
+    stay = pl.coalesce(pl.col("length_of_stay"), (discharged - admitted).dt.total_days())
+    if outpatient_los_zero:
+        stay = pl.when((pl.col("visit_type") == "outpatient") & stay.is_null()).then(0).otherwise(stay)
+    exprs = [
+        pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("patient_id").alias("order"),
+        stay.cast(pl.Int32).alias("length_of_stay"),
+    ]
+    if has_dates:
+        year_only = pl.col("birth_year").is_not_null() & pl.col("birth_date").is_null()
+        since_july = (admitted - pl.date(pl.col("birth_year"), 7, 1)).dt.total_days().clip(lower_bound=0)
+        exprs += [
+            pl.when(year_only).then(since_july.cast(pl.Int32)).otherwise("age_days").alias("age_days"),
+            pl.when(year_only).then(pl.lit(365, pl.Int32)).otherwise("age_precision_days").alias("age_precision_days"),
+        ]
+    return exprs
+
+
+def _codes(
+    name: str,
+    table: pl.DataFrame,
+    visits: pl.DataFrame,
+    left: dict[str, dict[str, int]],
+    unreadable: Counter[str],
+) -> pl.DataFrame:
+    """The rows of a table of codes that stay, codes in normal form; the others counted under their first rule."""
+    system = pl.col("code_system").str.strip_chars().str.replace_all(r"[\s/]+", "_").replace("", None)
+    written = pl.col("code").str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
+    table = table.with_columns(code_system=system, code=written)
+    # Few distinct codes, many rows: the normal form is found once per code.
+    pairs = table.select("code_system", "code").unique()
+    spelt = pairs.rename({"code_system": "spelt"})
+    named = spelt.with_columns(code_system=pl.coalesce(system_name(pl.col("spelt")), "spelt"))
+    normal = normal_codes(named.select("code_system", "code").unique())
+    pairs = named.join(normal, on=["code_system", "code"], how="left", nulls_equal=True)
+    table = table.rename({"code_system": "spelt"}).join(pairs, on=["spelt", "code"], how="left", nulls_equal=True)
+    table = table.join(visits, on=["patient_id", "visit_id"], how="left")
+    of_no_visit = pl.col("rule").is_null()
+    if name == "diagnoses":
+        unlinked = of_no_visit
+    else:  # an event may stand without a visit: its time says where it belongs
+        unreadable[f"visit_id of {name}"] += int(
+            table.select((of_no_visit & pl.col("visit_id").is_not_null()).sum()).item()
+        )
+        table = table.with_columns(visit_id=pl.when(~of_no_visit).then("visit_id"), rule=pl.col("rule").fill_null(-1))
+        unlinked = pl.lit(False)
+    reasons = {rule: pl.col("rule") == number for number, rule in enumerate(_VISIT_RULES)} | {
+        "unlinked_code": unlinked,
+        "missing_code": pl.col("code").is_null(),
+        "unnamed_system": pl.col("code_system") == SOURCE,
+        "unreadable_code": pl.col("normal").is_null() | pl.col("code_system").is_null(),
+    }
+    reason = pl.lit(None, pl.String)
+    for rule, applies in reversed(reasons.items()):
+        reason = pl.when(applies.fill_null(False)).then(pl.lit(rule)).otherwise(reason)
+    table = table.with_columns(reason=reason)
+    for rule, rows in table["reason"].drop_nulls().value_counts().iter_rows():
+        left[rule][name] += rows
+    table = table.filter(pl.col("reason").is_null()).with_columns(code="normal")
+    table = table.drop("normal", "spelt", "rule", "reason")
+    kept = table.unique(maintain_order=False)
+    left["duplicate_code"][name] += table.height - kept.height
+    return kept
+
+
+def _ledger(
+    title: str,
+    came: dict[str, int],
+    by_reader: Iterable[Left],
+    left: dict[str, dict[str, int]],
+    tables: Iterable[str],
+) -> Ledger:
+    tables, by_reader = tuple(tables), tuple(by_reader)
+    of_patients = tables == ("diagnoses",)
+    for level in came:
+        came[level] += sum(getattr(line, level) for line in by_reader)
+    ledger = Ledger.start(title, **came)
+    for line in by_reader:
+        ledger.leave(line.rule, line.text, patients=line.patients, visits=line.visits, codes=line.codes)
+    for rule, text in _RULES.items():
+        counts = left[rule]
+        ledger.leave(
+            rule,
+            text,
+            patients=counts["patients"] * of_patients,
+            visits=counts["visits"] * of_patients,
+            codes=sum(counts[table] for table in tables),
+        )
+    return ledger

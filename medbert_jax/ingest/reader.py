@@ -1,0 +1,175 @@
+"""What a reader is: the raw tables of a source, and one function from a shard's raw rows to rough EHR tables."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import polars as pl
+
+from medbert_jax.ingest.assembly import Rough
+
+_UNREADABLE: ContextVar[dict[tuple[str, int, int], int] | None] = ContextVar("unreadable", default=None)
+
+
+@dataclass(frozen=True)
+class RawTable:
+    """One table of a source, in one file or many."""
+
+    name: str
+    """Lower case; the name of its file without extension, or of its folder, where `files` says nothing else."""
+    patient: str
+    """Column that names the patient; "" for a lookup, which every shard gets whole."""
+    required: tuple[str, ...]
+    """Columns (lower case) without which the source is refused."""
+    optional: tuple[str, ...] = ()
+    """Columns taken where they are there; they arrive as nulls where not."""
+    needed: bool = True
+    """Whether the source is refused without this table."""
+    files: tuple[str, ...] = ()
+    """Patterns of its files below the source folder, in place of its name."""
+    separator: str = ","
+    """Between the columns of its text files."""
+    by_position: bool = False
+    """Whether the columns are `required`, in this order, whatever the header calls them."""
+    times: tuple[str, ...] = ()
+    """Columns of dates or times: a file that gives them a type of its own is refused."""
+    codes: tuple[str, ...] = ()
+    """Columns of codes: refused as floats, of which 250 and 250.0 are the same."""
+    ids: tuple[str, ...] = ()
+    """Columns of ids beside the patient's and those named …_id: refused as floats."""
+    key: str = ""
+    """Of a lookup: the column of its ids; only rows that a column KEY or …_KEY of another table names are kept."""
+    frames: Callable[[Any, Any], Iterator[pl.DataFrame]] | None = None
+    """Of files that are neither text nor Parquet: one of them and all files of the source (`source_files.RawFile`) →
+    its rows, in chunks. Raises FileFault."""
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """Options of a reader that has none."""
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A source format."""
+
+    format: str
+    tables: tuple[RawTable, ...]
+    build: Callable[[dict[str, pl.DataFrame], Any], Rough]
+    """Raw tables of one shard by name, and the options → rough tables. Pure; drops no bad row."""
+    options: type = NoOptions
+    """Frozen dataclass with defaults."""
+    check: Callable[[Counter[str], Any], None] | None = None
+    """Raises SourceError where `Rough.told`, summed over all shards, shows that the options do not fit the source."""
+
+
+@contextmanager
+def counting_unreadable() -> Iterator[Counter[str]]:
+    """Count by column, while the block runs, the cells that hold something of which a conversion below makes null."""
+    found, counts = {}, Counter()
+    token = _UNREADABLE.set(found)
+    try:
+        yield counts
+    finally:
+        _UNREADABLE.reset(token)
+        for (column, *_), cells in found.items():
+            counts[column] += cells
+
+
+def count_unknown(what: str, cells: int) -> None:
+    """Count cells that can be read, but cannot be so (a time of another day than its date), beside the unreadable."""
+    found = _UNREADABLE.get()
+    if found is not None and cells:
+        found[what, -len(found), cells] = cells
+
+
+def _counted(written: pl.Series, read: pl.Series) -> pl.Series:
+    found = _UNREADABLE.get()
+    if found is not None and read.null_count() > written.null_count():
+        said = written.is_not_nan() & written.is_not_null() if written.dtype.is_float() else text(written).is_not_null()
+        if lost := int((read.is_null() & said.fill_null(False)).sum()):
+            found[written.name, len(written), lost] = lost  # a reader may convert a column twice, to day and to time
+    return read
+
+
+def text(values: pl.Series) -> pl.Series:
+    """As text without blanks around it; null where nothing is left."""
+    if values.dtype == pl.Binary:
+        values = values.cast(pl.String, strict=False)
+    stripped = values.cast(pl.String).str.strip_chars()
+    return stripped.set(stripped == "", None)
+
+
+def number(values: pl.Series) -> pl.Series:
+    """As Float64; null where it is no finite number."""
+    return _counted(values, _number(values))
+
+
+def _number(values: pl.Series) -> pl.Series:
+    read = (
+        values.cast(pl.Float64, strict=False)
+        if values.dtype.is_numeric()
+        else text(values).cast(pl.Float64, strict=False)
+    )
+    return read.set(~read.is_finite().fill_null(True), None)
+
+
+def whole(values: pl.Series) -> pl.Series:
+    """As Int64; null where it is no whole number ("3.0" is one)."""
+    if values.dtype.is_integer():
+        return _counted(values, values.cast(pl.Int64, strict=False))
+    read = _number(values)
+    return _counted(values, read.set(read != read.round(), None).cast(pl.Int64, strict=False))
+
+
+def moment(values: pl.Series) -> pl.Series:
+    """As naive Datetime in µs; null where it is no time.
+
+    Text is read as 2011-05-03, 20110503, 2011-05-03 14:05[:06[.123456]] (blank or T between, a Z or an offset at the
+    end dropped: local clock as written), and 20110503.0, as dates that a program took for numbers come. So it is for
+    columns with a time zone: the clock of that zone is kept, and a column in UTC is read as the clock it shows.
+    """
+    if values.dtype == pl.Date:
+        return values.cast(pl.Datetime("us"))
+    if isinstance(values.dtype, pl.Datetime):
+        return values.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+    written = text(values).str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
+    written = written.str.replace(r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}$", "${1}")
+    # An offset is only one after a time: the "-03" of a date must stay.
+    dates_only = text(values).str.contains(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
+    written = written.zip_with(~dates_only.fill_null(False), text(values)).str.strip_chars()
+    written = written.str.replace(r"^(\d{8})\.0+$", "${1}")
+    # Of seven digits, nobody knows which one is missing.
+    frame = written.set(written.str.contains(r"^(\d{1,7}|\d{9,})$").fill_null(False), None).alias("t").to_frame()
+    forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
+    read = frame.select(
+        pl.coalesce(pl.col("t").str.strptime(pl.Datetime("us"), form, strict=False, exact=True) for form in forms)
+    )
+    return _counted(values, read.to_series().alias(values.name))
+
+
+def day(values: pl.Series) -> pl.Series:
+    """As Date; null where it is no date. Reads what `moment` reads."""
+    return moment(values).cast(pl.Date)
+
+
+def named(values: pl.Series, names: dict[str, str], unknown: Collection[str] = ()) -> pl.Series:
+    """As the name of each code (in capitals; "1.0" is "1"), null for all others; `unknown` are codes that say so."""
+    codes = text(values).str.to_uppercase().str.strip_suffix(".0")
+    codes = codes.set(codes.is_in(list(unknown)).fill_null(False), None)
+    return _counted(codes, codes.replace_strict(names, default=None, return_dtype=pl.String))
+
+
+def flag(values: pl.Series) -> pl.Series:
+    """As Boolean of Y, YES, TRUE, T, 1 and N, NO, FALSE, F, 0 (any case); null for anything else."""
+    if values.dtype == pl.Boolean:
+        return values
+    letters = text(values).str.to_lowercase().str.strip_suffix(".0")
+    known = {
+        **dict.fromkeys(("y", "yes", "true", "t", "1"), True),
+        **dict.fromkeys(("n", "no", "false", "f", "0"), False),
+    }
+    return _counted(values, letters.replace_strict(known, default=None, return_dtype=pl.Boolean))

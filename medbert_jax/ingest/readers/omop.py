@@ -1,0 +1,465 @@
+"""Reader of the OMOP Common Data Model, versions 5.3 and 5.4 (ohdsi.github.io/CommonDataModel).
+
+Tables and columns as documented there, CSV or Parquet; of `concept` only the rows that a shard's ids name are used.
+Numbers of concepts below are those of the OHDSI vocabularies (athena.ohdsi.org).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from medbert_jax.checked_fields import check_fields
+from medbert_jax.ehr.codes import CODE_SYSTEMS, EITHER, SOURCE, guess_icd_version, system_name
+from medbert_jax.ehr.icd import ICD10_SYSTEMS
+from medbert_jax.ingest.assembly import Left, Rough
+from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, day, moment, named, number, text, whole
+
+
+@dataclass(frozen=True)
+class OmopOptions:
+    """How conditions are read where the tables leave a choice."""
+
+    source_value_system: str = ""
+    """Code system of condition_source_value (ICD10CM, ICD10GM, KCD7, …; LOCAL for codes of the site's own), used for
+    rows without an ICD source concept, before the standard concept, where the text looks like a code of it. Empty: only
+    texts that name their system ("ICD10CM:E11.9") are used; rows with other texts that look like a code, and without a
+    concept, leave under unnamed_system."""
+    unlinked: Literal["by_date", "drop"] = "by_date"
+    """Conditions without visit_occurrence_id: given to the patient's visit of that day, or left out (and counted)."""
+    us_icd: bool = False
+    """Whether condition_source_value of rows without an ICD source concept is an ICD code of a US site whose version
+    nobody says: read as ICD-9-CM or ICD-10-CM, before the standard concept, by its shape and, where both have such a
+    code (V27.0), by the visit's end or condition_start_date, which must then be of a real calendar. Not together with
+    source_value_system."""
+
+    def __post_init__(self):
+        """Check every field, all faults in one error; and write the code system as the tables do."""
+        check_fields(self, also=self._disagreements())
+        if self.source_value_system:
+            object.__setattr__(self, "source_value_system", self._system())
+
+    def _system(self) -> str | None:
+        return pl.select(system_name(pl.lit(self.source_value_system))).item()
+
+    def _disagreements(self) -> Iterator[str]:
+        if self.us_icd and self.source_value_system:
+            yield (
+                "condition_source_value is of one system, or of a US version that its shape and day tell: got "
+                f"source_value_system {self.source_value_system} and us_icd; leave one of them"
+            )
+        if self.source_value_system and not self._system():
+            known = ", ".join(("ICD10", "ICD10CM", "ICD10GM (and other countries)", "CIM10", "KCD8", *CODE_SYSTEMS))
+            yield (
+                f"source_value_system must be a code system that is known: got {self.source_value_system}; "
+                f"use LOCAL for codes of the site's own, or one of {known}"
+            )
+
+
+_VISIT_TYPES = {
+    **dict.fromkeys((9201, 262, 8717, 32037, 581379), "inpatient"),  # 262 with emergency room; intensive care
+    **dict.fromkeys((9203, 8870, 581381), "emergency"),
+    **dict.fromkeys((9202, 581477, 5083, 8756, 8940, 38004207), "outpatient"),  # office, telehealth, clinic
+}
+# The places of service that CDM 5.3 names, the visit concepts of 5.4, and PCORnet's list, which PEDSnet documents.
+_DISPOSITIONS = {
+    **dict.fromkeys((8536, 581476, 38004195, 44814695, 44814696), "home"),
+    **dict.fromkeys(
+        (8717, 8863, 8676, 8920, 8970, 8971, 8827, 8615, 8976, 9201, 42898160, 38004205, 38004279, 38004284,
+         38004301, 44814690, 44814691, 44814698, 44814699, 44814700, 44814701, 44814703), "facility",
+    ),
+    **dict.fromkeys((4216643, 434489, 44814686, 44814694), "expired"),
+    **dict.fromkeys((8546, 44814697), "hospice"),
+    **dict.fromkeys((4021968, 44814692, 44814693, 8844), "other"),  # against advice, absent without leave
+}  # fmt: skip
+# Vocabulary "Condition Status": admission, primary and secondary admission diagnosis; 4203942 is 5.3's SNOMED concept.
+_ON_ADMISSION = (32890, 32901, 32907, 4203942)
+_PRIMARY, _SECONDARY = (32901, 32902, 32903), (32907, 32908, 32909)
+# The older vocabulary "Condition Type" has "primary" beside 15 numbered positions of inpatient and outpatient detail
+# and header, inpatient positions 16–20, and the positions of carrier claims. "1st position" is 1 like "primary": ETLs
+# use either for the principal diagnosis (MIMIC's the 1st position, MarketScan's both).
+_POSITIONS = (
+    {38000183: 1, 38000199: 1, 44786627: 1, 44786628: 1, 44786629: 2}
+    | {first + n: n + 1 for first in (38000184, 38000200, 38000215, 38000230) for n in range(15)}
+    | {44818709 + n: n + 16 for n in range(5)}
+    | {first + n: n + 1 for first, places in ((45756835, 8), (45756843, 13)) for n in range(places)}
+)
+_ICD = f"^(?:ICD9CM|{ICD10_SYSTEMS})$"
+_MARKED = "[A-Za-z0-9.+*!†–-]"  # with the marks that countries put behind their ICD-10
+_NAMED_SYSTEM = (
+    r"(?i)^(ICD-?9(?:-?CM)?|ICD-?10(?:-?[A-Z]{2})?|CIM-?10|KCD-?\d|SNOMED(?:-?CT)?)(?:\s*[:/|_^]+\s*|\s+)"
+    + f"({_MARKED}{{1,20}})$"
+)
+_SNOMED = r"^\d{6,18}$"
+# A word of a code's signs and length with a digit in it. All other text may say anything about anyone: never a code.
+_CODE_SIGNS, _DIGIT = r"^[A-Za-z0-9.-]{1,20}$", r"\d"
+# Days, telephone numbers, numbers of persons: what looks like them is no code of a system whose codes have no shape.
+_NUMBERS = r"^\d+(?:[.-]\d+){2,}$|^\d{3}-\d{4}$|^(?:19|20)\d{6}$|^\d{9,}$"
+_NO_SEX = ("0", "8551", "8570", "8521", "44814649", "44814650", "44814653")  # unknown, ambiguous, other, no information
+_UNKNOWN = ("0", "none", "null", "unknown", "no matching concept")
+_LOOKED_UP = (
+    "race_concept_id",
+    "unit_concept_id",
+    *(f"{kind}_concept_id" for kind in ("condition", "drug", "measurement", "procedure")),
+    *(f"{kind}_source_concept_id" for kind in ("condition", "drug", "measurement", "procedure")),
+)
+
+ASSUMPTIONS = (
+    "A visit is a row of visit_occurrence, from visit_start_datetime to visit_end_datetime, or the dates where these "
+    "are not given or of another day: the CDM requires the date, so it holds, from midnight, and the time is counted; "
+    "the times of drugs, measurements and procedures likewise.",
+    "Visit concepts 9201, 262, 8717, 32037, 581379 are inpatient, 9203, 8870, 581381 emergency, "
+    "9202, 581477, 5083, 8756, 8940, 38004207 outpatient, 0 unknown, all others other; visit_detail is not read.",
+    "Diagnoses are the rows of condition_occurrence alone. ICD codes that the mapping puts into other domains "
+    "(observation, procedure, measurement: many Z codes) are not there.",
+    "A diagnosis' code is that of condition_source_concept_id if it is of an ICD, else condition_source_value where it "
+    "names its system or the option source_value_system does, else that of the standard concept, else that of the "
+    "other source concept, else none: the row leaves, under unnamed_system where its source value looks like a code. "
+    "ICD9 in a source value is ICD-9-CM, ICD10 is that of WHO. The system is the concept's "
+    "vocabulary_id; concept id 0 is unmapped. A source code that maps to several standard concepts is several rows "
+    "there and one diagnosis here.",
+    "Source values are taken only where they look like a code: up to 20 letters, digits, dots and dashes, at least one "
+    "digit and no blank, and of the shape that the system's codes have; those of systems without a shape never where "
+    "they look like a day, a telephone number or a number of nine digits. Other text is never a code; its row is "
+    "without one.",
+    "Priority is 1 for a primary status (32901, 32902, 32903), else the position that the condition type says, "
+    "else 2 for a secondary status (32907, 32908, 32909). Present on admission is true for admission diagnoses "
+    "(32890, 32901, 32907, 4203942) and otherwise unknown; captured at billing is unknown.",
+    "The birth date is birth_datetime, else year, month and day where all are given, else only the year is known. A "
+    "birth_datetime that contradicts a year, month or day beside it is not taken, and counted. A "
+    "birth_datetime of 15 June without month and day is the CDM's stand-in for a known year and is read as that.",
+    "Sex is 8507 male, 8532 female, others unknown. Race is the name of race_concept_id, else race_source_value. "
+    "The death date is the earliest in death; rows there without a readable date say nothing, and are counted.",
+    "Discharge dispositions are taken from discharged_to_concept_id (5.3: discharge_to_concept_id) where it is one of "
+    "the usual places; 0 is unknown, although the CDM lets it stand for home too.",
+    "Medications and measurements have the code of the standard concept (RxNorm, LOINC), procedures that of the source "
+    "concept; the other where this one says nothing; where neither does, source values that name their system alone. "
+    "They are of the visit that the row names; without one their time stands alone.",
+    "A medication's ingredient is known only where the drug concept itself is an RxNorm ingredient. A measurement's "
+    "unit is unit_source_value, else the code of unit_concept_id.",
+)
+_LINK = {
+    "by_date": "A condition without visit_occurrence_id (or with 0) is of the patient's visit whose days contain "
+    "condition_start_date: the shortest, then the earliest, then the one with the lowest id; else of none.",
+    "drop": "A condition without visit_occurrence_id (or with 0) is of no visit and left out.",
+}
+_US_ICD = (
+    "condition_source_value without an ICD source concept is an ICD code of a US site: its shape tells ICD-9-CM from "
+    "ICD-10-CM. Where both have such a code (V27.0), it is ICD-10-CM from 2015-10-01 on, by the end of its visit, else "
+    "by condition_start_date; without a day before 2100 it stays undecided: the row has the code of its standard "
+    "concept, or leaves under unnamed_system."
+)
+_NO_CONCEPTS = "There is no table concept: code systems are known only where condition_source_value tells them."
+_PERIODS = "observation_period is not used: that a patient has no codes outside these periods is no sign of health."
+
+
+def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
+    """EHR tables of one shard's raw rows, bad ones included."""
+    concepts = _concepts(raw)
+    visits = _visits(raw["visit_occurrence"])
+    said = [_LINK[options.unlinked]]
+    if options.source_value_system:
+        said.append(f"condition_source_value is read as {options.source_value_system} where it has a code's shape.")
+    said += [_US_ICD] * options.us_icd
+    said += [_NO_CONCEPTS] * ("concept" not in raw) + [_PERIODS] * ("observation_period" in raw)
+    patients, deaths = _patients(raw["person"], concepts), _deaths(raw.get("death"))
+    undated = deaths.filter(pl.col("death_date").is_null()).join(patients, on="patient_id", how="semi")
+    died = deaths.group_by("patient_id").agg(pl.col("death_date").min())
+    return Rough(
+        patients=patients.join(died, on="patient_id", how="left", maintain_order="left"),
+        visits=visits,
+        diagnoses=_diagnoses(raw["condition_occurrence"], visits, concepts, options),
+        medications=_events(raw.get("drug_exposure"), "drug", "drug_exposure_start", concepts),
+        measurements=_events(raw.get("measurement"), "measurement", "measurement", concepts),
+        procedures=_events(raw.get("procedure_occurrence"), "procedure", "procedure", concepts),
+        has_dates=True,
+        age_precision="day or year",
+        assumptions=(*ASSUMPTIONS, *said),
+        left=(Left("unreadable_death", "Rows of death without a readable date; their patients stay", undated.height),),
+        other_ids=deaths["patient_id"],
+    )
+
+
+def _concepts(raw: dict[str, pl.DataFrame]) -> pl.DataFrame:
+    """concept_id Int64, system, code, name, class of the concepts that the shard's rows name, each once."""
+    columns = {"system": "vocabulary_id", "code": "concept_code", "name": "concept_name", "class": "concept_class_id"}
+    if "concept" not in raw:
+        return pl.DataFrame(schema={"concept_id": pl.Int64, **dict.fromkeys(columns, pl.String)})
+    ids = [
+        whole(frame[column]).unique()
+        for name, frame in raw.items()
+        for column in frame.columns
+        if name != "concept" and column in _LOOKED_UP
+    ]
+    table = raw["concept"]
+    # Millions of rows: found by the type that they have, converted afterwards.
+    dtype = table["concept_id"].dtype
+    named = pl.concat([one.rename("concept_id") for one in ids]).unique().drop_nulls()
+    # An id too large for that type is in no row of it.
+    named = (
+        named.filter(named > 0).cast(dtype if dtype.is_numeric() else pl.String, strict=False).drop_nulls().to_frame()
+    )
+    if not dtype.is_numeric():
+        table = table.with_columns(text(table["concept_id"]))
+    found = table.join(named, on="concept_id", how="semi")
+    return pl.DataFrame(
+        {"concept_id": whole(found["concept_id"]), **{new: text(found[old]) for new, old in columns.items()}}
+    ).unique("concept_id", keep="first", maintain_order=True)
+
+
+def _look_up(ids: pl.Series, concepts: pl.DataFrame, *columns: str) -> list[pl.Series]:
+    """Columns of the concepts with these ids; null where unmapped or unknown."""
+    keys = whole(ids).rename("concept_id").to_frame()
+    return keys.join(concepts, on="concept_id", how="left", maintain_order="left").select(columns).get_columns()
+
+
+def _patients(person: pl.DataFrame, concepts: pl.DataFrame) -> pl.DataFrame:
+    year, month, of_month = (whole(person[f"{part}_of_birth"]) for part in ("year", "month", "day"))
+    patients = pl.DataFrame(
+        {
+            "patient_id": text(person["person_id"]),
+            "stated": day(person["birth_datetime"]),
+            "year": year,
+            "month": month,
+            "day": of_month,
+            "sex": named(person["gender_concept_id"], {"8507": "male", "8532": "female"}, _NO_SEX),
+            "race": _look_up(person["race_concept_id"], concepts, "name")[0],
+            "race_text": text(person["race_source_value"]),
+        }
+    )
+    parts = (pl.col(part).cast(pl.String).str.zfill(width) for part, width in (("year", 4), ("month", 2), ("day", 2)))
+    written = pl.concat_str(parts, separator="-").str.to_date("%Y-%m-%d", strict=False)
+    parted = pl.any_horizontal(
+        (getattr(pl.col("stated").dt, part)() != pl.col(part)).fill_null(False) for part in ("year", "month", "day")
+    )
+    against = patients.select(parted).to_series()
+    count_unknown("birth_datetime against year, month or day of birth", int(against.sum()))
+    patients = patients.with_columns(stated=patients["stated"].set(against, None), written=written)
+    whole_day = pl.all_horizontal(pl.col("year", "month", "day").is_not_null())
+    no_day = patients.select((whole_day & pl.col("written").is_null() & pl.col("stated").is_null()).sum()).item()
+    count_unknown("year, month and day of birth that are no day", int(no_day))
+    stand_in = (pl.col("stated").dt.month() == 6) & (pl.col("stated").dt.day() == 15)
+    stand_in &= pl.col("month").is_null() & pl.col("day").is_null()
+    known = (pl.when(~pl.col(race).str.to_lowercase().is_in(_UNKNOWN)).then(race) for race in ("race", "race_text"))
+    return patients.select(
+        "patient_id",
+        pl.coalesce(pl.when(~stand_in).then("stated"), "written").alias("birth_date"),
+        pl.coalesce("year", pl.col("stated").dt.year()).alias("birth_year"),
+        "sex",
+        pl.coalesce(known).alias("race"),
+    ).with_columns(pl.when(pl.col("birth_date").is_null()).then("birth_year"))
+
+
+def _deaths(table: pl.DataFrame | None) -> pl.DataFrame:
+    """patient_id, death_date of each row; empty where the source has no such table."""
+    if table is None:
+        return pl.DataFrame(schema={"patient_id": pl.String, "death_date": pl.Date})
+    died = day(table["death_date"])
+    died = died.zip_with(died.is_not_null(), day(table["death_datetime"]))
+    return pl.DataFrame({"patient_id": text(table["person_id"]), "death_date": died})
+
+
+def _visits(table: pl.DataFrame) -> pl.DataFrame:
+    kind, went = whole(table["visit_concept_id"]), whole(table["discharged_to_concept_id"])
+    went = went.zip_with((went > 0).fill_null(False), whole(table["discharge_to_concept_id"]))
+    return pl.DataFrame(
+        {
+            "visit_id": text(table["visit_occurrence_id"]),
+            "patient_id": text(table["person_id"]),
+            "admit_time": _time(table, "visit_start"),
+            "discharge_time": _time(table, "visit_end"),
+            "visit_type": kind.set(kind == 0, None).replace_strict(
+                {None: None, **_VISIT_TYPES}, default="other", return_dtype=pl.String
+            ),
+            "discharge_disposition": went.replace_strict(_DISPOSITIONS, default=None, return_dtype=pl.String),
+        }
+    )
+
+
+def _diagnoses(table: pl.DataFrame, visits: pl.DataFrame, concepts: pl.DataFrame, options: OmopOptions) -> pl.DataFrame:
+    status = whole(table["condition_status_concept_id"])
+    position = whole(table["condition_type_concept_id"]).replace_strict(_POSITIONS, default=None, return_dtype=pl.Int32)
+    link = pl.DataFrame({"patient_id": text(table["person_id"]), "visit_id": _link(table["visit_occurrence_id"])})
+    starts, days = table["condition_start_date"], None
+    if options.us_icd:
+        starts = moment(starts)
+        ends = visits.group_by(link.columns).agg(pl.col("discharge_time").max())
+        days = link.join(ends, on=link.columns, how="left", maintain_order="left")["discharge_time"]
+        days = days.zip_with(days.is_not_null(), starts)
+    rows = pl.DataFrame(
+        {
+            **link.to_dict(),
+            **_code(table, "condition", concepts, options.source_value_system, days),
+            "status": status,
+            "position": position,
+        }
+    )
+    if options.unlinked == "by_date" and rows["visit_id"].has_nulls():
+        rows = _by_date(rows, day(starts.filter(rows["visit_id"].is_null())), visits)
+    return rows.select(
+        "patient_id", "visit_id", "code_system", "code",
+        pl.when(pl.col("status").is_in(_ON_ADMISSION)).then(True).alias("present_on_admission"),
+        pl.when(pl.col("status").is_in(_PRIMARY)).then(1)
+        .when(pl.col("position").is_not_null()).then("position")
+        .when(pl.col("status").is_in(_SECONDARY)).then(2)
+        .cast(pl.Int32).alias("priority"),
+    )  # fmt: skip
+
+
+def _by_date(rows: pl.DataFrame, dates: pl.Series, visits: pl.DataFrame) -> pl.DataFrame:
+    """Rows without a visit given to the one of their patient that contains their date (`dates`: of these rows)."""
+    linked, unlinked = (rows.filter(rows["visit_id"].is_null() == missing) for missing in (False, True))
+    unlinked = unlinked.with_columns(date=dates).drop("visit_id")
+    asked = unlinked.select("patient_id", "date").drop_nulls().unique()
+    start, end = pl.col("admit_time").dt.date(), pl.col("discharge_time").dt.date()
+    stays = visits.drop_nulls(["visit_id", "admit_time"]).join(asked, on="patient_id", how="semi")
+    stays = stays.select("patient_id", "visit_id", start=start, end=pl.max_horizontal(start, end))
+    stays = stays.with_columns(whole(stays["visit_id"]).alias("number"))
+    shortest = (pl.col("end") - pl.col("start"), "start", "number", "visit_id")
+    stays = stays.sort(shortest, nulls_last=True).with_row_index("rank")
+    one_day = pl.col("start") == pl.col("end")
+    # Most visits last a day and are found by it; only the longer ones are compared with every date of their patient.
+    longer = (
+        asked.lazy()
+        .join(stays.lazy().filter(~one_day), on="patient_id")
+        .filter(pl.col("date").is_between("start", "end"))
+        .select("patient_id", "date", "rank")
+        .collect(engine="streaming")
+    )
+    found = pl.concat([stays.filter(one_day).select("patient_id", "rank", date="start").select(longer.columns), longer])
+    found = (
+        found.group_by("patient_id", "date").agg(pl.col("rank").min()).join(stays.select("rank", "visit_id"), on="rank")
+    )
+    unlinked = unlinked.join(found, on=["patient_id", "date"], how="left")
+    return pl.concat([linked, unlinked.select(linked.columns)])
+
+
+def _events(table: pl.DataFrame | None, kind: str, start: str, concepts: pl.DataFrame) -> pl.DataFrame | None:
+    """Rows of medications, measurements or procedures; None where the source has no such table."""
+    if table is None:
+        return None
+    columns = {
+        "patient_id": text(table["person_id"]),
+        "visit_id": _link(table["visit_occurrence_id"]),
+        "time": _time(table, start),
+        **_code(table, kind, concepts),
+    }
+    if kind == "drug":
+        name, system, level = _look_up(table["drug_concept_id"], concepts, "name", "system", "class")
+        is_ingredient = (level == "Ingredient") & system.str.starts_with("RxNorm")
+        columns["ingredient"] = name.set(~is_ingredient.fill_null(False), None)
+    elif kind == "measurement":
+        unit = text(table["unit_source_value"])
+        columns["value"] = number(table["value_as_number"])
+        columns["unit"] = unit.zip_with(unit.is_not_null(), _look_up(table["unit_concept_id"], concepts, "code")[0])
+    return pl.DataFrame(columns)
+
+
+def _code(
+    table: pl.DataFrame, kind: str, concepts: pl.DataFrame, value_system: str = "", days: pl.Series | None = None
+) -> dict[str, pl.Series]:
+    """code_system and code of each row; null where there is neither a concept nor a text that looks like a code.
+
+    Texts that look like a code of nobody knows what are of the system SOURCE: they are counted, and leave.
+
+    With `days` (of discharge or service), values are ICD codes of a US site whose version is told by shape and day.
+    """
+    pairs = {
+        name: _look_up(table[f"{kind}_{column}"], concepts, "system", "code")
+        for name, column in (("source", "source_concept_id"), ("standard", "concept_id"))
+    }
+    frame = pl.DataFrame(
+        [text(table[f"{kind}_source_value"]).alias("value")]
+        + [
+            series.alias(f"{name}_{part}")
+            for name, pair in pairs.items()
+            for part, series in zip("sc", pair, strict=True)
+        ]
+    )
+    value = pl.col("value")
+    coded = value.str.contains(_CODE_SIGNS) & value.str.contains(_DIGIT)
+    of_system = coded
+    if value_system.startswith("ICD9"):
+        of_system = coded & value.str.contains(r"(?i)^(?:E\d{3}|V?\d)[\d.]*$")
+    elif value_system.startswith(("ICD", "CIM", "KCD")):
+        of_system = value.str.contains(rf"^[A-Za-z]\d{_MARKED}{{0,18}}$")
+    elif value_system:
+        of_system = value.str.contains(_SNOMED) if value_system == "SNOMED" else coded & ~value.str.contains(_NUMBERS)
+    its_word, its_code = system_name(value.str.extract(_NAMED_SYSTEM, 1)), value.str.extract(_NAMED_SYSTEM, 2)
+    its_word = pl.when((its_word != "SNOMED") | its_code.str.contains(_SNOMED)).then(its_word)
+    of_option = pl.lit(value_system or None, pl.String)
+    if days is not None:
+        frame = frame.with_columns(days.alias("day"))
+        of_option = guess_icd_version(value, pl.col("day"))
+        of_option = pl.when(of_option != EITHER).then(of_option)
+    told = [
+        (its_word, its_code),
+        (pl.when(of_system).then(of_option), value),
+    ]
+    source, standard = ((pl.col(f"{name}_s"), pl.col(f"{name}_c")) for name in ("source", "standard"))
+    if kind == "condition":
+        icd = pl.when(source[0].str.contains(_ICD)).then(source[0]), source[1]
+        order = [icd, *told, standard, source]
+    else:
+        order = [source, *told, standard] if kind == "procedure" else [standard, source, *told]
+    system, code = pl.lit(SOURCE), pl.when(coded).then(value)
+    for its_system, its_code in reversed(order):
+        both = its_system.is_not_null() & its_code.is_not_null()
+        system, code = pl.when(both).then(its_system).otherwise(system), pl.when(both).then(its_code).otherwise(code)
+    frame = frame.select(code_system=system, code=code)
+    return {"code_system": frame["code_system"].set(frame["code"].is_null(), None), "code": frame["code"]}
+
+
+def _time(table: pl.DataFrame, start: str) -> pl.Series:
+    """The time of {start}_datetime, else midnight of {start}_date: so too where the two are of different days."""
+    exact, date = moment(table[f"{start}_datetime"]), moment(table[f"{start}_date"])
+    against = (exact.dt.date() != date.dt.date()).fill_null(False)
+    count_unknown(f"{start}_datetime of another day than {start}_date", int(against.sum()))
+    return exact.zip_with(exact.is_not_null() & ~against, date)
+
+
+def _link(values: pl.Series) -> pl.Series:
+    """The visit a row names; 0 is none."""
+    ids = text(values)
+    return ids.set(ids == "0", None)
+
+
+def _event_table(name: str, kind: str, start: str, required: tuple[str, ...], *optional: str) -> RawTable:
+    coded = ("visit_occurrence_id", f"{kind}_source_concept_id", f"{kind}_source_value", f"{start}_datetime")
+    always = ("person_id", f"{kind}_concept_id", f"{start}_date")
+    return RawTable(
+        name, "person_id", always + required, coded + optional, needed=name == "condition_occurrence",
+        times=(f"{start}_date", f"{start}_datetime"), codes=(f"{kind}_source_value",),
+    )  # fmt: skip
+
+
+OMOP = Reader(
+    format="omop",
+    tables=(
+        RawTable(
+            "person", "person_id", ("person_id", "gender_concept_id", "year_of_birth"),
+            ("month_of_birth", "day_of_birth", "birth_datetime", "race_concept_id", "race_source_value"),
+            times=("birth_datetime",),
+        ),
+        RawTable(
+            "visit_occurrence", "person_id",
+            ("visit_occurrence_id", "person_id", "visit_concept_id", "visit_start_date", "visit_end_date"),
+            ("visit_start_datetime", "visit_end_datetime", "discharged_to_concept_id", "discharge_to_concept_id"),
+            times=("visit_start_date", "visit_end_date", "visit_start_datetime", "visit_end_datetime"),
+        ),
+        _event_table("condition_occurrence", "condition", "condition_start", (), "condition_status_concept_id",
+                     "condition_type_concept_id"),
+        _event_table("drug_exposure", "drug", "drug_exposure_start", ()),
+        _event_table("measurement", "measurement", "measurement", (), "value_as_number", "unit_source_value",
+                     "unit_concept_id"),
+        _event_table("procedure_occurrence", "procedure", "procedure", ()),
+        RawTable("death", "person_id", ("person_id", "death_date"), ("death_datetime",), needed=False,
+                 times=("death_date", "death_datetime")),
+        RawTable("observation_period", "person_id", ("person_id",), needed=False),
+        RawTable("concept", "", ("concept_id", "vocabulary_id", "concept_code"), ("concept_name", "concept_class_id"),
+                 needed=False, key="concept_id", codes=("concept_code",)),
+    ),
+    build=_build,
+    options=OmopOptions,
+)  # fmt: skip

@@ -1,0 +1,1 @@
+"""Is it sound? Validation rules over EHR tables, and their report."""

@@ -1,1 +1,0 @@
-"""What is drawn of data and models: pages and figures that need nothing beside themselves."""
