@@ -39,6 +39,21 @@ def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> Co
     return spec
 
 
+def stored_spec(data: Any, *, source: str) -> CohortSpec:
+    """The spec that a dataset's metadata hold. ValueError as `parse_spec`."""
+    return parse_spec(_without_default_measure(data), source=source)
+
+
+def _without_default_measure(data: Any) -> Any:
+    """Before measures were classes, `measure: visits` stood beside any_of and none_of too, and meant nothing there."""
+    if isinstance(data, list):
+        return [_without_default_measure(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    together = data.keys() & {"any_of", "none_of"}
+    return {key: _without_default_measure(value) for key, value in data.items() if not together or key != "measure"}
+
+
 def changed_spec(
     spec: CohortSpec, *, gap_days: int | None = None, test_from: datetime.date | None = None
 ) -> CohortSpec:

@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 import yaml
 
-from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec, parse_spec
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec, parse_spec, stored_spec
 
 BUILT_IN = ("dhf", "dhf-landmark", "dhf-matched", "hf-later", "los-next", "paca", "readmission-30d")
 
@@ -33,6 +33,16 @@ def test_plain_data_of_a_spec_give_the_spec_back(name, tmp_path):
     path = tmp_path / "copy.yaml"
     path.write_text(yaml.safe_dump(spec.to_dict(), allow_unicode=True), encoding="utf-8")
     assert load_spec(path) == spec
+
+
+def test_a_spec_of_datasets_made_before_measures_were_classes_is_read():
+    spec = load_spec("dhf")
+    data = spec.to_dict()
+    together = next(rule["when"] for rule in data["rules"] if rule["when"].keys() & {"any_of", "none_of"})
+    together["measure"] = "visits"
+    assert stored_spec(data, source="metadata.json") == spec
+    with pytest.raises(ValueError, match="measure"):  # nobody writes that
+        parse_spec(data, source="mine.yaml")
 
 
 def test_a_day_is_read_from_yaml_and_from_plain_data(tmp_path):
