@@ -25,7 +25,7 @@ from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.interruption import Interrupted, Interruption
 from medbert_jax.training.lineage import check_dataset, check_split, check_vocabulary
-from medbert_jax.training.not_finite import check_dispatch, make_row_check
+from medbert_jax.training.not_finite import check_finite, make_row_check, rows_not_finite
 from medbert_jax.training.optimizer import make_optimizer
 from medbert_jax.training.pace import Pace, dispatched
 from medbert_jax.training.patient_source import PatientSource
@@ -144,7 +144,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     pace = Pace(edges, config.corpus, total=config.steps)
     finished = dispatched(train_dispatch, state, source, pace, start=step, interruption=interruption)
     for step, state, metrics in finished:
-        check_dispatch(step, state, metrics, row_check=row_check, source=source)
+        check_finite(step, metrics, partial(rows_not_finite, state=state, row_check=row_check, source=source))
         log.add(step, metrics)
         validations.make(step, state["params"])
         if progress.due(step, config.checkpoint_every) or interruption.stopping:

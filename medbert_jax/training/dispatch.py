@@ -29,21 +29,14 @@ def make_train_dispatch(train_step: Callable, rows_of: RowsOf) -> Callable:
         def run(state: dict, step: dict) -> tuple[dict, dict]:
             return train_step(state, rows_of(corpus, step))
 
-        steps = {"tiers": feed["tiers"], "epoch": feed["epoch"]}
-        shapes = jax.eval_shape(run, state, jax.tree.map(lambda x: x[0], steps))[1]
-
-        def skip(state: dict, step: dict) -> tuple[dict, dict]:
-            return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
         def body(carry: tuple[dict, jax.Array], this: tuple[jax.Array, dict]):
             (state, sound), (number, step) = carry, this
             wanted = sound & (number < feed["count"])
-            state, metrics = jax.lax.cond(wanted, run, skip, state, step)
+            state, metrics = _run_if(wanted, run, state, step)
             return (state, sound & (metrics["finite"] | ~wanted)), metrics
 
-        numbers = jnp.arange(feed["epoch"].shape[0], dtype=jnp.int32)
         sound = state["step"] == feed["start"]
-        (state, _), metrics = jax.lax.scan(body, (state, sound), (numbers, steps))
+        (state, _), metrics = jax.lax.scan(body, (state, sound), _numbered(feed))
         return state, metrics
 
     return dispatch
@@ -53,16 +46,24 @@ def make_eval_dispatch(eval_step: Callable, rows_of: RowsOf) -> Callable:
     """The pure function (params, corpus, feed) → outputs of `eval_step` for each of the K steps; 0 after the count."""
 
     def dispatch(params: dict, corpus: Corpus[jax.Array], feed: dict) -> dict:
-        def run(step: dict) -> dict:
-            return eval_step(params, rows_of(corpus, step))
+        def run(_, step: dict) -> tuple[None, dict]:
+            return None, eval_step(params, rows_of(corpus, step))
 
-        steps = {"tiers": feed["tiers"], "epoch": feed["epoch"]}
-        shapes = jax.eval_shape(run, jax.tree.map(lambda x: x[0], steps))
-
-        def skip(step: dict) -> dict:
-            return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-        numbers = jnp.arange(feed["epoch"].shape[0], dtype=jnp.int32)
-        return jax.lax.map(lambda this: jax.lax.cond(this[0] < feed["count"], run, skip, this[1]), (numbers, steps))
+        return jax.lax.map(lambda this: _run_if(this[0] < feed["count"], run, None, this[1])[1], _numbered(feed))
 
     return dispatch
+
+
+def _numbered(feed: dict) -> tuple[jax.Array, dict]:
+    """The steps of a feed, and their numbers from 0."""
+    return jnp.arange(feed["epoch"].shape[0], dtype=jnp.int32), {"tiers": feed["tiers"], "epoch": feed["epoch"]}
+
+
+def _run_if(wanted: jax.Array, run: Callable, state: dict | None, step: dict) -> tuple:
+    """What `run` makes of them where it is wanted; else the same state, and zeros for outputs."""
+    shapes = jax.eval_shape(run, state, step)[1]
+
+    def skip(state: dict | None, step: dict) -> tuple:
+        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    return jax.lax.cond(wanted, run, skip, state, step)

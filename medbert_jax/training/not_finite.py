@@ -1,6 +1,6 @@
 """A loss or gradient that is not finite: the step is found, and the rows whose outputs are not."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -14,53 +14,42 @@ from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import encode_masked, step_keys
 
 
-def check_finite(step: int, metrics: dict) -> None:
-    """Raise NotFinite where one of the last steps of `step`, those of `metrics` (count,), was not finite."""
-    bad = np.flatnonzero(~np.asarray(metrics["finite"]))
-    if len(bad):
-        which = step - len(metrics["finite"]) + int(bad[0]) + 1
-        raise NotFinite(which, *(float(metrics[name][bad[0]]) for name in ("loss", "gradient_norm")))
-
-
-def check_dispatch(step: int, state: dict, metrics: dict, *, row_check: Callable, source: PatientSource) -> None:
-    """`check_finite`, and the rows that were not finite in the error.
-
-    `state`: of the last dispatch that was sent; nothing has changed it since the step that was not finite.
-    `row_check`: of `make_row_check`, jitted.
-    """
-    try:
-        check_finite(step, metrics)
-    except NotFinite as fault:
-        finite = row_check(state, *source.feed(fault.step - 1, 1))
-        raise fault.with_rows(finite, source.patients(fault.step - 1)) from None
-
-
 class NotFinite(FloatingPointError):
     """A step whose loss or gradient is not finite: nothing was learned from it, nor from those after it."""
 
-    def __init__(self, step: int, loss: float, norm: float, where: str = ""):
-        self.step, self.loss, self.norm = step, loss, norm
+    def __init__(self, step: int, loss: float, norm: float, where: str):
+        self.step = step
         super().__init__(
             f"loss and gradient norm must be finite: got {loss} and {norm} at step {step}{where}; "
             "start a new run with --init-from this one, and a lower learning rate or a longer warm-up"
         )
 
-    def with_rows(self, finite: Sequence[np.ndarray], patients: Sequence[np.ndarray], shown: int = 5) -> "NotFinite":
-        """The same fault with the rows of the step whose outputs are not finite.
 
-        Args:
-            finite: per tier (B,) bool, from `make_row_check`.
-            patients: per tier (B, P) numbers of the patients of each row, among those that fit the model; −1 for none.
-            shown: rows that are named with their patients' numbers, at most.
-        """
-        rows = [
-            f"row {row} of tier {tier} (patients {', '.join(str(one) for one in who[row] if one >= 0)})"
-            for tier, (fine, who) in enumerate(zip(finite, patients, strict=True))
-            for row in np.flatnonzero(~np.asarray(fine))
-        ]
-        more = f" and {len(rows) - shown} more rows" if len(rows) > shown else ""
-        where = f", in {', '.join(rows[:shown])}{more}" if rows else ", with finite outputs in every row"
-        return NotFinite(self.step, self.loss, self.norm, where)
+def check_finite(step: int, metrics: dict, where: Callable[[int], str] = lambda step: "") -> None:
+    """Raise NotFinite where one of the last steps of `step`, those of `metrics` (count,), was not finite.
+
+    `where` says what else is known of the step, counted from 1: `rows_not_finite`.
+    """
+    bad = np.flatnonzero(~np.asarray(metrics["finite"]))
+    if len(bad):
+        found = step - len(metrics["finite"]) + int(bad[0]) + 1
+        raise NotFinite(found, *(float(metrics[name][bad[0]]) for name in ("loss", "gradient_norm")), where(found))
+
+
+def rows_not_finite(step: int, *, state: dict, row_check: Callable, source: PatientSource, shown: int = 5) -> str:
+    """The rows of a step whose outputs are not finite, at most `shown`, with the numbers of their patients.
+
+    `state`: of the last dispatch that was sent; nothing has changed it since that step. `row_check`: of
+    `make_row_check`, jitted.
+    """
+    finite, patients = row_check(state, *source.feed(step - 1, 1)), source.patients(step - 1)
+    rows = [
+        f"row {row} of tier {tier} (patients {', '.join(str(one) for one in who[row] if one >= 0)})"
+        for tier, (fine, who) in enumerate(zip(finite, patients, strict=True))
+        for row in np.flatnonzero(~np.asarray(fine))
+    ]
+    more = f" and {len(rows) - shown} more rows" if len(rows) > shown else ""
+    return f", in {', '.join(rows[:shown])}{more}" if rows else ", with finite outputs in every row"
 
 
 def make_row_check(rows_of: RowsOf, *, model: ModelConfig, masking: MaskingConfig, seed: int) -> Callable:

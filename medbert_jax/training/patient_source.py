@@ -105,19 +105,14 @@ class PatientSource:
         """The feed as numpy arrays, without the patients' places in a corpus."""
         if not 1 <= count <= self.steps:
             raise ValueError(f"a feed has 1 to {self.steps} steps: got {count}; ask for fewer at a time")
-        parts, epochs, first = [], np.zeros(self.steps, np.int32), start
-        while first < start + count:
-            epoch, begin = divmod(first, self.plan.steps_per_epoch)
-            end = min(begin + start + count - first, self.plan.steps_per_epoch)
-            parts.append([patients[begin:end] for patients in self._epoch(epoch)])
-            epochs[first - start : first - start + end - begin] = epoch
-            first += end - begin
-        tiers = []
-        for stretches in zip(*parts, strict=True):
-            patients = np.full((self.steps, *stretches[0].shape[1:]), -1, np.int32)
-            patients[:count] = np.concatenate(stretches)
-            tiers.append({"patients": patients})
-        return {"tiers": tuple(tiers), "epoch": epochs, "start": np.int32(start), "count": np.int32(count)}
+        epochs, places = np.divmod(np.arange(start, start + count, dtype=np.int32), self.plan.steps_per_epoch)
+        steps = [[tier[place] for tier in self._epoch(int(epoch))] for epoch, place in zip(epochs, places, strict=True)]
+        behind = (0, self.steps - count)
+        tiers = tuple(
+            {"patients": np.pad(np.stack(rows), (behind, (0, 0), (0, 0)), constant_values=-1)}
+            for rows in zip(*steps, strict=True)
+        )
+        return {"tiers": tiers, "epoch": np.pad(epochs, behind), "start": np.int32(start), "count": np.int32(count)}
 
     def _send(self, start: int, count: int) -> tuple[Corpus[jax.Array], dict]:
         feed, corpus = self.host_feed(start, count), self._whole

@@ -197,8 +197,9 @@ def test_a_run_asked_in_a_save_goes_on_with_its_window_of_metrics(handler, datas
     assert_same_runs(peace, Path(config.run), config)
 
 
+@pytest.mark.parametrize("more", [{}, {"validation_due": True}], ids=["now", "as steps were saved before"])
 def test_a_run_asked_to_stop_in_its_last_evaluation_saves_and_makes_it_when_it_goes_on(
-    handler, dataset, tmp_path, monkeypatch
+    handler, dataset, tmp_path, monkeypatch, more
 ):
     config = started(SHORT, dataset, tmp_path)
     peace = run_pretrain.main(replace(config, run=str(tmp_path / "peace")))
@@ -207,7 +208,11 @@ def test_a_run_asked_to_stop_in_its_last_evaluation_saves_and_makes_it_when_it_g
         interrupt()
         return validate(*arguments, **options)
 
+    def save_more(*arguments, progress, save_step=run_pretrain.save_step, **options):
+        save_step(*arguments, progress=progress | more, **options)
+
     with monkeypatch.context() as patch:
+        patch.setattr(run_pretrain, "save_step", save_more)
         patch.setattr(run_pretrain, "validate", validate_and_be_asked)
         with pytest.raises(Interrupted, match="step 12 is saved"):
             run_pretrain.main(config)

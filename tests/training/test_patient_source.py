@@ -14,7 +14,7 @@ from medbert_jax.models.med_bert import init
 from medbert_jax.training.corpus import CorpusConfig, choose_placement, narrowest
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig
-from medbert_jax.training.not_finite import NotFinite, check_finite, make_row_check
+from medbert_jax.training.not_finite import NotFinite, check_finite, make_row_check, rows_not_finite
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import TasksConfig, init_state, make_train_step, step_shapes
@@ -199,16 +199,21 @@ def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_those_after_it
     later, metrics_behind = dispatch(stopped, *source.feed(STEPS, 3))
     assert_equal(jax.device_get(later), jax.device_get(stopped))
     assert not np.asarray(metrics_behind["finite"]).any()
-    with pytest.raises(NotFinite, match=rf"at step {bad + 1}; start a new run") as caught:
+    with pytest.raises(NotFinite, match=rf"at step {bad + 1}; start a new run"):
         check_finite(STEPS, jax.device_get(metrics))
     check = jax.jit(make_row_check(source.rows_of, model=MODEL, masking=MASKING, seed=0))
     found, patients = check(later, *source.feed(bad, 1)), source.patients(bad)
     named = [(tier, row) for tier, fine in enumerate(found) for row in np.flatnonzero(~np.asarray(fine))]
     ((tier, row),) = named
     assert PATIENT in patients[tier][row]
-    said = str(caught.value.with_rows(found, patients))
+    rows = partial(rows_not_finite, state=later, row_check=check, source=source)
+    with pytest.raises(NotFinite) as caught:  # as the loop says it, which has sent a dispatch more by then
+        check_finite(STEPS, jax.device_get(metrics), rows)
+    said = str(caught.value)
     assert f"at step {bad + 1}, in row {row} of tier {tier} (patients " in said
     assert f"{PATIENT}" in said and "start a new run with --init-from" in said
+    assert rows(bad) == ", with finite outputs in every row"  # the step before
+    check_finite(bad, {"finite": finite[:bad]}, lambda step: pytest.fail(f"step {step} was finite"))
 
 
 def test_where_a_corpus_goes_depends_on_its_size(monkeypatch):
