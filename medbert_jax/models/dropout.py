@@ -2,14 +2,25 @@
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Integer, Key, UInt32
+
+from medbert_jax.models.batch import Batch, patients_of_slots
+
+Seed = UInt32[Array, "2"] | None
+"""Of one dropout; None drops nothing."""
+
+Seeds = UInt32[Array, "seeds 2"] | list[None]
+"""Of several."""
 
 
-def seeds(key: jax.Array | None, count: int) -> jax.Array | list[None]:
+def seeds(key: Key[Array, ""] | None, count: int) -> UInt32[Array, "{count} 2"] | list[None]:
     """One seed, two uint32 words, for each of `count` dropouts, drawn at once; as many `None` without a key."""
     return [None] * count if key is None else jax.random.bits(key, (count, 2), jnp.uint32)
 
 
-def dropout(x: jax.Array, rate: float, seed: jax.Array | None, places: jax.Array | None = None) -> jax.Array:
+def dropout(
+    x: Float[Array, "*shape"], rate: float, seed: Seed, places: UInt32[Array, "*#shape"] | None = None
+) -> Float[Array, "*shape"]:
     """`x` with each element set to 0 with probability `rate` and the others scaled by 1 / (1 - rate).
 
     Every element has its own draw, by its place in `x`, or by `places`, uint32 that broadcast to the shape of `x`.
@@ -27,7 +38,7 @@ def dropout(x: jax.Array, rate: float, seed: jax.Array | None, places: jax.Array
     return jnp.where(keep, x * jnp.asarray(1.0 / (1.0 - rate), x.dtype), jnp.zeros((), x.dtype))
 
 
-def slot_places(batch: dict[str, jax.Array]) -> jax.Array:
+def slot_places(batch: Batch) -> UInt32[Array, "B L"]:
     """A number (B, L) uint32 for every slot, by its patient and the code's place in his sequence, and nothing else.
 
     So what is dropped of a patient does not depend on the row that he is in, on its length, or on the device that
@@ -35,20 +46,20 @@ def slot_places(batch: dict[str, jax.Array]) -> jax.Array:
     """
     slots_BL = batch["patient_slots"]
     if "patients" in batch:
-        patients_BL = jnp.take_along_axis(batch["patients"], jnp.maximum(slots_BL - 1, 0), axis=1)
+        patients_BL = patients_of_slots(batch)
     else:
         patients_BL = jax.lax.broadcasted_iota(slots_BL.dtype, slots_BL.shape, 0) * 2**16 + slots_BL
     return _mix(_mix(patients_BL.astype(jnp.uint32)) + batch["positions"].astype(jnp.uint32))
 
 
-def further_places(places: jax.Array, *numbers: jax.Array) -> jax.Array:
+def further_places(places: UInt32[Array, "..."], *numbers: Integer[Array, "..."]) -> UInt32[Array, "..."]:
     """Places within places: one more number, below 2^16, for each of the axes that `numbers` broadcast over."""
     for number in numbers:
         places = places * jnp.uint32(0x9E3779B1) + number.astype(jnp.uint32)
     return places
 
 
-def element_places(shape: tuple[int, ...]) -> jax.Array:
+def element_places(shape: tuple[int, ...]) -> UInt32[Array, "..."]:
     """The number of every element of an array, uint32; numbers repeat after 2^32 elements."""
     places, stride = jnp.zeros(shape, jnp.uint32), 1
     for axis in reversed(range(len(shape))):
@@ -57,12 +68,12 @@ def element_places(shape: tuple[int, ...]) -> jax.Array:
     return places
 
 
-def random_words(seed: jax.Array, places: jax.Array) -> jax.Array:
+def random_words(seed: UInt32[Array, "2"], places: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """Uniform uint32 words: a hash of the seed's 64 bits and of the place. For dropout only: no cryptography."""
     return _mix(_mix(places + seed[0]) ^ seed[1])
 
 
-def _mix(word: jax.Array) -> jax.Array:
+def _mix(word: UInt32[Array, "*shape"]) -> UInt32[Array, "*shape"]:
     """A bijection of 32-bit words in which every input bit turns every output bit with probability near 1/2."""
     word = (word ^ (word >> 16)) * jnp.uint32(0x7FEB352D)  # constants: C. Wellons, "lowbias32"
     word = (word ^ (word >> 15)) * jnp.uint32(0x846CA68B)

@@ -1,13 +1,13 @@
 """Input of Med-BERT: code + visit + serialization embeddings, LayerNorm, dropout (paper, Methods and Fig. 2)."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, UInt32
 
+from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import dropout
+from medbert_jax.models.dropout import Seed, dropout
 
 
 class Embeddings(nnx.Module):
@@ -28,8 +28,8 @@ class Embeddings(nnx.Module):
         self.layer_norm = layer_norm(config, rngs)
 
     def __call__(
-        self, batch: dict[str, jax.Array], *, seed: jax.Array | None, places_BLD: jax.Array | None = None
-    ) -> jax.Array:
+        self, batch: Batch, *, seed: Seed, places_BLD: UInt32[Array, "B L D"] | None = None
+    ) -> Float[Array, "B L D"]:
         """Vectors (B, L, D) in compute_dtype; `places_BLD` say where each draw of dropout belongs.
 
         Ids are clipped to the tables: the host must have checked them.

@@ -1,16 +1,15 @@
 """The encoder: post-LayerNorm transformer layers, attention kept within each patient (paper, Methods)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int, UInt32
 
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import dropout, further_places
+from medbert_jax.models.dropout import Seed, Seeds, dropout, further_places
 from medbert_jax.models.embeddings import layer_norm
 
 BLOCKED = -1e9
@@ -20,11 +19,11 @@ BLOCKED = -1e9
 class Places(NamedTuple):
     """Where the draws of dropout belong, so that they do not depend on the layout."""
 
-    hidden_TD: jax.Array
-    attention_BHLL: jax.Array
+    hidden_TD: UInt32[Array, "T D"]
+    attention_BHLL: UInt32[Array, "B H L L"]
 
     @classmethod
-    def of(cls, slot_places_BL: jax.Array, positions_BL: jax.Array, config: ModelConfig) -> Places:
+    def of(cls, slot_places_BL: UInt32[Array, "B L"], positions_BL: Int[Array, "B L"], config: ModelConfig) -> "Places":
         """By the slot and the hidden element; by the slot that reads, the head and the position that is read."""
         hidden_TD = further_places(slot_places_BL.reshape(-1, 1), jnp.arange(config.hidden_size)[None])
         heads_1H11 = jnp.arange(config.heads)[None, :, None, None]
@@ -42,13 +41,13 @@ class Encoder(nnx.Module):
 
     def __call__(
         self,
-        hidden_BLD: jax.Array,
-        slots_BL: jax.Array,
+        hidden_BLD: Float[Array, "B L D"],
+        slots_BL: Int[Array, "B L"],
         *,
-        seeds: Sequence[jax.Array | None],
+        seeds: Seeds,
         places: Places | None = None,
         capture: Sequence[str] = (),
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+    ) -> tuple[Float[Array, "B L D"], dict[str, Float[Array, "N B ..."]]]:
         """Outputs (B, L, D) and what was asked for: layers (N, B, L, D), attention (N, B, H, L, L) before dropout.
 
         `seeds` are three per layer: attention, attention's output, feed-forward; None for no dropout. With seeds,
@@ -86,12 +85,12 @@ class EncoderLayer(nnx.Module):
 
     def __call__(
         self,
-        hidden_TD: jax.Array,
-        bias_B1LL: jax.Array,
+        hidden_TD: Float[Array, "T D"],
+        bias_B1LL: Float32[Array, "B 1 L L"],
         *,
-        seeds: Sequence[jax.Array | None],
+        seeds: Seeds,
         places: Places | None = None,
-    ) -> tuple[jax.Array, jax.Array]:
+    ) -> tuple[Float[Array, "T D"], Float32[Array, "B H L L"]]:
         """The layer's output (T, D), T = B × L, and its attention probabilities (B, H, L, L) before dropout."""
         config = self.config
         hidden_places, attention_places = (None, None) if places is None else places
@@ -104,8 +103,12 @@ class EncoderLayer(nnx.Module):
         return self._add_and_norm(self.feed_forward_layer_norm, hidden_TD, inner_TD), attention_BHLL
 
     def _attend(
-        self, hidden_TD: jax.Array, bias_B1LL: jax.Array, seed: jax.Array | None, places: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
+        self,
+        hidden_TD: Float[Array, "T D"],
+        bias_B1LL: Float32[Array, "B 1 L L"],
+        seed: Seed,
+        places: UInt32[Array, "B H L L"] | None,
+    ) -> tuple[Float[Array, "T D"], Float32[Array, "B H L L"]]:
         config = self.config
         rows, length = bias_B1LL.shape[0], bias_B1LL.shape[-1]
         # Heads before slots, by hand: on CPU the einsum of the other layout takes up to five times as long.
@@ -120,13 +123,15 @@ class EncoderLayer(nnx.Module):
         mixed_BHLK = jnp.einsum("BHQS,BHSK->BHQK", dropped_BHLL, value_BHLK)
         return mixed_BHLK.transpose(0, 2, 1, 3).reshape(hidden_TD.shape), attention_BHLL
 
-    def _add_and_norm(self, norm: nnx.LayerNorm, residual_TD: jax.Array, update_TD: jax.Array) -> jax.Array:
+    def _add_and_norm(
+        self, norm: nnx.LayerNorm, residual_TD: Float[Array, "T D"], update_TD: Float[Array, "T D"]
+    ) -> Float[Array, "T D"]:
         # The sum is kept in float32 until it is normalised.
         summed_TD = residual_TD.astype(jnp.float32) + update_TD.astype(jnp.float32)
         return norm(summed_TD).astype(self.config.compute_dtype)
 
 
-def attention_bias(slots_BL: jax.Array, *, padding_reads: bool = False) -> jax.Array:
+def attention_bias(slots_BL: Int[Array, "B L"], *, padding_reads: bool = False) -> Float32[Array, "B 1 L L"]:
     """What is added to the scores, (B, 1, L, L) float32: 0 where a slot may read another, else BLOCKED.
 
     A slot reads the slots of its own patient, and `patient_slots > 0` alone says what is a patient's: the code id

@@ -1,24 +1,20 @@
 """Heads put on Med-BERT for a disease cohort: one logit per patient (paper, Fig. 3 and Methods, "Fine-tuning")."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Interval
 from flax import nnx
+from jaxtyping import Array, Bool, Float, Float32, Int, Key
 
 from medbert_jax.checked_fields import check_fields
+from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import dropout, seeds
+from medbert_jax.models.dropout import Seed, dropout, seeds
 from medbert_jax.models.heads import Pooler, first_states, masked_sum
 from medbert_jax.models.med_bert import Params, bind
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key
-
 
 HeadKind = Literal["feed_forward", "first", "gru", "bi_gru"]
 
@@ -50,13 +46,13 @@ def init_head(config: HeadConfig, model_config: ModelConfig, key: Key[Array, ""]
 def apply_head(
     params: Params,
     hidden_BLD: Float[Array, "B L D"],
-    batch: dict[str, Int[Array, "B L"]],
+    batch: Batch,
     *,
     config: HeadConfig,
     model_config: ModelConfig,
     patients: int,
     key: Key[Array, ""] | None = None,
-) -> Float[Array, "B P"]:
+) -> Float32[Array, "B {patients}"]:
     """One logit per patient slot of each row, (B, P) float32; `patients` is P, `key=None` means no dropout.
 
     The recurrent heads read rows of one patient each (P = 1), real slots first; raises ValueError for more. A
@@ -83,8 +79,8 @@ class FeedForwardHead(nnx.Module):
         self.dense = _to_logit(model_config.hidden_size, model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, seed: jax.Array | None
-    ) -> jax.Array:
+        self, hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], *, patients: int, seed: Seed
+    ) -> Float32[Array, "B {patients}"]:
         """Logits (B, P)."""
         patients_BPD = masked_sum(hidden_BLD, slots_BL, patients)
         return self.dense(dropout(patients_BPD, self.dropout, seed))[..., 0]
@@ -99,8 +95,8 @@ class FirstCodeHead(nnx.Module):
         self.dense = _to_logit(model_config.hidden_size, model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, seed: jax.Array | None
-    ) -> jax.Array:
+        self, hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], *, patients: int, seed: Seed
+    ) -> Float32[Array, "B {patients}"]:
         """Logits (B, P)."""
         pooled_BPD = self.pooler(first_states(hidden_BLD, slots_BL, patients)).astype(jnp.float32)
         return self.dense(dropout(pooled_BPD, self.dropout, seed))[..., 0]
@@ -118,8 +114,8 @@ class RecurrentHead(nnx.Module):
         self.dense = _to_logit(config.gru_hidden * (1 + self.bidirectional), model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: jax.Array, slots_BL: jax.Array, *, patients: int, seed: jax.Array | None
-    ) -> jax.Array:
+        self, hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], *, patients: int, seed: Seed
+    ) -> Float32[Array, "B {patients}"]:
         """Logits (B, 1)."""
         hidden_BLD = hidden_BLD.astype(jnp.float32)
         state_BG = self.forward(hidden_BLD, slots_BL > 0)
@@ -142,7 +138,9 @@ class GatedRecurrentUnit(nnx.Module):
         self.hidden_kernel = uniform(hidden, 3 * hidden)
         self.hidden_bias = uniform(3 * hidden)
 
-    def __call__(self, inputs_BLD: jax.Array, real_BL: jax.Array, *, reverse: bool = False) -> jax.Array:
+    def __call__(
+        self, inputs_BLD: Float32[Array, "B L D"], real_BL: Bool[Array, "B L"], *, reverse: bool = False
+    ) -> Float32[Array, "B G"]:
         """State (B, G) after the last real slot, or with `reverse` after the first, having begun at the last.
 
         An empty slot leaves the state as it is, bit for bit, so neither direction passes through the padding.

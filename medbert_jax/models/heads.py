@@ -1,10 +1,9 @@
 """The two pretraining heads, BERT's pooler, and the ways to go from a row's slots to its patients."""
 
-from __future__ import annotations
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Int
 
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.embeddings import layer_norm
@@ -19,7 +18,9 @@ class MaskedCodeHead(nnx.Module):
         self.layer_norm = layer_norm(config, rngs)
         self.bias = nnx.Param(jnp.zeros((config.vocabulary_size,), jnp.float32), vocabulary_axis=0)
 
-    def __call__(self, states_XMD: jax.Array, code_table_VD: jax.Array) -> jax.Array:
+    def __call__(
+        self, states_XMD: Float[Array, "*X M D"], code_table_VD: Float32[Array, "V D"]
+    ) -> Float32[Array, "*X M V"]:
         """Logits (…, M, V) in float32 of states (…, M, D)."""
         states_XMD = self.layer_norm(jax.nn.gelu(self.dense(states_XMD), approximate=True))
         logits_XMV = jnp.einsum(
@@ -37,7 +38,7 @@ class Pooler(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.dense = linear(config, config.hidden_size, config.hidden_size, rngs)
 
-    def __call__(self, first_BPD: jax.Array) -> jax.Array:
+    def __call__(self, first_BPD: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
         """Pooled vectors (B, P, D) of the patients' first codes."""
         return jnp.tanh(self.dense(first_BPD))
 
@@ -48,12 +49,14 @@ class ProlongedLosHead(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.dense = nnx.Linear(config.hidden_size, config.los_logits, dtype=jnp.float32, rngs=rngs)
 
-    def __call__(self, patients_BPD: jax.Array) -> jax.Array:
-        """Logits (B, P, 2)."""
+    def __call__(self, patients_BPD: Float[Array, "B P D"]) -> Float32[Array, "B P C"]:
+        """Logits (B, P, C), C = 2 in the paper."""
         return self.dense(patients_BPD)
 
 
-def masked_sum(hidden_BLD: jax.Array, slots_BL: jax.Array, patients: int) -> jax.Array:
+def masked_sum(
+    hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], patients: int
+) -> Float32[Array, "B {patients} D"]:
     """Sum of each patient's outputs, (B, P, D) float32; 0 for a place of the row that no patient takes."""
     places_P = jnp.arange(1, patients + 1, dtype=slots_BL.dtype)
     member_BLP = (slots_BL[:, :, None] == places_P[None, None, :]).astype(hidden_BLD.dtype)
@@ -66,7 +69,9 @@ def masked_sum(hidden_BLD: jax.Array, slots_BL: jax.Array, patients: int) -> jax
     )
 
 
-def first_states(hidden_BLD: jax.Array, slots_BL: jax.Array, patients: int) -> jax.Array:
+def first_states(
+    hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], patients: int
+) -> Float[Array, "B {patients} D"]:
     """Output of each patient's first slot, (B, P, D); 0 for a place of the row that no patient takes."""
     places_P = jnp.arange(1, patients + 1, dtype=slots_BL.dtype)
     member_BPL = slots_BL[:, None, :] == places_P[None, :, None]

@@ -1,31 +1,25 @@
 """Med-BERT behind functions on plain dictionaries of arrays.
 
 Dimensions: B rows, L slots per row, P patients per row, M masked codes, D hidden, H heads, V vocabulary, N layers.
-
-A batch is a dictionary of int32 arrays (B, L): `code_ids`, `visit_ids`, `serialization_ids`, `positions` (place of
-the code in its patient's sequence, from 0) and `patient_slots` (0 = empty slot, 1 … P = which patient of the row).
 """
-
-from __future__ import annotations
 
 import functools
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jaxtyping import Array, Float, Float32, Key
 
+from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.dropout import seeds, slot_places
 from medbert_jax.models.embeddings import Embeddings
 from medbert_jax.models.encoder import Encoder, Places
 from medbert_jax.models.heads import MaskedCodeHead, Pooler, ProlongedLosHead, first_states, masked_sum
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int, Key
 
 Params = dict[str, Any]
 """Nested dictionaries with string keys; the leaves are arrays."""
@@ -67,12 +61,12 @@ def init(config: ModelConfig, key: Key[Array, ""]) -> Params:
 
 def apply(
     params: Params,
-    batch: dict[str, Int[Array, "B L"]],
+    batch: Batch,
     *,
     config: ModelConfig,
     key: Key[Array, ""] | None = None,
     capture: Sequence[str] = (),
-) -> tuple[Float[Array, "B L D"], dict[str, Array]]:
+) -> tuple[Float[Array, "B L D"], dict[str, Float[Array, "..."]]]:
     """Hidden states (B, L, D) in compute_dtype, and what `capture` names.
 
     `key=None` means no dropout; what is dropped depends on the key, the patient ("patients" (B, P) in the batch) and
@@ -98,7 +92,7 @@ def apply(
 
 def masked_code_logits(
     params: Params, states_XMD: Float[Array, "*X M D"], *, config: ModelConfig
-) -> Float[Array, "*X M V"]:
+) -> Float32[Array, "*X M V"]:
     """Logits over the vocabulary, float32, of hidden states that were already gathered at the masked slots."""
     head = bind(params["masked_code_head"], MaskedCodeHead, config)
     return head(states_XMD, params["embeddings"]["code_table"])
@@ -107,11 +101,11 @@ def masked_code_logits(
 def prolonged_los_logits(
     params: Params,
     hidden_BLD: Float[Array, "B L D"],
-    batch: dict[str, Int[Array, "B L"]],
+    batch: Batch,
     *,
     config: ModelConfig,
     patients: int,
-) -> Float[Array, "B P 2"]:
+) -> Float32[Array, "B {patients} {config.los_logits}"]:
     """Logits of "some visit lasted more than 7 days" per patient of each row, float32; `patients` is P.
 
     A place of the row that no patient takes gets a logit too, which means nothing. Raises ValueError for the sum
@@ -136,11 +130,11 @@ def prolonged_los_logits(
 def pooled_first_code(
     params: Params,
     hidden_BLD: Float[Array, "B L D"],
-    batch: dict[str, Int[Array, "B L"]],
+    batch: Batch,
     *,
     config: ModelConfig,
     patients: int,
-) -> Float[Array, "B P D"]:
+) -> Float[Array, "B {patients} D"]:
     """BERT's pooled output of each patient's first code; needs `config.pooler`."""
     first_BPD = first_states(hidden_BLD, batch["patient_slots"], patients)
     return bind(params["pooler"], Pooler, config)(first_BPD)

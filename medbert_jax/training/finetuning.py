@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float32, Float64, Int, Key, Shaped
 
 from medbert_jax.data.buckets import bucket_batches
 from medbert_jax.data.rows import padded_batch
 from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig, apply_head, init_head
 from medbert_jax.models.med_bert import apply, init
@@ -27,10 +29,18 @@ from medbert_jax.training.sharding import put_batch
 PRETRAINING_ONLY = ("masked_code_head", "prolonged_los_head", "pooler")
 
 
+class CohortBatch(Batch):
+    """Rows of one patient each."""
+
+    labels: Float32[Array, "B 1"]
+    weights: Float32[Array, "B 1"]
+    """0 for an empty row, else 1."""
+
+
 def batches(
     sequences: PatientSequences, batch_size: int, rng: np.random.Generator | None = None
-) -> Iterator[tuple[np.ndarray, dict]]:
-    """One epoch: (patients (B,) with −1 for empty rows, host batch with "labels" and "weights" (B, 1))."""
+) -> Iterator[tuple[Int[np.ndarray, "B"], dict[str, Shaped[np.ndarray, "B _"]]]]:
+    """One epoch: patients with −1 for empty rows, and a `CohortBatch` as numpy arrays."""
     for length, patients in bucket_batches(sequences.lengths, batch_size, rng):
         rows = padded_batch(sequences, patients, length)
         real = rows["patients"] >= 0
@@ -38,7 +48,7 @@ def batches(
         yield patients, rows | {"labels": labels.astype(np.float32), "weights": real.astype(np.float32)}
 
 
-def init_finetuning(model: ModelConfig, head: HeadConfig, key: jax.Array) -> dict:
+def init_finetuning(model: ModelConfig, head: HeadConfig, key: Key[Array, ""]) -> dict:
     """Fresh parameters of backbone and head."""
     backbone_key, head_key = jax.random.split(key)
     params = init(model, backbone_key)
@@ -58,8 +68,10 @@ def start_from(params: dict, pretrained: dict) -> dict:
     return merged
 
 
-def risk_logits(params: dict, batch: dict, *, model: ModelConfig, head: HeadConfig, key=None) -> jax.Array:
-    """Log odds of the label, (B, 1)."""
+def risk_logits(
+    params: dict, batch: Batch, *, model: ModelConfig, head: HeadConfig, key: Key[Array, ""] | None = None
+) -> Float32[Array, "B 1"]:
+    """Log odds of the label."""
     backbone_key, head_key = (None, None) if key is None else jax.random.split(key)
     hidden_BLD, _ = apply(params, batch, config=model, key=backbone_key)
     return apply_head(params["head"], hidden_BLD, batch, config=head, model_config=model, patients=1, key=head_key)
@@ -91,8 +103,8 @@ def compile_steps(
 ) -> tuple[Callable, Callable]:
     """Jitted (state, batch, key → state, loss) and (params, batch → probabilities (B, 1)); the state is donated."""
 
-    def train_step(state: dict, batch: dict, key: jax.Array) -> tuple[dict, jax.Array]:
-        def loss(params):
+    def train_step(state: dict, batch: CohortBatch, key: Key[Array, ""]) -> tuple[dict, Float32[Array, ""]]:
+        def loss(params: dict) -> Float32[Array, ""]:
             logits = risk_logits(params, batch, model=model, head=head, key=jax.random.fold_in(key, state["step"]))
             total, weight = binary_cross_entropy(logits, batch["labels"], batch["weights"])
             return total / jnp.maximum(weight, 1)
@@ -102,7 +114,7 @@ def compile_steps(
         params = optax.apply_updates(state["params"], updates)
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, value
 
-    def predict(params: dict, batch: dict) -> jax.Array:
+    def predict(params: dict, batch: Batch) -> Float32[Array, "B 1"]:
         return jax.nn.sigmoid(risk_logits(params, batch, model=model, head=head))
 
     return (
@@ -117,13 +129,13 @@ def compile_steps(
 
 
 def predict_all(
-    predict: Callable[[dict, dict], jax.Array],
+    predict: Callable[[dict, Batch], Float32[Array, "B 1"]],
     params: dict,
     sequences: PatientSequences,
     batch_size: int,
     mesh: Mesh,
-) -> np.ndarray:
-    """Probability of the label for every patient, (n,) float64, in the order of `sequences`."""
+) -> Float64[np.ndarray, "n"]:
+    """Probability of the label for every patient, in the order of `sequences`."""
     out = np.zeros(len(sequences))
     pending = [
         (patients, predict(params, put_batch(batch, mesh))) for patients, batch in batches(sequences, batch_size)
@@ -135,7 +147,7 @@ def predict_all(
 
 def endless_batches(
     sequences: PatientSequences, batch_size: int, rng: np.random.Generator
-) -> Iterator[tuple[np.ndarray, dict]]:
+) -> Iterator[tuple[Int[np.ndarray, "B"], dict[str, Shaped[np.ndarray, "B _"]]]]:
     """Epoch after epoch of `batches`, each in an order of its own."""
     while True:
         yield from batches(sequences, batch_size, rng)

@@ -12,9 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from annotated_types import Interval
+from jaxtyping import Array, Bool, Int, Int32, Key, UInt32
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import FIRST_CODE, UNK
+from medbert_jax.models.batch import Batch, patients_of_slots
 
 
 @dataclass(frozen=True)
@@ -44,35 +46,36 @@ class MaskingConfig:
 class Masked(NamedTuple):
     """The input after masking and what was there before."""
 
-    code_ids: jax.Array  # (B, L) with replacements
-    is_masked: jax.Array  # (B, L) bool
+    code_ids: Int[Array, "B L"]
+    """With replacements."""
+    is_masked: Bool[Array, "B L"]
 
 
-def masked_per_patient(config: MaskingConfig, lengths: np.ndarray) -> np.ndarray:
+def masked_per_patient(config: MaskingConfig, lengths: Int[np.ndarray, "n"]) -> Int32[np.ndarray, "n"]:
     """How many codes of patients with `lengths` codes are masked, int32; computed on the host alone."""
     return np.maximum(1, np.floor(config.share * lengths + 0.5)).astype(np.int32) * (lengths > 0)
 
 
 def mask_codes(
-    batch: dict,
+    batch: Batch,
     *,
     config: MaskingConfig,
-    key: jax.Array,
-    epoch: jax.Array,
+    key: Key[Array, ""],
+    epoch: Int[Array, ""],
     vocabulary_size: int,
     mask_id: int,
 ) -> Masked:
-    """Mask the codes of a batch of rows (B, L).
+    """Mask the codes of a batch of rows.
 
-    `key` is threefry; `epoch` a scalar. UNK and empty slots are never masked; random replacements are codes, never
-    special ids. Source: paper, Methods "Pre-training Med-BERT"; BERT's 80/10/10.
+    `key` is threefry. UNK and empty slots are never masked; random replacements are codes, never special ids. Source:
+    paper, Methods "Pre-training Med-BERT"; BERT's 80/10/10.
     """
     slots_BL = batch["patient_slots"]
     real_BL = slots_BL > 0
-    patients_BL = jnp.take_along_axis(batch["patients"], jnp.maximum(slots_BL - 1, 0), axis=1)
+    patients_BL = patients_of_slots(batch)
     epoch_key = jax.random.fold_in(key, 0 if config.static else epoch)
 
-    def draw(patient, position):
+    def draw(patient: Int[Array, ""], position: Int[Array, ""]) -> UInt32[Array, "3"]:
         return jax.random.bits(jax.random.fold_in(jax.random.fold_in(epoch_key, patient), position), (3,), jnp.uint32)
 
     # Three words a slot: which codes are masked, what becomes of them, the random replacement.

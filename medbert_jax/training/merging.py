@@ -1,6 +1,7 @@
 """Parameters of a checkpoint put into a model, leaf by leaf, or an error that shows every difference."""
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import jax
 
@@ -11,7 +12,7 @@ class ParameterMismatchError(ValueError):
     """Parameters of the checkpoint and of the model do not fit together."""
 
 
-def leaf_shapes(tree) -> Shapes:
+def leaf_shapes(tree: Any) -> Shapes:
     """Path of every leaf ("encoder/layer_0/bias") → (shape, dtype); arrays, or jax.ShapeDtypeStruct."""
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): (tuple(leaf.shape), str(leaf.dtype))

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 from annotated_types import Ge, Gt, Interval
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float32, Int32
 
 from medbert_jax.checked_fields import check_fields
 
@@ -40,7 +42,7 @@ class OptimizerConfig:
 class AdamState(NamedTuple):
     """First and second moment of every parameter, and the number of updates made."""
 
-    count: jax.Array
+    count: Int32[Array, ""]
     mu: optax.Updates
     nu: optax.Updates
 
@@ -48,7 +50,7 @@ class AdamState(NamedTuple):
 def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
     """Rate of update `step` = 0, 1, 2, …. Source: google-research/bert optimization.py, `create_optimizer`."""
 
-    def rate(step):
+    def rate(step: ArrayLike) -> Float32[Array, "..."]:
         step = jnp.asarray(step, jnp.float32)
         peak, warmup = config.learning_rate, config.warmup_steps
         if config.schedule == "constant":

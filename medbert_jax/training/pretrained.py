@@ -1,6 +1,6 @@
 """A trained model out of its run folder, on whatever devices are there, with nothing else to pass."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -8,11 +8,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float32, Int
 
 from medbert_jax.data.buckets import bucket_batches
 from medbert_jax.data.rows import fit_to_model, padded_batch
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import apply, init, masked_code_logits
 from medbert_jax.training.checkpointing import latest_good_step, restore_step, stored_parameters
@@ -52,7 +54,7 @@ class Pretrained:
         return states
 
     def masked_code_probabilities(
-        self, sequences: PatientSequences, positions: np.ndarray, *, batch_size: int = 32
+        self, sequences: PatientSequences, positions: np.ndarray | Sequence[int], *, batch_size: int = 32
     ) -> np.ndarray:
         """What the model expects in place of one hidden code per patient: (n, V) float32, rows sum to 1.
 
@@ -151,12 +153,12 @@ def _batches(sequences: PatientSequences, batch_size: int) -> Iterator[tuple[np.
 
 
 @partial(jax.jit, static_argnames="config")
-def _hidden(params: dict, batch: dict, *, config: ModelConfig) -> jax.Array:
+def _hidden(params: dict, batch: Batch, *, config: ModelConfig) -> Float32[Array, "B L D"]:
     return apply(params, batch, config=config)[0].astype(jnp.float32)
 
 
 @partial(jax.jit, static_argnames="config")
-def _masked(params: dict, batch: dict, places_B: jax.Array, *, config: ModelConfig) -> jax.Array:
+def _masked(params: dict, batch: Batch, places_B: Int[Array, "B"], *, config: ModelConfig) -> Float32[Array, "B V"]:
     rows_B = jnp.arange(len(places_B))
     hidden = batch | {"code_ids": batch["code_ids"].at[rows_B, places_B].set(config.mask_id)}
     states_BLD, _ = apply(params, hidden, config=config)

@@ -1,13 +1,14 @@
 """The ("data", "model") mesh and where everything lies on it."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 import optax
 from annotated_types import Ge
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Shaped
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.models.config import ModelConfig
@@ -75,7 +76,7 @@ def state_shardings(state_shapes: dict, optimizer: optax.GradientTransformation,
     }
 
 
-def with_shardings(shapes, shardings):
+def with_shardings(shapes: Any, shardings: Any) -> Any:
     """Abstract arrays that say where they lie: the target of a restore."""
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
 
@@ -86,8 +87,8 @@ def put_batch(batch: dict, mesh: Mesh) -> dict:
     return jax.tree.map(lambda x: put_global(np.asarray(x), rows if np.ndim(x) else everywhere), batch)
 
 
-def put_global(array: np.ndarray, sharding: NamedSharding) -> jax.Array:
-    """A host array, the same in every process, as one array over the devices of all processes."""
+def put_global(array: Shaped[np.ndarray, "*shape"] | np.generic, sharding: NamedSharding) -> Shaped[Array, "*shape"]:
+    """A host array or scalar, the same in every process, as one array over the devices of all processes."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])

@@ -9,14 +9,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import vocabulary_axes
 from medbert_jax.training.sharding import parameter_shardings, replicated, state_shardings, with_shardings
 
 
-def padded_rows(config: ModelConfig, mesh: Mesh) -> int:
+def padded_rows(config: ModelConfig, mesh: Mesh | AbstractMesh) -> int:
     """Rows of the code table on this mesh: the vocabulary, rounded up to what the model axis divides."""
     return -(-config.vocabulary_size // mesh.shape["model"]) * mesh.shape["model"]
 

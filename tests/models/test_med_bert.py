@@ -36,12 +36,6 @@ ROW = 64
 WEIGHTS = np.random.default_rng(5).normal(size=(len(LENGTHS), 40)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _rank_promotion_raises():
-    with jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def jit(function):
     """Compiled at the cheapest level, results in numpy: nearly all the time of a test goes into compiling."""
     compiled = jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
@@ -82,13 +76,14 @@ def rows(groups):
                 values = patient[name] * (place if name == "patient_slots" else 1)
                 row[start : start + len(values)] = values
                 start += len(values)
-    return batch
+    return jax.tree.map(jnp.asarray, batch)
 
 
 def losses(config, batch, places):
     """Per patient: its LOS logit and the weighted masked-code logits of its second code. `places`: (row, place)."""
     row, place = np.asarray(places).T
-    first = np.array([np.flatnonzero(batch["patient_slots"][r] == p + 1)[0] for r, p in zip(row, place, strict=True)])
+    slots = np.asarray(batch["patient_slots"])
+    first = np.array([np.flatnonzero(slots[r] == p + 1)[0] for r, p in zip(row, place, strict=True)])
 
     def run(params):
         hidden, _ = apply(params, batch, config=config)
@@ -141,7 +136,8 @@ def test_packed_equals_each_patient_alone(config):
 
 def test_packed_differs_without_the_mask_between_patients(monkeypatch):
     def all_real(slots, padding_reads):
-        return jnp.where(slots[:, None, None, :] > 0, 0.0, encoder.BLOCKED)
+        real_B11L = slots[:, None, None, :] > 0
+        return jnp.broadcast_to(jnp.where(real_B11L, 0.0, encoder.BLOCKED), (len(slots), 1, ROW, ROW))
 
     monkeypatch.setattr(encoder, "attention_bias", all_real)
     packed, alone = packed_and_alone(PAPER, gradients=False)
@@ -160,14 +156,14 @@ def test_no_gradient_reaches_another_patient():
 
     gradients = jit(jax.vmap(jax.grad(loss), in_axes=(None, 0)))(embeddings, jnp.arange(1, 4))[:, 0]
     for place in (1, 2, 3):
-        own = slots[0] == place
+        own = np.asarray(slots[0] == place)
         assert (gradients[place - 1][~own] == 0).all()
         assert (gradients[place - 1][own] != 0).all()
 
 
 def test_masked_slot_of_released_code_is_attended():
     """Its id is that of padding, yet it reads and is read; only an empty slot is not."""
-    batch = rows([patients()[:1]])
+    batch = jax.tree.map(np.array, rows([patients()[:1]]))
     batch["code_ids"][0, 2] = RELEASED.mask_id
     params = params_of(RELEASED)
     run = jit(lambda params, batch: apply(params, batch, config=RELEASED, capture=("attention",)))
@@ -197,8 +193,8 @@ def test_serialization_takes_rank_or_position():
 def test_los_pooling_sums_the_patients_own_codes():
     batch, params = rows([patients()]), params_of(RELEASED)
     head = params["prolonged_los_head"]["dense"]
-    hidden = np.random.default_rng(3).normal(size=(1, ROW, PAPER.hidden_size)).astype(np.float32)
-    slots = batch["patient_slots"][0]
+    hidden = jnp.asarray(np.random.default_rng(3).normal(size=(1, ROW, PAPER.hidden_size)).astype(np.float32))
+    slots = np.asarray(batch["patient_slots"][0])
     logits = jit(lambda: prolonged_los_logits(params, hidden, batch, config=PAPER, patients=4))()
     pooled = jit(lambda: pooled_first_code(params, hidden, batch, config=RELEASED, patients=4))()
     first = jit(lambda: prolonged_los_logits(params, hidden, batch, config=RELEASED, patients=4))()
@@ -222,7 +218,7 @@ def test_sum_with_padding_is_the_whole_row():
     assert (out["attention"][..., :5] > 0).all() and (out["attention"][..., 5:] == 0).all()
     counted = batch | {"positions": np.arange(ROW, dtype=np.int32)[None]}
     np.testing.assert_array_equal(run(counted)[0], hidden)
-    head = params["prolonged_los_head"]["dense"]
+    head, hidden = params["prolonged_los_head"]["dense"], jnp.asarray(hidden)
     logits = jit(lambda: prolonged_los_logits(params, hidden, batch, config=config, patients=1))()
     np.testing.assert_allclose(logits[0, 0], hidden[0].sum(axis=0) @ head["kernel"], rtol=1e-4, atol=1e-5)
     with pytest.raises(ValueError, match=r"needs rows of one patient each: got 2 patients per row; put one"):
@@ -286,7 +282,7 @@ def test_bfloat16_is_near_float32():
     batch, params = rows([patients()]), params_of(PAPER)
     half = dataclasses.replace(PAPER, compute_dtype="bfloat16")
     found, expected = (jit(lambda c=c: apply(params, batch, config=c)[0])() for c in (half, PAPER))
-    real = batch["patient_slots"] > 0
+    real = np.asarray(batch["patient_slots"]) > 0
     assert abs(found.astype(np.float32) - expected)[real].max() < 0.1
 
 

@@ -205,7 +205,7 @@ def test_without_a_backbone_the_head_reads_the_embeddings():
     model, head = replace(MODEL, layers=0), HeadConfig(kind="bi_gru", gru_hidden=8)
     params = init_finetuning(model, head, jax.random.key(0))
     assert not params["encoder"]
-    _, batch = next(batches(labelled(5, seed=1), batch_size=5))
+    batch = jax.tree.map(jnp.asarray, next(batches(labelled(5, seed=1), batch_size=5))[1])
     logits = risk_logits(params, batch, model=model, head=head)
     whole = init(MODEL, jax.random.key(1)) | {"embeddings": params["embeddings"]}
     embedded = apply(whole, batch, config=MODEL, capture=("embeddings",))[1]["embeddings"]

@@ -44,6 +44,7 @@ def losses_and_gradients(params, sequences, *, packed: bool, epoch: int, planted
     batch = next(batches(sequences, plan, seed=0, start=epoch))
     if planted:
         batch = batch | {"tiers": tuple(planted(rows) for rows in batch["tiers"])}
+    batch = jax.tree.map(jnp.asarray, batch)
 
     def loss(params):
         parts = pretraining_losses(
@@ -81,7 +82,9 @@ def test_packed_equals_padded_in_losses_and_every_gradient(epoch, dropout):
 
 def test_without_the_mask_between_patients_the_comparison_fails(monkeypatch):
     def open_to_all(slots_BL, *, padding_reads=False):
-        return jnp.where(slots_BL[:, None, None, :] > 0, 0.0, -1e9).astype(jnp.float32)
+        rows, length = slots_BL.shape
+        real_B11L = slots_BL[:, None, None, :] > 0
+        return jnp.broadcast_to(jnp.where(real_B11L, 0.0, -1e9), (rows, 1, length, length)).astype(jnp.float32)
 
     monkeypatch.setattr("medbert_jax.models.encoder.attention_bias", open_to_all)
     with pytest.raises(AssertionError):
@@ -159,7 +162,7 @@ def test_released_code_trains_with_its_own_flaws():
     sequences = made_sequences(40, seed=0)
     plan = plan_rows(sequences.lengths, RowsConfig(batch_size=40, short_row=32), max_length=32)
     masking = MaskingConfig(static=True, mask_token=1.0, random_token=0.0)
-    batch = next(batches(sequences, plan, seed=0))
+    batch = jax.tree.map(jnp.asarray, next(batches(sequences, plan, seed=0)))
     params = init(model, jax.random.key(0))
 
     def loss(params):

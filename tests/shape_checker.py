@@ -1,0 +1,47 @@
+"""The checker of signatures in the tests: beartype, which asks the fields of batches and named tuples too.
+
+By itself beartype asks of a TypedDict only that it is a mapping, and nothing of what a NamedTuple holds. Here every
+field whose hint is a shape must have it, and B, L and P are the same in all fields and all arguments of a call.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_args, get_type_hints, is_typeddict
+
+from beartype import BeartypeConf, FrozenDict, beartype
+from beartype.vale import Is
+from jaxtyping import AbstractArray
+
+
+def checked(function: Callable) -> Callable:
+    """`function` that raises where an argument or what it returns is not what its signature says."""
+    # The fields of a dataclass are its own matter: a configuration says all that is wrong with it in one error.
+    if function.__name__ == "__init__":
+        return function
+    parts = {part for hint in function.__annotations__.values() for part in _parts(hint) if _has_fields(part)}
+    overrides = FrozenDict({part: _with_fields(part) for part in parts})
+    return beartype(conf=BeartypeConf(hint_overrides=overrides))(function)
+
+
+def _parts(hint: Any) -> Iterator[Any]:
+    """A hint and all hints within it."""
+    yield hint
+    for part in get_args(hint):
+        yield from _parts(part)
+
+
+def _has_fields(hint: Any) -> bool:
+    return is_typeddict(hint) or (isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"))
+
+
+@functools.cache
+def _with_fields(kind: type) -> Any:
+    """A hint for values of a TypedDict or NamedTuple whose arrays are what it says; what stands beside them is free."""
+    hints = get_type_hints(kind).items()
+    shapes = {name: hint for name, hint in hints if isinstance(hint, type) and issubclass(hint, AbstractArray)}
+
+    def fields_hold(value: Any) -> bool:
+        fields = value if is_typeddict(kind) else value._asdict()
+        return all(isinstance(fields[name], shape) for name, shape in shapes.items() if name in fields)
+
+    return Annotated[dict if is_typeddict(kind) else tuple, Is[fields_hold]]
