@@ -35,7 +35,7 @@ SOURCES = {
 STEPS = 40
 RUN_PRESETS = {"small": ("--rows.batch-size", "64"), "paper": ("--optimizer.warmup-steps", "20")}
 # What differs from run to run, or names a place.
-VOLATILE = r"/s\b.*|\d+(\.\d+)? (s|min)( left)?\b|[\d,.]+ patients/s|[0-9a-f]{12,64}|/\S+"
+VOLATILE = r"\d[\d,.]*( \w+)?/s\b|\d+(\.\d+)? (s|min)( left)?\b|[0-9a-f]{12,64}|/\S+"
 IDENTITIES = ("hash", "run_id", "commit", "wall_time_s", "configuration", "versions", "patients_per_second")
 
 
