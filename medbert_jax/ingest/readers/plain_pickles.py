@@ -32,6 +32,9 @@ _LINES = {
     0x53: lambda line: str(codecs.escape_decode(line[1:-1])[0], "utf-8"),
     0x56: lambda line: str(str(line, "raw-unicode-escape").encode(), "utf-8"),  # no half characters
 }
+_GATHERS = {_MARK, _APPEND, _APPENDS, _SET, _SETS, _LIST, _DICT, _NEW_LIST, _NEW_DICT}
+_SCALARS = _FIXED.keys() | _SIZED.keys() | _SIZED_INTS.keys() | _LINES.keys()
+_REMEMBERS = {_MEMOIZE, _PUT_LINE, _GET_LINE, *_PUTS, *_GETS}
 _DAMAGE = (IndexError, KeyError, ValueError, TypeError, OverflowError)
 
 
@@ -81,54 +84,13 @@ def _value(data: mmap.mmap, at: int):
         elif op == _INT_2:
             run, at = _run(_RUN_2, data, at - 1)
             stack.extend(chain.from_iterable(struct.iter_unpack("<xH", run)))
-        elif op == _MEMOIZE:
-            memo[len(memo)] = stack[-1]
-        elif op == _MARK:
-            marks.append(len(stack))
-        elif op == _NEW_LIST:
-            stack.append([])
-        elif op == _APPENDS:
-            items = _since(marks.pop(), stack)
-            _top(stack, list).extend(items)
-        elif op in _PUTS:
-            number, at = _whole(data, at, _PUTS[op])
-            memo[number] = stack[-1]
-        elif op in _GETS:
-            number, at = _whole(data, at, _GETS[op])
-            stack.append(memo[number])
-        elif op in _SIZED:
-            count, at = _whole(data, at, _SIZED[op])
-            content, at = _take(data, at, count)
-            stack.append(str(content, "utf-8"))
-        elif op in _SIZED_INTS:
-            count, at = _whole(data, at, _SIZED_INTS[op])
-            content, at = _take(data, at, count)
-            stack.append(int.from_bytes(content, "little", signed=True))
-        elif op in _FIXED:
-            content, at = _take(data, at, _FIXED[op].size)
-            stack.extend(_FIXED[op].unpack(content) or (op == 0x88,))
-        elif op == _APPEND:
-            items = _since(len(stack) - 1, stack)
-            _top(stack, list).extend(items)
-        elif op in (_SET, _SETS):
-            items = _since(marks.pop() if op == _SETS else len(stack) - 2, stack)
-            _top(stack, dict).update(zip(items[::2], items[1::2], strict=True))
-        elif op == _NEW_DICT:
-            stack.append({})
-        elif op == _LIST:
-            stack.append(_since(marks.pop(), stack))
-        elif op == _DICT:
-            items = _since(marks.pop(), stack)
-            stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-        elif op in _LINES:
-            line, at = _line(data, at)
-            stack.append(_LINES[op](line))
-        elif op == _PUT_LINE:
-            line, at = _line(data, at)
-            memo[int(line)] = stack[-1]
-        elif op == _GET_LINE:
-            line, at = _line(data, at)
-            stack.append(memo[int(line)])
+        elif op in _GATHERS:
+            _gather(op, stack, marks)
+        elif op in _SCALARS:
+            value, at = _scalar(op, data, at)
+            stack.append(value)
+        elif op in _REMEMBERS:
+            at = _remember(op, data, at, stack, memo)
         elif op == _PROTO:
             number, at = _whole(data, at, 1)
             if number > 5:
@@ -143,6 +105,58 @@ def _value(data: mmap.mmap, at: int):
         else:
             raise _Refused(_named(op, stack, data[at : at + 200]))
     raise _Ended
+
+
+def _gather(op: int, stack: list, marks: list[int]) -> None:
+    """Begin a list or a dict, or put what was built since into one."""
+    if op == _MARK:
+        marks.append(len(stack))
+    elif op == _NEW_LIST:
+        stack.append([])
+    elif op == _NEW_DICT:
+        stack.append({})
+    elif op == _LIST:
+        stack.append(_since(marks.pop(), stack))
+    elif op == _DICT:
+        items = _since(marks.pop(), stack)
+        stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+    elif op in (_APPEND, _APPENDS):
+        items = _since(marks.pop() if op == _APPENDS else len(stack) - 1, stack)
+        _top(stack, list).extend(items)
+    else:
+        items = _since(marks.pop() if op == _SETS else len(stack) - 2, stack)
+        _top(stack, dict).update(zip(items[::2], items[1::2], strict=True))
+
+
+def _scalar(op: int, data: mmap.mmap, at: int) -> tuple[int | float | bool | str, int]:
+    """The number or text that follows, and where it ends."""
+    if op in _LINES:
+        line, at = _line(data, at)
+        return _LINES[op](line), at
+    if op in _FIXED:
+        content, at = _take(data, at, _FIXED[op].size)
+        (value,) = _FIXED[op].unpack(content) or (op == 0x88,)
+        return value, at
+    count, at = _whole(data, at, _SIZED[op] if op in _SIZED else _SIZED_INTS[op])
+    content, at = _take(data, at, count)
+    return str(content, "utf-8") if op in _SIZED else int.from_bytes(content, "little", signed=True), at
+
+
+def _remember(op: int, data: mmap.mmap, at: int, stack: list, memo: dict) -> int:
+    """Number the value on top, or put the one of a number there; return where the instruction ends."""
+    if op == _MEMOIZE:
+        memo[len(memo)] = stack[-1]
+        return at
+    if op in (_PUT_LINE, _GET_LINE):
+        line, at = _line(data, at)
+        number = int(line)
+    else:
+        number, at = _whole(data, at, _PUTS[op] if op in _PUTS else _GETS[op])
+    if op in _PUTS or op == _PUT_LINE:
+        memo[number] = stack[-1]
+    else:
+        stack.append(memo[number])
+    return at
 
 
 def _take(data: mmap.mmap, at: int, count: int) -> tuple[bytes, int]:
