@@ -57,13 +57,21 @@ def _faults(place: str, kind: Any, value: Any) -> list[Fault]:
         return _faults(place, parts[0], value) or _out_of_range(place, parts[1:], value)
     if origin in (Union, UnionType):
         found = [_faults(place, part, value) for part in parts]
-        return [(place, " or ".join(one[0][1] for one in found), value, "give one of them")] if all(found) else []
+        if not all(found):
+            return []
+        # Of the kind that the value is of, what is wrong with it; else all kinds that it might be of.
+        kinds = (faults for part, faults in zip(parts, found, strict=True) if _is_of_kind(part, value))
+        return next(kinds, [(place, " or ".join(one[0][1] for one in found), value, "give one of them")])
     if origin is Literal:
         return [] if value in parts else [(place, f"one of {', '.join(map(str, parts))}", value, "choose one of them")]
     if origin is tuple and isinstance(value, tuple):
         return _faults_within(place, parts, value)
     name = _NAMES.get(origin) or f"a {origin.__name__}"
     return [] if _is_a(origin, value) else [(place, name, value, f"give {name}")]
+
+
+def _is_of_kind(kind: Any, value: Any) -> bool:
+    return get_origin(kind) is Annotated and not _faults("", get_args(kind)[0], value)
 
 
 def _is_a(kind: type, value: Any) -> bool:

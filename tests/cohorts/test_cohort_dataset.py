@@ -132,7 +132,7 @@ def test_a_gap_can_be_asked_for_and_is_part_of_the_recipe(prepare):
     both = rows.join(ours, on="patient_id", suffix="_at_once")
     assert (both["input_until"] <= both["input_until_at_once"]).all()
     assert (both["input_until"] < both["input_until_at_once"]).any()
-    with pytest.raises(ValueError, match="gap_days: must be 0 or more"):
+    with pytest.raises(ValueError, match="gap_days must be at least 0: got -1; raise it"):
         prepare(name="gap", gap_days=-1)
     with pytest.raises(ValueError, match=r"asked for in cohort\.input\.gap_days: 90 → 30; choose another name"):
         prepare(name="gap", gap_days=30)

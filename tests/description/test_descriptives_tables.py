@@ -8,7 +8,6 @@ import re
 import pytest
 from made_datasets import Drawn, write_drawn
 
-from medbert_jax import cli
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.chart_review.page import KEY, PAGE
 from medbert_jax.description.describe import describe
@@ -230,7 +229,7 @@ def test_files_to_be_shared_hold_no_patients(made, tmp_path, capsys):
     assert "Example timelines of made" in capsys.readouterr().out
     endings = {f"table{n}.{ending}" for n in (2, 3) for ending in ("md", "csv", "json")}
     assert {path.name for path in (tmp_path / "own").iterdir()} == {"timelines.html", *endings}
-    cli.describe((directory,), out=tmp_path / "shared", share=True)
+    describe((directory,), out=tmp_path / "shared", share=True)
     said = capsys.readouterr().out
     assert {path.name for path in (tmp_path / "shared").iterdir()} == endings
     assert "timelines" not in said and "patient 1" not in said and "Diabetes" not in said

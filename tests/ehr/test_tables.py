@@ -392,7 +392,8 @@ def test_columns_in_any_order_are_written_in_the_schemas(tables, tmp_path):
     assert read_tables(tmp_path).visits.columns == list(SCHEMAS["visits"])
 
 
-def test_importing_ehr_imports_no_jax():
-    modules = "tables, hashing, ledger, codes, diabetes130"
-    code = f"from medbert_jax.ehr import {modules}; import sys; sys.exit('jax' in sys.modules)"
+def test_importing_tables_and_readers_imports_no_jax():
+    modules = "ehr.tables, ehr.hashing, attrition.ledger, ehr.codes, ingest.readers.diabetes130"
+    names = ", ".join(f"medbert_jax.{name}" for name in modules.split(", "))
+    code = f"import {names}; import sys; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
