@@ -1,16 +1,16 @@
 """The checker of signatures in the tests: beartype, which asks the fields of batches and named tuples too.
 
-By itself beartype asks of a TypedDict only that it is a mapping, and nothing of what a NamedTuple holds. Here every
-field whose hint is a shape must have it, and B, L and P are the same in all fields and all arguments of a call.
+By itself beartype asks of a TypedDict only that it is a mapping, and nothing of what a NamedTuple holds. Here their
+fields must be what they are said to be, and B, L and P are the same in all fields and all arguments of a call.
 """
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, get_args, get_type_hints, is_typeddict
+from typing import Annotated, Any, get_args, get_origin, get_type_hints, is_typeddict
 
 from beartype import BeartypeConf, FrozenDict, beartype
+from beartype.door import is_bearable
 from beartype.vale import Is
-from jaxtyping import AbstractArray
 
 
 def checked(function: Callable) -> Callable:
@@ -31,17 +31,23 @@ def _parts(hint: Any) -> Iterator[Any]:
 
 
 def _has_fields(hint: Any) -> bool:
-    return is_typeddict(hint) or (isinstance(hint, type) and issubclass(hint, tuple) and hasattr(hint, "_fields"))
+    kind = get_origin(hint) or hint
+    ours = getattr(kind, "__module__", "").startswith("medbert_jax.")
+    return ours and (is_typeddict(kind) or hasattr(kind, "_fields"))
 
 
 @functools.cache
-def _with_fields(kind: type) -> Any:
-    """A hint for values of a TypedDict or NamedTuple whose arrays are what it says; what stands beside them is free."""
-    hints = get_type_hints(kind).items()
-    shapes = {name: hint for name, hint in hints if isinstance(hint, type) and issubclass(hint, AbstractArray)}
+def _with_fields(hint: Any) -> Any:
+    """A hint for values of a TypedDict or NamedTuple whose fields, those that are there, are what it says.
+
+    A generic one says it with its argument.
+    """
+    kind = get_origin(hint) or hint
+    said = dict(zip(getattr(kind, "__parameters__", ()), get_args(hint), strict=False))
+    hints = {name: said.get(field, field) for name, field in get_type_hints(kind).items()}
 
     def fields_hold(value: Any) -> bool:
         fields = value if is_typeddict(kind) else value._asdict()
-        return all(isinstance(fields[name], shape) for name, shape in shapes.items() if name in fields)
+        return all(is_bearable(fields[name], asked) for name, asked in hints.items() if name in fields)
 
     return Annotated[dict if is_typeddict(kind) else tuple, Is[fields_hold]]

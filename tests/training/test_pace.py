@@ -12,6 +12,7 @@ from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.interruption import Interruption
 from medbert_jax.training.not_finite import NotFinite, check_finite
 from medbert_jax.training.pace import Pace, dispatched
+from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import summarize
 from medbert_jax.training.progress import MetricsLog, Progress
 
@@ -62,7 +63,7 @@ def made_metrics(steps: int, seed: int = 0) -> dict[str, np.ndarray]:
     return numbers | weights | {"finite": np.ones(steps, bool)}
 
 
-class Source:
+class Source(PatientSource):
     """Feeds that say nothing but which steps they are; which were prepared is noted."""
 
     def __init__(self):

@@ -75,12 +75,12 @@ def test_what_is_missing_is_what_is_due_and_not_recorded(tmp_path, stopping):
     path, interruption = tmp_path / "metrics.jsonl", Interruption()
     interruption.stopping = stopping
     path.write_text('{"kind": "validation", "step": 10}\n{"kind": "train", "step": 20}\n')
-    made = Validations(lambda params: {"loss": params}, Progress(path, total=25, start=20), 10, interruption)
+    made = Validations(lambda params: params, Progress(path, total=25, start=20), 10, interruption)
     assert [step for step in range(26) if made.missing(step)] == [20, 25]
     for step in (20, 20, 21):
-        made.make(step, 0.5)
+        made.make(step, {"loss": 0.5})
     assert [step for step in range(26) if made.missing(step)] == ([20, 25] if stopping else [25])
     again = Validations(lambda params: None, Progress(path, total=25, start=25), 10, interruption)  # as a run resumed
-    again.make(25, 0.5)
+    again.make(25, {"loss": 0.5})
     assert [step for step in range(26) if again.missing(step)] == ([20, 25] if stopping else [25])
     assert path.read_text().count('"validation"') == 2 - stopping
