@@ -24,7 +24,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +143,7 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _removed_where_refused(work: WorkFolder) -> Iterator[None]:
+def _removed_where_refused(work: WorkFolder) -> Generator[None]:
     """Remove the work on patients who must not become a dataset; another failure leaves it, to be gone on with."""
     try:
         yield

@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class WorkFolder:
         return self.path / step / f"{shard:05d}.{name}"
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> Generator[None]:
         """Keep `remove_unless_used` of other processes away; the system lets go of a killed one's lock."""
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):  # of file systems without locks; there nothing is removed for others
