@@ -119,7 +119,8 @@ class FineTuning:
         state = jax.device_put(fresh_state(params, optimizer), everywhere)
 
         # ── 7 Compile: once for all runs of this architecture ─────────────────────────────────────────────────────────
-        train_step, predict = compile_steps(model, config.head, optimizer, everywhere, rows)
+        # optax's protocols of functions do not say that functions have a hash
+        train_step, predict = compile_steps(model, config.head, optimizer, everywhere, rows)  # ty: ignore[invalid-argument-type]
 
         # ── 8 Loop: rounds of training patients until validation AUROC has not risen for `patience` of them ───────────
         predict_with = partial(predict_all, predict, batch_size=config.batch_size, mesh=mesh)

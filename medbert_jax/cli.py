@@ -40,10 +40,11 @@ SCRIPTS = {"pretrain": commands.pretrain, "finetune": commands.finetune}
 
 def parse(arguments: list[str]) -> Any:
     """Return the options that the command gets: one of `COMMANDS`."""
-    kinds = {name: kind for name, (kind, _) in COMMANDS.items()}
+    kinds: dict[str, Callable[..., Any]] = {name: kind for name, (kind, _) in COMMANDS.items()}
     if arguments[:1] == ["ingest"]:
         kinds["ingest"] = _ingest_kind(arguments[1:])
-    return tyro.extras.subcommand_cli_from_dict(kinds | SCRIPTS, prog="medbert", description=__doc__, args=arguments)
+    kinds |= SCRIPTS
+    return tyro.extras.subcommand_cli_from_dict(kinds, prog="medbert", description=__doc__, args=arguments)
 
 
 def _ingest_kind(arguments: list[str]) -> type:
@@ -54,7 +55,8 @@ def _ingest_kind(arguments: list[str]) -> type:
     named.add_argument("--format", nargs="?")
     format = named.parse_known_args(arguments)[0].format
     # Of a wrong format the whole parser says what is wrong.
-    return IngestCommand[get_reader(format).options if format in FORMATS else NoReader]
+    options = get_reader(format).options if format in FORMATS else NoReader
+    return IngestCommand[options]  # ty: ignore[invalid-type-form]  # for tyro, which reads it: known at run time
 
 
 def main() -> None:

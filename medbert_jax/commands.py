@@ -130,7 +130,7 @@ def demo(options: DemoOptions) -> None:
     out, simulated = options.out, options.data is None
     ehr, datasets, run = out / "ehr", out / "data", out / "pretraining"
     _refuse_other_demo(out, {"patients": options.patients, "seed": options.seed} if simulated else None)
-    if simulated:
+    if options.data is None:
         simulate(SimulateOptions(ehr, options.patients, seed=options.seed, truth=out / "truth"))
     else:
         ingest(IngestCommand(options.data, ehr, options.format, options=None))

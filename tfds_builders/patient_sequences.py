@@ -7,7 +7,7 @@ dataset_info.json, ArrayRecord files of tf.train.Example, one record per group) 
 """
 
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ class Made:
     """The content of ledger.json."""
     files: dict[str, list[tuple[Path, int, int]]]
     """Split → (ArrayRecord file, patients, bytes of its records), in the order of the shards."""
-    columns: dict[str, Callable[[], Iterator[dict[str, np.ndarray]]]]
+    columns: Mapping[str, Callable[[], Iterator[dict[str, np.ndarray]]]]
     """Split → its columns for the token store, shard by shard."""
     tables: dict[str, pl.DataFrame]
     """Name of a Parquet file beside the dataset → its rows."""
@@ -82,7 +82,7 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
             write_token_store(store, self.made.columns[split](), self.made.metadata, split)
             template, files = self._get_filename_template(split), self.made.files[split]
             for number, (path, _, _) in enumerate(files):
-                put_in_place(path, template.sharded_filepath(shard_index=number, num_shards=len(files)))
+                put_in_place(path, Path(template.sharded_filepath(shard_index=number, num_shards=len(files))))
             splits.append(
                 tfds.core.SplitInfo(
                     name=split,
@@ -94,7 +94,9 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
         self.info.set_splits(tfds.core.SplitDict(splits))
         # The token store is not among them: a dataset is whole without it.
         files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
-        self.info.metadata.update(self.made.metadata, files=files)
+        metadata = self.info.metadata
+        assert metadata is not None  # `_info` gives it
+        metadata.update(self.made.metadata, files=files)
 
     # Nothing is downloaded: no folder for it, and no word of it on the terminal.
     def _make_download_manager(self, *args, **kwargs):

@@ -24,7 +24,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +143,7 @@ def prepare(
 
 
 @contextlib.contextmanager
-def _removed_where_refused(work: WorkFolder) -> Iterator[None]:
+def _removed_where_refused(work: WorkFolder) -> Generator[None]:
     """Remove the work on patients who must not become a dataset; another failure leaves it, to be gone on with."""
     try:
         yield
@@ -178,7 +178,7 @@ def _vocabulary(
     Raises ValueError for an empty one, and where it knows too little.
     """
     vocabulary, fitted = ingredients.vocabulary, ingredients.vocabulary is None
-    if fitted:
+    if vocabulary is None:
         counts = code_counts(job.work, job.shards)
         vocabulary = with_titles(fit_vocabulary(counts, minimum_patients=ingredients.minimum_patients))
     elif not vocabulary.codes:
@@ -203,7 +203,7 @@ def _merge(
     files, kept, content = {split: [] for split in SPLITS}, Counts(), []
     for number in range(source.shards):
         content.append(work.checksum(SERIALIZED, number, "sequences"))
-        for split, part in work.note(step, number, verify=()).items():
+        for split, part in work.noted(step, number).items():
             files[split].append((work.file(step, number, split), part["patients"], part["bytes"]))
             kept += Counts(part["patients"], part["visits"], part["codes"])
     found.ledger.check(**dataclasses.asdict(kept))
@@ -238,7 +238,7 @@ def _build(builder_class: type[PatientSequencesBuilder], options: PrepareOptions
         config = tfds.core.BuilderConfig(name=options.name)
         builder = builder_class(config=config, data_dir=options.data_dir, file_format="array_record")
         builder.made = made
-        builder.download_and_prepare()
+        builder.download_and_prepare()  # ty: ignore[missing-argument]  # wrapt, around it, does not type its binding
     except OSError as error:
         raise not_written(error, Path(error.filename or options.data_dir)) from error
     finally:

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,7 @@ def write_records(path: Path, sequences: PatientSequences) -> int:
 
 
 @contextlib.contextmanager
-def _as_os_error() -> Iterator[None]:
+def _as_os_error() -> Generator[None]:
     """The library says of a full disk that it is a RuntimeError, often only when the file is closed."""
     try:
         yield

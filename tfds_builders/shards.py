@@ -134,7 +134,7 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         lines = outside_period(job.cohort, split, histories.outcomes["prediction_time"])
         histories, split = _without(lines, histories, split, ledger, tag=job.cohort.split.tag)
     flags, cases, cohort = {}, np.zeros(len(split), bool), {}
-    if chosen is not None:
+    if chosen is not None and selection is not None:
         ledger = _continued(selection, ledger)
         # Of those who stay: the serialization lets some of the selected leave.
         rows = chosen.filter(pl.col("patient_id").cast(pl.Binary).is_in(histories.patient_id.tolist()))
@@ -192,13 +192,13 @@ def written(vocabulary: Vocabulary, races: tuple[str, ...]) -> str:
 def written_columns(work: WorkFolder, step: str, shards: int, split: str) -> Iterator[dict[str, np.ndarray]]:
     """Yield the columns of a split from the shards that have patients of it."""
     for shard in range(shards):
-        if split in work.note(step, shard, verify=()):
+        if split in work.noted(step, shard):
             yield work.columns(step, shard, f"{split}.columns")
 
 
 def gather(job: ShardJob) -> Serialized:
     """Return what is known of all shards; all are serialized. Raises ValueError for work on other EHR tables."""
-    notes = [job.work.note(SERIALIZED, shard, verify=()) for shard in range(job.shards)]
+    notes = [job.work.noted(SERIALIZED, shard) for shard in range(job.shards)]
     if other := sum(note["ehr"] != [job.content_hash, job.shards] for note in notes):
         raise ValueError(
             f"the work on every shard must be of one set of EHR tables: got {other} of {len(notes)} of others; delete"
@@ -251,7 +251,8 @@ def unknown_shares(job: ShardJob, vocabulary: Vocabulary) -> dict[str, float]:
 def patient_hashes(work: WorkFolder, shards: int) -> tuple[np.ndarray, np.ndarray]:
     """Return a hash of every patient id, and his split."""
     columns = [work.columns(SERIALIZED, shard, "patients") for shard in range(shards)]
-    return tuple(np.concatenate([part[name] for part in columns]) for name in ("hash", "split"))
+    hashes, splits = (np.concatenate([part[name] for part in columns]) for name in ("hash", "split"))
+    return hashes, splits
 
 
 def cohort_rows(work: WorkFolder, shards: int) -> pl.DataFrame:

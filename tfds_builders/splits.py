@@ -22,19 +22,22 @@ class Split:
 
     key: str
     ratios: tuple[float, float, float] | None
+    """Of the hash; None where the key is "given"."""
     sha256: str = ""
     """Of splits.parquet, where the key is "given"."""
 
     def recipe(self) -> dict:
         """Return what decides the splits, as JSON data."""
-        return {"key": GIVEN, "sha256": self.sha256} if self.sha256 else {"key": self.key, "ratios": list(self.ratios)}
+        if self.ratios is None:
+            return {"key": GIVEN, "sha256": self.sha256}
+        return {"key": self.key, "ratios": list(self.ratios)}
 
     def assign(self, ehr_directory: Path, patient_ids: np.ndarray) -> np.ndarray:
         """Return the split of every patient (n,) int8, a place in SPLITS; −1 where splits.parquet names none.
 
         Raises ValueError for a patient in two rows of that file, or a split that is none of SPLITS.
         """
-        if not self.sha256:
+        if self.ratios is not None:
             if not len(patient_ids):
                 return np.zeros(0, np.int8)
             return assign_split(patient_ids, key=self.key, ratios=self.ratios)
@@ -61,7 +64,7 @@ def find_split(ehr_directory: Path, key: str, ratios: tuple[float, float, float]
     path = ehr_directory / SPLITS_FILE
     written = json.loads((ehr_directory / "source.json").read_bytes())["files"].get(SPLITS_FILE)
     if not path.exists():
-        if written or key == GIVEN:
+        if written or key == GIVEN or ratios is None:
             raise ValueError(
                 f"splits that come with the tables are in {SPLITS_FILE}: got none in {ehr_directory};"
                 " read the source again with `medbert ingest`, or put the file there"
@@ -88,6 +91,7 @@ def outside_period(
         split: (n,) places in SPLITS.
         prediction_time: (n,) int64, µs since 1970.
     """
+    assert spec.split is not None  # such a cohort is asked for
     is_test, test_from = split == SPLITS.index("test"), np.datetime64(spec.split.test_from, "D")
     # Prediction times are inclusive: 1 µs before the index, where that is not read itself.
     just_before = 1 if spec.input.until == "before_index" else 0

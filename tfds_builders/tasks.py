@@ -54,7 +54,7 @@ def do(
         announce(f"{what} before: {len(shards) - len(missing)} of {len(shards)} shards")
     started, patients = time.monotonic(), 0
     for done, number in enumerate(each(function, missing), start=1):
-        patients += sum(work.note(SERIALIZED, number, verify=())["sizes"])
+        patients += sum(work.noted(SERIALIZED, number)["sizes"])
         seconds = max(time.monotonic() - started, 1e-9)
         announce(
             f"{what} shard {done}/{len(missing)}: {patients:,} patients, {patients / seconds:,.0f}/s,"

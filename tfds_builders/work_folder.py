@@ -11,7 +11,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +34,7 @@ class WorkFolder:
         return self.path / step / f"{shard:05d}.{name}"
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[None]:
+    def in_use(self) -> Generator[None]:
         """Keep `remove_unless_used` of other processes away; the system lets go of a killed one's lock."""
         with contextlib.ExitStack() as held:
             with contextlib.suppress(OSError):  # of file systems without locks; there nothing is removed for others
@@ -50,7 +50,7 @@ class WorkFolder:
             return False
         return True
 
-    def seal(self, step: str, shard: int, files: dict[str, Callable[[Path], object]], note: dict) -> None:
+    def seal(self, step: str, shard: int, files: Mapping[str, Callable[[Path], object]], note: dict) -> None:
         """Let each of `files` write to the path that it is called with; then write the marker, with `note` (JSON).
 
         Raises OSError with file and cure where the disk takes no more.
@@ -82,6 +82,10 @@ class WorkFolder:
         except (FileNotFoundError, ValueError):
             return None
         return marker["note"]
+
+    def noted(self, step: str, shard: int) -> dict:
+        """Return the note of a shard that is done. Errors as of a file that is not there, or of a damaged marker."""
+        return self._marker(step, shard)["note"]
 
     def checksum(self, step: str, shard: int, name: str) -> str:
         """Return what the marker says of a file: its sha256 (hex)."""

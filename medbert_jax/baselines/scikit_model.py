@@ -13,8 +13,9 @@ from medbert_jax.training.disease_model import Fitted
 class Classifier(Protocol):
     """A scikit-learn classifier that reads patient sequences and chooses on validation patients."""
 
-    validation_scores_: dict[str, float]
-    """After fit: metric → value on the validation patients, of what was chosen."""
+    @property
+    def validation_scores_(self) -> dict[str, float]:
+        """After fit: metric → value on the validation patients, of what was chosen."""
 
     def fit(self, X, y, X_validation, y_validation) -> "Classifier":
         """Fit on X, y (n,) of 0/1; returns itself."""

@@ -14,6 +14,7 @@ from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import Deaths, Events, IndexVisits, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.judging import Exit
+from medbert_jax.cohorts.outcomes import CodesAhead
 from medbert_jax.cohorts.record import with_ages
 from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
@@ -167,9 +168,10 @@ def _annotations(
     that may be read.
     """
     index = next((visit for visit in visits if visit.is_index), None)
-    risk = cut + spec.outcome.to_day if spec.outcome.is_ahead and cut is not None else None
+    at = (None, None) if index is None else (index.day, index.order)
+    risk = cut + spec.outcome.to_day if isinstance(spec.outcome, CodesAhead) and cut is not None else None
     said = (
-        Annotation("index", "index", 0 if from_index else index and index.day, index and index.order),
+        Annotation("index", "index", 0 if from_index else at[0], at[1]),
         Annotation("cut", "input ends", cut, None if until is None else until + 0.5),
         Annotation("risk", "time at risk ends", risk),
         Annotation("death", "death", death),
@@ -212,6 +214,7 @@ def measured(leaf: Comparison, evidence: tuple[Entry, ...], has_index: bool) -> 
     if isinstance(leaf, Age):
         return None if not evidence or evidence[0].value is None else int(evidence[0].value)
     begin, end = (days[""], [0] * has_index) if isinstance(leaf, DaysToIndex) else (days["since"], days[""])
-    if isinstance(leaf, DaysOfFollowUp) or not begin or not end or None in (begin[0], end[0]):
+    if isinstance(leaf, DaysOfFollowUp) or not begin or not end:
         return None  # with the source's last day, days of follow-up would tell the date
-    return end[0] - begin[0]
+    first, last = begin[0], end[0]
+    return None if first is None or last is None else last - first

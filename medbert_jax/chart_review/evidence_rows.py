@@ -10,7 +10,7 @@ import polars as pl
 
 from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import CountOfRows, Deaths, Events, Visits
-from medbert_jax.cohorts.evidence_sets import CODE_STRING
+from medbert_jax.cohorts.evidence_sets import CODE_STRING, Tag
 from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages
 from medbert_jax.cohorts.record_columns import AT_INDEX, DAY_WINDOWS, visits_with
 from medbert_jax.cohorts.spans import Age, DaysBetween, DaysToIndex
@@ -38,20 +38,21 @@ _TEXT, _NUMBER = pl.lit(None, pl.String), pl.lit(None, pl.Float64)
 
 def reviewed_rules(spec: CohortSpec) -> tuple[Rule, ...]:
     """The spec's rules, after what looks for the codes of the outcome and for those that the index goes by."""
-    looks = [
-        (OUTCOME, spec.outcome.code_set, spec.outcome),
-        (SINCE, spec.index.code_set, spec.index),
-        (SINCE, spec.matching and spec.matching.since_codes, spec.matching),
+    looks: list[tuple[str, str | None, Tag]] = [
+        (OUTCOME, spec.outcome.code_set, spec.outcome.tag),
+        (SINCE, spec.index.code_set, spec.index.tag),
     ]
+    if spec.matching is not None:
+        looks.append((SINCE, spec.matching.since_codes, spec.matching.tag))
     there = (
         Rule(
             id=id,
             description=spec.code_set(codes).description,
-            tag=of.tag,
+            tag=tag,
             when=Visits(with_codes=codes, window="whole_record", at_least=1),
             action="flag",
         )
-        for id, codes, of in looks
+        for id, codes, tag in looks
         if codes
     )
     return (*there, *spec.rules)
@@ -89,6 +90,7 @@ def evidence_rows(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> 
     for rule in reviewed_rules(spec):
         for part, leaf in enumerate(rule.when.leaves()):
             if rule.action == "skip_visit":
+                assert isinstance(leaf, Visits)  # `checks`: it judges nothing else
                 passed = pl.col("passed_over") == spec.rules.index(rule)
                 rows = [_of_visits(record.filter(passed), leaf.with_codes, tables, spec)]
             elif isinstance(leaf, Deaths):
@@ -161,8 +163,8 @@ def _of_visits(visits: pl.DataFrame, codes: str | None, tables: EhrTables, spec:
 def _of_events(days: pl.DataFrame, leaf: Events, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     """The drugs, results or procedures of the set on the days that were counted."""
     days, wanted = days.select("patient_id", "day"), spec.entry(*leaf.looked_for)
-    table = getattr(tables, leaf.measure)
-    rows = dated_events(tables, leaf.measure, table.filter(wanted.matches())) if table is not None else None
+    table = getattr(tables, leaf.table)
+    rows = dated_events(tables, leaf.table, table.filter(wanted.matches())) if table is not None else None
     if rows is None:
         return pl.DataFrame(schema=EVIDENCE)
     return rows.join(days, on=["patient_id", "day"], how="semi", nulls_equal=True)

@@ -4,7 +4,7 @@ import base64
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -67,7 +67,7 @@ def write_review(
 
 def review_page(charts: Sequence[ReviewedChart], spec: CohortSpec) -> str:
     """Return the page."""
-    folder = resources.files(__package__)
+    folder = resources.files("medbert_jax.chart_review")
     style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     style = timeline_style() + style
     # Nothing is loaded, and no script runs but this one.
@@ -109,7 +109,7 @@ def _legend() -> str:
     return f'<p class="legend" aria-label="Marks">{"".join(marks)}<span><b class="death">†</b> death</span></p>'
 
 
-def _filters(groups: Sequence[tuple[str, str]], spec: CohortSpec) -> str:
+def _filters(groups: Iterable[tuple[str, str]], spec: CohortSpec) -> str:
     def options(entries) -> str:
         return "".join(f'<option value="{escape(id)}">{escape(text)}</option>' for id, text in entries)
 

@@ -10,12 +10,15 @@ import functools
 import operator
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import polars as pl
 
 from medbert_jax.cohorts.parsing import Positive, names_in
 from medbert_jax.cohorts.record_columns import HAS_INDEX
+
+if TYPE_CHECKING:
+    from medbert_jax.cohorts.conditions import Condition, Measure
 
 FOREVER = 10**8
 """More days than any date has since 1970."""
@@ -52,7 +55,7 @@ class Comparison:
         if sum(getattr(self, name) is not None for name in names) != 1:
             yield "", f"needs exactly one of {', '.join(name for name in names if name in self.__dataclass_fields__)}"
 
-    def leaves(self) -> Iterator["Comparison"]:
+    def leaves(self) -> Iterator[Self]:
         """Every condition that measures something: this one."""
         yield self
 
@@ -105,11 +108,11 @@ class Together:
     KNOWN_BY: ClassVar[str]
     NONE: ClassVar[bool]
 
-    def parts(self) -> tuple:
+    def parts(self) -> "tuple[Condition, ...]":
         """The conditions that this one puts together; what the reading refused is passed over."""
         return tuple(part for part in getattr(self, self.KNOWN_BY) or () if part is not None)
 
-    def leaves(self) -> Iterator[Comparison]:
+    def leaves(self) -> "Iterator[Measure]":
         """Every condition below this one that measures something."""
         for part in self.parts():
             yield from part.leaves()

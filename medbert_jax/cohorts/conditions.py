@@ -11,6 +11,21 @@ from medbert_jax.cohorts.counts import Deaths, IndexVisits, Measurements, Medica
 from medbert_jax.cohorts.parsing import at_least_one
 from medbert_jax.cohorts.spans import AgeAtFirst, AgeAtIndex, DaysBetween, DaysOfFollowUp, DaysToIndex
 
+Measure = (
+    Visits
+    | Medications
+    | Measurements
+    | Procedures
+    | Deaths
+    | IndexVisits
+    | DaysToIndex
+    | DaysBetween
+    | DaysOfFollowUp
+    | AgeAtFirst
+    | AgeAtIndex
+)
+"""A condition that measures something."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class AnyOf(Together):
@@ -32,18 +47,4 @@ class NoneOf(Together):
     none_of: Annotated[tuple["Condition", ...], at_least_one("condition")]
 
 
-Condition = (
-    Visits
-    | Medications
-    | Measurements
-    | Procedures
-    | Deaths
-    | IndexVisits
-    | DaysToIndex
-    | DaysBetween
-    | DaysOfFollowUp
-    | AgeAtFirst
-    | AgeAtIndex
-    | AnyOf
-    | NoneOf
-)
+Condition = Measure | AnyOf | NoneOf

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import polars as pl
 
@@ -45,6 +45,8 @@ class CountOfRows(Count):
     """A count of rows of the record."""
 
     WINDOWS: ClassVar[Mapping[str, pl.Expr]] = DAY_WINDOWS
+    if TYPE_CHECKING:  # each kind has it as a field, among its own ones
+        window: str
 
     def rows(self) -> pl.Expr:
         """Per row: is it one that may be counted in some window?"""
@@ -119,7 +121,13 @@ class Events(CountOfRows):
     window: EventWindow = field()
     needs_days = property(lambda self: self.window != "whole_record")
     # What the column `event` says in the rows that are counted.
-    event = property(lambda self: f"{self.measure}:{self.looked_for[1]}")
+    event = property(lambda self: f"{self.table}:{self.looked_for[1]}")
+
+    @property
+    def table(self) -> str:
+        """Name of the table, which the measure has too."""
+        ((_, names, _),) = names_in(self)
+        return names.table
 
     @property
     def looked_for(self) -> tuple[str, str]:
@@ -138,7 +146,7 @@ class Events(CountOfRows):
 
     def decidable(self, tables: Collection[str]) -> bool:
         """Whether the table is there."""
-        return self.measure in tables
+        return self.table in tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +154,7 @@ class Medications(Events):
     """Days with one of a set of drugs."""
 
     CALLED: ClassVar[str] = "drugs"
-    SAID_BY: ClassVar[str] = "ingredient"
+    SAID_BY: ClassVar[str | None] = "ingredient"
     MATCHED_BY: ClassVar[tuple[str, ...]] = ("ingredient",)
     WORDS: ClassVar[str] = "Days with: {with_drugs}"
 
@@ -159,7 +167,7 @@ class Measurements(Events):
     """Days with one of a set of laboratory results."""
 
     CALLED: ClassVar[str] = "laboratory results"
-    SAID_BY: ClassVar[str] = "value"
+    SAID_BY: ClassVar[str | None] = "value"
     WORDS: ClassVar[str] = "Days with: {with_results}"
 
     measure: Literal["measurements"]

@@ -53,6 +53,7 @@ class ByCase(IndexVisit):
 
     def order(self, outcome: Outcome) -> pl.Expr:
         """The first visit with the outcome's codes, else the last one."""
+        assert outcome.code_set is not None  # `checks`: cases go with an outcome of codes
         first = pl.col("order").filter(pl.col(has_code_of(outcome.code_set))).min()
         return pl.coalesce(first, pl.col("order").max())
 

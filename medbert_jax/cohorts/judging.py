@@ -6,12 +6,13 @@ from datetime import date
 import polars as pl
 
 from medbert_jax.cohorts.counts import Visits
-from medbert_jax.cohorts.evidence_sets import CODE_STRING
+from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
 from medbert_jax.cohorts.matching import decide_matched
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
 from medbert_jax.cohorts.record import diagnoses_of, events, visits_with_code_sets, with_ages
 from medbert_jax.cohorts.record_columns import has_code_of
 from medbert_jax.cohorts.sampling import sample_controls
+from medbert_jax.cohorts.spans import Age
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.cohorts.windows import index_times, last_day_read, passed_over, prediction_time, still_open
 from medbert_jax.ehr.schema import EhrTables
@@ -50,10 +51,11 @@ def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> t
     """
     refuse_days_without_dates(spec, tables.source)
     missing_inputs(spec, tables.source, tables.present())
-    first = spec.rules[0] if spec.rules and not every_rule and _asks_for_a_code(spec.rules[0]) else None
-    looked_at = tables if first is None else _with_a_code(tables, spec, first)
+    first = spec.rules[0] if spec.rules and not every_rule else None
+    asked_for = None if first is None else _code_set_asked_for(first)
+    looked_at = tables if asked_for is None else _with_a_code(tables, spec.code_set(asked_for))
     patients = with_counts(tables, _judge(looked_at, spec))
-    if first is not None:
+    if first is not None and asked_for is not None:
         rule, judged = f"rule:{first.id}", looked_at.patients.select("patient_id", judged=True)
         patients = patients.join(judged, on="patient_id", how="left").with_columns(
             pl.when("judged").then(rule).otherwise(pl.lit(True)).alias(rule)
@@ -92,16 +94,17 @@ def with_leaving(patients: pl.DataFrame, lines: list[Exit]) -> pl.DataFrame:
     return patients.with_columns(pl.coalesce(leaves).alias("leaves_under"))
 
 
-def _asks_for_a_code(rule: Rule) -> bool:
-    """Whether everybody without a code of one set leaves under the rule, whatever else is known of him."""
+def _code_set_asked_for(rule: Rule) -> str | None:
+    """Id of the set without a code of which everybody leaves under the rule, whatever else is known of him."""
     when = rule.when
-    plain = isinstance(when, Visits) and when.window == "whole_record" and when.fewer_than is not None
-    return plain and when.with_codes is not None and rule.action == "leave" and rule.among is None
+    if not isinstance(when, Visits) or when.window != "whole_record" or when.fewer_than is None:
+        return None
+    return when.with_codes if rule.action == "leave" and rule.among is None else None
 
 
-def _with_a_code(tables: EhrTables, spec: CohortSpec, rule: Rule) -> EhrTables:
-    """The tables of the patients who have a code of the set that the rule counts."""
-    found = diagnoses_of(tables.diagnoses, [spec.code_set(rule.when.with_codes)]).select("patient_id").unique()
+def _with_a_code(tables: EhrTables, code_set: CodeSet) -> EhrTables:
+    """The tables of the patients who have a code of the set."""
+    found = diagnoses_of(tables.diagnoses, [code_set]).select("patient_id").unique()
     frames = {name: table.join(found, on="patient_id", how="semi") for name, table in tables.present().items()}
     return EhrTables(**frames, source=tables.source)
 
@@ -117,7 +120,7 @@ def _judge(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     record = pl.concat([visits, events(tables, spec).join(known, on="patient_id")], how="diagonal").with_columns(
         pl.lit(last_day, pl.Date).alias("last_day")
     )
-    aged = [leaf.straddles() for leaf in spec.leaves() if leaf.judges_age]
+    aged = [leaf.straddles() for leaf in spec.leaves() if isinstance(leaf, Age) and leaf.judges_age]
     facts = [pl.any_horizontal(aged).alias("age_uncertain")] if aged else []
     if spec.matching is not None:
         decided = decide_matched(record, tables, spec, facts)

@@ -31,6 +31,7 @@ def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> N
             faults[f"visits less than {spec.input.gap_days} days before the index"] = near
     if spec.outcome.by_case:
         pairs = tables.diagnoses.select("code_system", "code").unique()
+        assert spec.outcome.code_set is not None  # cases are who has these codes
         outcome = pairs.filter(spec.code_set(spec.outcome.code_set).matches())
         outcome = tables.diagnoses.join(outcome, on=["code_system", "code"], how="semi")
         faults["visits with the outcome's codes"] = read.join(outcome, on=["patient_id", "visit_id"], how="semi")

@@ -28,24 +28,26 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
     `record` has last_day beside the columns of the rules. A rule that looks at the index says nothing of those who
     have no date.
     """
+    matching, outcome = spec.matching, spec.outcome.code_set
+    assert matching is not None and outcome is not None  # `checks`: a control is matched to a case, who has these codes
     turning = {rule.id: rule.when.turning_day() for rule in spec.rules}
     decided = record.group_by("patient_id").agg(
-        pl.col(has_code_of(spec.outcome.code_set)).any().alias("outcome"),
-        first_day_with(spec.outcome.code_set).alias("event_day"),
-        first_day_with(spec.matching.since_codes).alias("begin"),
+        pl.col(has_code_of(outcome)).any().alias("outcome"),
+        first_day_with(outcome).alias("event_day"),
+        first_day_with(matching.since_codes).alias("begin"),
         *(day.alias(f"turn:{id}") for id, (day, _) in turning.items()),
         *facts,
     )
     decided = decided.join(_first_readable(record, tables, spec), on="patient_id", how="left").sort("patient_id")
     decided = decided.with_columns(
         pl.col("readable_after").fill_null(FOREVER),
-        among_controls=in_control_pool(decided["patient_id"], spec.matching),
+        among_controls=in_control_pool(decided["patient_id"], matching),
     ).with_columns(among_cases=pl.col("outcome") & ~pl.col("among_controls"))
     cases = _at_date(decided.with_columns(index_date=pl.when("among_cases").then("event_day")), spec, turning)
     stays = ~pl.any_horizontal(f"rule:{rule.id}" for rule in spec.rules if rule.action == "leave")
     drawing = cases.filter("among_cases", stays, ~pl.col("too_few_codes"), pl.col("index_date").is_not_null())
     controls = _with_stretch(decided.filter("among_controls"), spec, turning)
-    drawn = _draw(drawing, controls, spec.matching, record["last_day"].first())
+    drawn = _draw(drawing, controls, matching, record.select(pl.col("last_day").first()).item())
     decided = decided.join(drawn, on="patient_id", how="left").with_columns(
         index_date=pl.coalesce("control_date", pl.when("among_cases").then("event_day")),
         drawn=pl.col("weight").is_not_null(),

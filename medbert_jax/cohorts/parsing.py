@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
+from yaml.constructor import ConstructorError
 
-_TYPE_NAMES = {
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_TYPE_NAMES: dict[type, str] = {
     str: "text",
     int: "a whole number",
     float: "a number",
@@ -63,7 +67,7 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[str] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key that is no word", key_node.start_mark)
+                raise ConstructorError(None, None, "a key that is no word", key_node.start_mark)
             if key_node.value in seen:
                 self.faults.append(f"{key_node.value} (line {key_node.start_mark.line + 1}): written twice")
             seen.add(key_node.value)
@@ -138,7 +142,7 @@ def names_in(part: Any, key: str = "") -> Iterator[tuple[str, Names, str]]:
 
 
 @functools.cache
-def _hints(kind: type) -> dict[str, Any]:
+def _hints(kind: "type[DataclassInstance]") -> dict[str, Any]:
     """Annotation of every field, in the order in which the dataclass has them."""
     hints = get_type_hints(kind, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(kind)}

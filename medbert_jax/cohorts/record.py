@@ -42,7 +42,7 @@ def events(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     empty = pl.DataFrame(schema={"patient_id": pl.String, "day": pl.Date, "event": pl.String})
     found, looked_for = [empty], {leaf.event: leaf for leaf in spec.leaves() if isinstance(leaf, Events)}
     for name, leaf in looked_for.items():
-        table = getattr(tables, leaf.measure)
+        table = getattr(tables, leaf.table)
         if table is None:
             continue
         rows = leaf.rows_of(table, spec.entry(*leaf.looked_for)).select(*_VISIT, "time")

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from medbert_jax.cohorts.comparisons import Comparison
-from medbert_jax.cohorts.conditions import Condition
+from medbert_jax.cohorts.conditions import Condition, Measure
 from medbert_jax.cohorts.counts import CodesOfVisits
 from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, Id, LaboratorySet, Tag
 from medbert_jax.cohorts.index_visits import Index
@@ -121,7 +120,7 @@ class CohortSpec:
         used = {id for _, names, id in names_in(self) if names.table == "diagnoses"}
         return tuple(code_set for code_set in self.code_sets if code_set.id in used)
 
-    def leaves(self) -> Iterator[Comparison]:
+    def leaves(self) -> Iterator[Measure]:
         """Every condition of the rules that measures something."""
         return (leaf for rule in self.rules for leaf in rule.when.leaves())
 

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
+from medbert_jax.cohorts.counts import Visits
 from medbert_jax.cohorts.record_columns import AT_INDEX
 from medbert_jax.cohorts.spec import CohortSpec
 
@@ -15,7 +16,7 @@ def passed_over(spec: CohortSpec) -> pl.Expr:
     skips = [
         pl.when(rule.when.rows()).then(pl.lit(number, pl.Int32))
         for number, rule in enumerate(spec.rules)
-        if rule.action == "skip_visit"
+        if rule.action == "skip_visit" and isinstance(rule.when, Visits)  # `checks`: it judges nothing else
     ]
     return pl.coalesce(*skips, pl.lit(None, pl.Int32))
 

@@ -30,7 +30,9 @@ def priority_rank(diagnoses: pl.DataFrame) -> np.ndarray:
     return (absent * 2 + billed * 1) * (len(known) + 1) + place
 
 
-def random_rank(patient_ids, number: np.ndarray, codes: np.ndarray) -> np.ndarray:
+def random_rank(
+    patient_ids: tuple[pl.Series, np.ndarray], number: np.ndarray, codes: tuple[np.ndarray, np.ndarray]
+) -> np.ndarray:
     """Return a random rank (int64) drawn from the patient, the number of the visit and the code alone.
 
     So the order is the same in any shard, run and version of the libraries. All arguments are per diagnosis

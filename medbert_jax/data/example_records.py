@@ -19,7 +19,7 @@ from medbert_jax.data.sequences import PatientSequences, offsets_of, sums_within
 CODE_FEATURES = ("code_ids", "visit_ids", "serialization_ids")
 VISIT_FEATURES = ("visit_days", "age_days", "length_of_stay")
 PATIENT_FEATURES = ("sex", "race")
-OUTCOMES = {
+OUTCOMES: dict[str, dict[str, type]] = {
     "pretraining": {"prolonged_los": np.int32},
     "cohort": {
         "label": np.int32,
@@ -105,7 +105,7 @@ def _varints(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _joined(pieces: list[_Piece], records: int) -> tuple[list[int], bytes]:
     """Return where each record starts (and the last ends), and the records one after the other."""
     lengths = [np.full(records, len(p)) if isinstance(p, bytes) else p[0] for p in pieces]
-    starts = offsets_of(sum(lengths))
+    starts = offsets_of(sum(lengths, start=np.zeros(records, np.int64)))
     content = np.empty(int(starts[-1]), np.uint8)
     place = starts[:-1].copy()
     for piece, length in zip(pieces, lengths, strict=True):

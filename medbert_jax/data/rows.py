@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.sequences import Keep, PatientSequences
 
 
 def gather_rows(sequences: PatientSequences, patients: np.ndarray, row_length: int) -> dict[str, np.ndarray]:
@@ -48,7 +48,7 @@ def padded_batch(sequences: PatientSequences, indices: np.ndarray, length: int) 
 
 
 def fit_to_model(
-    sequences: PatientSequences, *, vocabulary_size: int, max_visits: int, max_length: int, keep: str = "recent"
+    sequences: PatientSequences, *, vocabulary_size: int, max_visits: int, max_length: int, keep: Keep = "recent"
 ) -> tuple[PatientSequences, str]:
     """The sequences cut to `max_length` codes, and a sentence that counts what was cut or dropped.
 

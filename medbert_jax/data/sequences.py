@@ -10,6 +10,9 @@ _CODE_COLUMNS = ("code_ids", "visit_ids", "serialization_ids")
 _VISIT_COLUMNS = ("visit_days", "age_days", "length_of_stay")
 _PATIENT_COLUMNS = ("patient_id", "sex", "race")
 
+Keep = Literal["recent", "drop"]
+"""What becomes of patients with more codes than a model takes: see `PatientSequences.truncate`."""
+
 
 @dataclass(frozen=True, eq=False)
 class PatientSequences:
@@ -101,7 +104,7 @@ class PatientSequences:
         """Return the numbers (int64) of the patients with at most `max_length` codes."""
         return np.flatnonzero(self.lengths <= max_length)
 
-    def truncate(self, max_length: int, keep: Literal["recent", "drop"] = "recent") -> "PatientSequences":
+    def truncate(self, max_length: int, keep: Keep = "recent") -> "PatientSequences":
         """Return sequences of at most `max_length` codes each.
 
         "recent": whole oldest visits go until the rest fits. A visit is cut only when it is the patient's

@@ -72,10 +72,10 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
     store = directory / "token_store" / split
     checksums = _fresh_checksums(store, metadata)
     if checksums is None:
-        _build(directory, metadata, split, store)
-        checksums = _fresh_checksums(store, metadata)
-    columns = {name: _mapped(store / f"{name}.npy", checksum) for name, checksum in checksums.items()}
-    if damaged := sorted(name for name, column in columns.items() if column is None):
+        checksums = _build(directory, metadata, split, store)
+    mapped = {name: _mapped(store / f"{name}.npy", checksum) for name, checksum in checksums.items()}
+    columns = {name: column for name, column in mapped.items() if column is not None}
+    if damaged := sorted(mapped.keys() - columns.keys()):
         raise ValueError(
             f"columns of the token store must have the checksums of store.json: got others for {damaged};"
             f" delete {store} and it is decoded again"
@@ -113,17 +113,20 @@ def _mapped(path: Path, checksum: int) -> np.ndarray | None:
     # The header was written last, when the length was known. It is not read before it is known to be whole: numpy
     # takes other types and lengths from a damaged one.
     values, header = content[_HEADER_BYTES:], content[:_HEADER_BYTES]
-    return np.load(path, mmap_mode="r") if zlib.crc32(header, zlib.crc32(values)) == checksum else None
+    return np.load(path, mmap_mode="r") if zlib.crc32(header.data, zlib.crc32(values.data)) == checksum else None
 
 
-def _build(directory: Path, metadata: dict, split: str, store: Path) -> None:
-    """Decode a split into a folder of its own, which takes its place; who waits for another that does so has it too."""
+def _build(directory: Path, metadata: dict, split: str, store: Path) -> dict[str, int]:
+    """Decode a split into a folder of its own, which takes its place; who waits for another that does so has it too.
+
+    Returns column → checksum.
+    """
     with locked(store.with_name(f".{split}.build.lock"), stays=False):
-        if _fresh_checksums(store, metadata) is not None:
-            return
+        if (there := _fresh_checksums(store, metadata)) is not None:
+            return there
         with replaced(store, _ALL) as new:
             records = _parts(_record_files(directory, split), OUTCOMES[metadata["kind"]])
-            write_token_store(new, map(store_columns, records), metadata, split)
+            return write_token_store(new, map(store_columns, records), metadata, split)
 
 
 def store_columns(sequences: PatientSequences) -> dict[str, np.ndarray]:
@@ -132,10 +135,13 @@ def store_columns(sequences: PatientSequences) -> dict[str, np.ndarray]:
     return columns | {f"outcome_{name}": values for name, values in columns.pop("outcomes").items()}
 
 
-def write_token_store(folder: Path, parts: Iterable[dict[str, np.ndarray]], metadata: dict, split: str) -> None:
+def write_token_store(
+    folder: Path, parts: Iterable[dict[str, np.ndarray]], metadata: dict, split: str
+) -> dict[str, int]:
     """Write a split's columns, a part at a time (see `store_columns`), and what is said of them, into an empty folder.
 
-    Raises ValueError where the parts do not hold as many patients as the dataset's metadata say.
+    Returns column → checksum. Raises ValueError where the parts do not hold as many patients as the dataset's metadata
+    say.
     """
     patient_ids, columns = [], {}
     with contextlib.ExitStack() as open_files:
@@ -159,6 +165,7 @@ def write_token_store(folder: Path, parts: Iterable[dict[str, np.ndarray]], meta
         checksums = {name: columns[name].finish() for name in sorted(columns)}
     record = {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": checksums}
     write_json(folder / "store.json", record)
+    return checksums
 
 
 def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
@@ -212,8 +219,8 @@ class _ColumnFile:
             values = (values[1:] if self._length else values) + self._last
             self._last = int(values[-1])
         data = np.ascontiguousarray(values, self._dtype).view(np.uint8)
-        self._checksum = zlib.crc32(data, self._checksum)
-        self._file.write(data)
+        self._checksum = zlib.crc32(data.data, self._checksum)
+        self._file.write(data.data)
         self._length += len(values)
 
     def finish(self) -> int:

@@ -47,7 +47,8 @@ class Visit:
     def heading(self) -> str:
         """As "day 412, 3 days", or "visit 2" where the day is unknown."""
         at = f"visit {self.order}" if self.day is None else day_words(self.day)
-        return f"{at}, {_days(self.stay)}" if (self.stay or 0) > 0 else at
+        stay = self.stay or 0
+        return f"{at}, {_days(stay)}" if stay > 0 else at
 
     @property
     def words(self) -> str:

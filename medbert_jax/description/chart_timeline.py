@@ -48,7 +48,7 @@ def timeline(chart: Chart, lanes: Sequence[Lane] = (), *, by_code: bool = False)
 
 def timeline_style() -> str:
     """The style sheet that the timeline needs: its colours, for light and dark, and those of the page around it."""
-    return resources.files(__package__).joinpath("chart_timeline.css").read_text("utf-8")
+    return resources.files("medbert_jax.description").joinpath("chart_timeline.css").read_text("utf-8")
 
 
 class _Scale:
@@ -56,32 +56,34 @@ class _Scale:
 
     def __init__(self, chart: Chart, lanes: Sequence[Lane]):
         self.chart = chart
-        self.annotations = [one for one in chart.annotations if self.place(one) is not None]
-        ends = [self.place(one) for one in (*chart.visits, *self.annotations)]
+        placed = [(one, self.place(one)) for one in chart.annotations]
+        self.annotations = [(one, at) for one, at in placed if at is not None]
+        ends = [*map(self.at, chart.visits), *(at for _, at in self.annotations)]
         if chart.by_day:
-            ends += [visit.day + max(visit.stay or 0, 0) for visit in chart.visits]
+            ends += [self.at(visit) + max(visit.stay or 0, 0) for visit in chart.visits]
             ends += [entry.day for lane in lanes for entry in lane.entries if entry.day is not None]
         self.first, self.last = min(ends), max(ends)
 
-    def place(self, one: Visit | Entry | Annotation) -> float | None:
-        if self.chart.by_day:
-            return one.day
-        return one.order if isinstance(one, Visit) else one.visit
+    def at(self, visit: Visit) -> float:
+        return visit.order if visit.day is None or not self.chart.by_day else visit.day
 
-    def words(self, one: Annotation) -> str:
+    def place(self, one: Entry | Annotation) -> float | None:
+        return one.day if self.chart.by_day else one.visit
+
+    def words(self, one: Annotation, at: float) -> str:
         """As "index, day 0" or "input ends, after encounter 4"."""
         if self.chart.by_day:
             return f"{one.text}, {day_words(one.day)}"
-        return f"{one.text}, {'after ' * (one.visit % 1 > 0)}encounter {math.floor(one.visit)}"
+        return f"{one.text}, {'after ' * (at % 1 > 0)}encounter {math.floor(at)}"
 
     def x(self, place: float) -> float:
         return _EDGE + (100 - 2 * _EDGE) * (place - self.first) / max(self.last - self.first, 1)
 
     def lines(self) -> str:
         """What stands behind every lane: what comes after the input in grey, its end, and the index."""
-        marks = []
-        for one in sorted(self.annotations, key=lambda one: ("cut", "risk", "death", "index").index(one.kind)):
-            x = self.x(self.place(one))
+        marks, kinds = [], ("cut", "risk", "death", "index")
+        for one, at in sorted(self.annotations, key=lambda placed: kinds.index(placed[0].kind)):
+            x = self.x(at)
             if one.kind == "cut":
                 marks.append(f'<rect class="beyond" x="{x:.2f}%" width="{max(100 - x, 0):.2f}%" height="100%"/>')
             if one.kind != "death":
@@ -89,14 +91,13 @@ class _Scale:
         return "".join(marks)
 
     def captions(self) -> str:
-        said = [one for one in self.annotations if one.kind != "death"]
+        said = [(one.kind, self.words(one, at), self.x(at)) for one, at in self.annotations if one.kind != "death"]
         texts = []
-        for number, one in enumerate(said):
-            x = self.x(self.place(one))
+        for number, (kind, words, x) in enumerate(said):
             side, shift = ("right", 5) if x < 50 else ("left", -5)
             at = f'x="{x:.2f}%" dx="{shift}" y="{12 + 14 * number}"'
-            texts.append(f'<text class="at-{one.kind} {side}" {at}>{escape(self.words(one))}</text>')
-        label = "; ".join(map(self.words, said)) or "no index"
+            texts.append(f'<text class="at-{kind} {side}" {at}>{escape(words)}</text>')
+        label = "; ".join(words for _, words, _ in said) or "no index"
         return _svg(self.lines() + "".join(texts), label, height=14 * len(said) + 4)
 
     def axis(self) -> str:
@@ -114,10 +115,11 @@ class _Scale:
 
     def stay(self, visit: Visit, y: float, height: int) -> str:
         """The bar of a visit's days, where it has some and the axis is days."""
-        if not self.chart.by_day or (visit.stay or 0) <= 0:
+        stay = visit.stay or 0
+        if not self.chart.by_day or stay <= 0:
             return ""
-        x = self.x(visit.day)
-        width = self.x(visit.day + visit.stay) - x
+        x = self.x(self.at(visit))
+        width = self.x(self.at(visit) + stay) - x
         return f'<rect class="stay" x="{x:.2f}%" y="{y}" width="{width:.2f}%" height="{height}"/>'
 
 
@@ -125,13 +127,13 @@ def _visits(chart: Chart, scale: _Scale) -> str:
     marks = []
     for visit in chart.visits:
         words = f"{day_words(visit.day)}: {visit.words}{', index' * visit.is_index}"
-        shape = _mark(scale.x(scale.place(visit)), _SHAPES.get(visit.type or "", _OTHER_SHAPE))
+        shape = _mark(scale.x(scale.at(visit)), _SHAPES.get(visit.type or "", _OTHER_SHAPE))
         inside = f"<title>{escape(words)}</title>{scale.stay(visit, _LANE / 2 - 2.5, 5)}{shape}"
         marks.append(f'<g class="{_KINDS[visit.is_read]}">{inside}</g>')
-    for one in scale.annotations:
+    for one, at in scale.annotations:
         if one.kind == "death":
-            at = f'x="{scale.x(scale.place(one)):.2f}%" y="17"'
-            marks.append(f'<text class="death" {at}><title>{escape(scale.words(one))}</title>†</text>')
+            place = f'x="{scale.x(at):.2f}%" y="17"'
+            marks.append(f'<text class="death" {place}><title>{escape(scale.words(one, at))}</title>†</text>')
     named = "; ".join(f"{day_words(visit.day)} {visit.words}" for visit in chart.visits[:_NAMED])
     return _svg(scale.lines() + "".join(marks), f"{len(chart.visits)} encounters: {named}")
 
@@ -140,7 +142,7 @@ def _codes(chart: Chart, scale: _Scale) -> str:
     base = _ROW * (max(min(len(visit.codes), _DOTS + 1) for visit in chart.visits) + 1)
     marks = []
     for visit in chart.visits:
-        x = f"{scale.x(scale.place(visit)):.2f}%"
+        x = f"{scale.x(scale.at(visit)):.2f}%"
         inside = [f"<title>{escape(visit.heading)}: {len(visit.codes)} codes</title>", scale.stay(visit, base - 2, 4)]
         for number, code in enumerate(visit.codes[:_DOTS], start=1):
             kind = "again" if AGAIN in code.marks else "new"

@@ -181,7 +181,8 @@ def _slices(patients: PatientSequences) -> Iterator[PatientSequences]:
     for start in range(0, len(patients), _PATIENTS_AT_ONCE):
         stop = min(start + _PATIENTS_AT_ONCE, len(patients))
         each = slice(start, stop)
-        columns = {"outcomes": {name: values[each] for name, values in patients.outcomes.items()}}
+        columns: dict[str, np.ndarray] = {}
+        outcomes = {name: values[each] for name, values in patients.outcomes.items()}
         for offsets, names in (
             ("code_offsets", ("code_ids", "visit_ids", "serialization_ids")),
             ("visit_offsets", ("visit_days", "age_days", "length_of_stay")),
@@ -189,5 +190,6 @@ def _slices(patients: PatientSequences) -> Iterator[PatientSequences]:
             bounds = np.asarray(getattr(patients, offsets)[start : stop + 1])
             columns[offsets] = bounds - bounds[0]
             columns |= {name: getattr(patients, name)[bounds[0] : bounds[-1]] for name in names}
-        rest = [field.name for field in fields(patients) if field.name not in columns]
-        yield PatientSequences(**columns, **{name: getattr(patients, name)[each] for name in rest})
+        rest = [field.name for field in fields(patients) if field.name not in (*columns, "outcomes")]
+        columns |= {name: getattr(patients, name)[each] for name in rest}
+        yield PatientSequences(**columns, outcomes=outcomes)

@@ -60,9 +60,10 @@ class Distribution:
     @property
     def standard_deviation(self) -> float | None:
         """The sample standard deviation; None with fewer than two values."""
-        if self.number < 2:
+        mean = self.mean
+        if mean is None or self.number < 2:
             return None
-        squares = (np.arange(len(self.counts)) - self.mean) ** 2
+        squares = (np.arange(len(self.counts)) - mean) ** 2
         return float(np.sqrt(self.counts @ squares / (self.number - 1)))
 
     def percentile(self, percent: int) -> int | None:

@@ -54,16 +54,18 @@ class ShownColumn:
 
     def left(self, rule: str) -> Figure:
         """Patients who left under a rule, at selection or at serialization."""
-        lines = self.about.attrition.steps[0].lines if self.about.attrition else ()
+        attrition = self.about.attrition
+        lines = attrition.steps[0].lines if attrition else ()
         places = [place for place, line in enumerate(lines) if line.rule.rpartition(":")[2] == rule]
-        if not places:
+        if attrition is None or not places:
             return UNKNOWN
         if self.too_small:
             return HIDDEN
-        cells = [self.about.attrition.cells(share=self.share)["patients"][0][place] for place in places]
-        if any(isinstance(cell, str) for cell in cells):
+        cells = [attrition.cells(share=self.share)["patients"][0][place] for place in places]
+        counts = [cell for cell in cells if not isinstance(cell, str)]
+        if len(counts) < len(cells):
             return FEW if cells == [FEW.text] else HIDDEN
-        return number(sum(cells))
+        return number(sum(counts))
 
     @property
     def too_small(self) -> bool:

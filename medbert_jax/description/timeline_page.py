@@ -50,4 +50,4 @@ def _section(chart: Chart) -> str:
 
 def _item(code: Entry) -> str:
     kind = ' class="repeated"' if AGAIN in code.marks else ""
-    return f"<li{kind}><code>{escape(code.code)}</code> {escape(code.title)}</li>"
+    return f"<li{kind}><code>{escape(code.code or '')}</code> {escape(code.title)}</li>"

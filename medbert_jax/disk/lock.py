@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 
@@ -14,7 +14,7 @@ def locked(
     refusal: Exception | None = None,
     waiting: Callable[[], object] | None = None,
     stays: bool = True,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Hold the lock of a file for the block; the file and its folder are made where they are not there.
 
     Args:

@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from medbert_jax.disk.lock import locked
@@ -21,7 +21,7 @@ _NEW, _EARLIER = "new", "earlier"
 
 
 @contextlib.contextmanager
-def replaced(directory, ours: re.Pattern) -> Iterator[Path]:
+def replaced(directory, ours: re.Pattern) -> Generator[Path]:
     """Yield an empty folder that takes the place of `directory` at the end of the block, unless that raises.
 
     Then all of it is on disk. Beside the folder that is yielded, in its parent, other files may be put: they are

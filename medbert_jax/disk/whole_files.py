@@ -12,14 +12,14 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 _PARTIAL = re.compile(r"\.(.+)\.\d+\.partial")
 
 
 @contextlib.contextmanager
-def whole_file(path) -> Iterator[Path]:
+def whole_file(path) -> Generator[Path]:
     """Yield the path of a new file that takes the place of `path` at the end of the block, unless that raises.
 
     A crash leaves the old content or the new one; after the block it is on disk. The mode of an earlier file stays, a

@@ -14,6 +14,7 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 ICD10_SYSTEMS = r"(?:ICD10(?:[A-Z]{2})?|CIM10|KCD\d*)"
 """Names of ICD-10 of WHO and of countries: ICD10, ICD10CM, ICD10GM, …; ICD10PCS holds procedures and is none."""
@@ -48,19 +49,19 @@ def ancestors(code: str) -> tuple[str, ...]:
     return tuple(above for above in _beginnings(code) if not existing or above.partition("/")[2] in existing)
 
 
-def back_off(codes: Sequence[str], known: Iterable[str]) -> np.ndarray:
+def back_off(codes: ArrayLike, known: Iterable[str]) -> np.ndarray:
     """Return the codes (text, same shape), each unknown one replaced by its nearest ancestor among the known.
 
     A code without a known ancestor stays as it is; a known one always does. Nothing crosses from one system to
     another, and a category never backs off to its block or chapter. Needs no table.
     """
-    codes, known = np.asarray(codes, dtype=np.str_), frozenset(known)
-    distinct, place = np.unique(codes, return_inverse=True)
+    texts, known = np.asarray(codes, dtype=np.str_), frozenset(known)
+    distinct, place = np.unique(texts, return_inverse=True)
     replaced = [
         code if code in known else next((above for above in _beginnings(code) if above in known), code)
         for code in distinct.tolist()
     ]
-    return np.array(replaced, dtype=np.str_)[place].reshape(codes.shape)
+    return np.array(replaced, dtype=np.str_)[place].reshape(texts.shape)
 
 
 def _beginnings(code: str) -> Iterable[str]:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def shard_numbers(patient_ids: pl.Series, shards: int) -> np.ndarray:
 
 
 @contextmanager
-def new_folder(directory) -> Iterator[Path]:
+def new_folder(directory) -> Generator[Path]:
     """Yield the folder for `write_shard` and `seal`; it becomes `directory` at the end of the block.
 
     Until then, and for good where the block raises or is killed, an earlier set of tables in `directory` stays as it
@@ -120,7 +120,7 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
         for column in SOMETIMES_KNOWN[name]
     }
     sums = {name: _row_sums(name, frame) for name, frame in frames.items()}
-    last = frames["visits"]["admit_time"].max()
+    last = frames["visits"].select(pl.col("admit_time").max()).item()
     last_day = last.date().isoformat() if last is not None else None
     return ShardRecord(files, sums, {name: frame.height for name, frame in frames.items()}, known, last_day)
 
@@ -249,7 +249,8 @@ def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
     try:
         record = json.loads(path.read_bytes())
         written_as, files = record.pop("written_as"), record.pop("files")
-        source = EhrSource(**{**record, "assumptions": tuple(record["assumptions"])})
+        record["assumptions"] = tuple(record["assumptions"])
+        source = EhrSource(**record)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise ValueError(f"{rule}: got {path}, which is damaged or of another program; {_REREAD}") from None
     if written_as != _FORMAT:

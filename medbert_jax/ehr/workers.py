@@ -4,7 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -59,7 +59,7 @@ class Workers:
 
 
 @contextlib.contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
+def _environment(name: str, value: str) -> Generator[None]:
     """A variable for the processes that are started meanwhile; one that the user has set stays."""
     if name in os.environ:
         yield
@@ -77,5 +77,7 @@ def _start() -> None:
 
 def _end_with_parent() -> None:
     """A pool's processes would wait for ever for a parent that was killed."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # nothing but a process of the pool runs this
+    parent.join()
     os._exit(1)

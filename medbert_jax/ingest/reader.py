@@ -1,7 +1,7 @@
 """What a reader is: the raw tables of a source, and one function from a shard's raw rows to rough EHR tables."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ class Reader:
 
 
 @contextmanager
-def counting_unreadable() -> Iterator[Counter[str]]:
+def counting_unreadable() -> Generator[Counter[str]]:
     """Count by column, while the block runs, the cells that hold something of which a conversion below makes null."""
     found, counts = {}, Counter()
     token = _UNREADABLE.set(found)

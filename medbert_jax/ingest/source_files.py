@@ -207,9 +207,9 @@ def _plain_ids(chunk: pl.DataFrame, file: RawFile) -> pl.DataFrame:
     """The chunk with its patient column as text. Raises FileFault for ids that are floats or hold NUL."""
     patient = file.table.patient
     ids = [name for name in chunk.columns if name in (patient, *file.table.ids) or name.endswith("_id")]
-    decimals = [name for name in ids if isinstance(chunk.schema[name], pl.Decimal)]
+    decimals = {name: dtype.scale for name in ids if isinstance(dtype := chunk.schema[name], pl.Decimal)}
     floats = [name for name in ids if chunk.schema[name].is_float()]
-    floats += [name for name in decimals if chunk.schema[name].scale]
+    floats += [name for name, scale in decimals.items() if scale]
     for name in set(decimals) - set(floats):
         try:
             chunk = chunk.with_columns(pl.col(name).cast(pl.Int64))

@@ -18,13 +18,13 @@ class Embeddings(nnx.Module):
     """
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        def table(rows: int, **axes: int) -> nnx.Param:
-            return nnx.Param(jnp.zeros((rows, config.hidden_size), jnp.float32), **axes)
+        def table(rows: int) -> jax.Array:
+            return jnp.zeros((rows, config.hidden_size), jnp.float32)
 
         self.config = config
-        self.code_table = table(config.vocabulary_size, vocabulary_axis=0)
-        self.visit_table = table(config.max_visits)
-        self.serialization_table = table(config.max_length)
+        self.code_table = nnx.Param(table(config.vocabulary_size), vocabulary_axis=0)
+        self.visit_table = nnx.Param(table(config.max_visits))
+        self.serialization_table = nnx.Param(table(config.max_length))
         self.layer_norm = layer_norm(config, rngs)
 
     def __call__(

@@ -1,5 +1,6 @@
 """Heads put on Med-BERT for a disease cohort: one logit per patient (paper, Fig. 3 and Methods, "Fine-tuning")."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -67,7 +68,7 @@ def apply_head(
     return head(hidden_BLD, batch["patient_slots"], patients=patients, seed=seeds(key, 1)[0])
 
 
-def _module(config: HeadConfig) -> type[nnx.Module]:
+def _module(config: HeadConfig) -> Callable[..., nnx.Module]:
     return {"feed_forward": FeedForwardHead, "first": FirstCodeHead}.get(config.kind, RecurrentHead)
 
 

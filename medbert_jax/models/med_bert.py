@@ -5,7 +5,7 @@ Dimensions: B rows, L slots per row, P patients per row, M masked codes, D hidde
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -152,14 +152,14 @@ def vocabulary_axes(config: ModelConfig) -> Params:
     return {name: nnx.to_pure_dict(_structure(module, config)[1], said) for name, module in _modules(config).items()}
 
 
-def bind(params: Params, module_class: type[nnx.Module], *configs: Any) -> nnx.Module:
+def bind(params: Params, module_class: Callable[..., nnx.Module], *configs: Any) -> nnx.Module:
     """The module with these parameters; called inside the traced function, so that it costs nothing per step."""
     return nnx.merge(_structure(module_class, *configs)[0], params)
 
 
-def _modules(config: ModelConfig) -> dict[str, type[nnx.Module]]:
+def _modules(config: ModelConfig) -> dict[str, Callable[..., nnx.Module]]:
     """What a model consists of."""
-    modules = {
+    modules: dict[str, Callable[..., nnx.Module]] = {
         "embeddings": Embeddings,
         "encoder": Encoder,
         "masked_code_head": MaskedCodeHead,
@@ -169,6 +169,6 @@ def _modules(config: ModelConfig) -> dict[str, type[nnx.Module]]:
 
 
 @functools.lru_cache(maxsize=64)
-def _structure(module_class: type[nnx.Module], *configs: Any) -> tuple[nnx.GraphDef, nnx.State]:
+def _structure(module_class: Callable[..., nnx.Module], *configs: Any) -> tuple[nnx.GraphDef, nnx.State]:
     """What a module is made of, and its parameters with their shapes in place of values."""
     return nnx.split(nnx.eval_shape(lambda: module_class(*configs, rngs=nnx.Rngs(0))))

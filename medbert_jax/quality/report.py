@@ -213,22 +213,22 @@ def _look_over(directory: Path, today: date) -> tuple[_Found, list[_Work]]:
         found.count("damaged_source", "files", "source.json")
         source = listed = None
     there = {name: _shard_files(directory, name, found) for name in SCHEMAS}
-    votes = Counter(int(_SHARD.fullmatch(file)[1]) for files in there.values() for file in files)
+    votes = Counter(number for files in there.values() for number in files.values())
     shards = source.shards if source else votes.most_common(1)[0][0] if votes else 0
     names = [f"shard-{shard:05d}-of-{shards:05d}.parquet" for shard in range(shards)]
-    dated, unique = source and source.has_dates, bool(source) and source.format in UNIQUE_VISITS
+    dated, unique = None if source is None else source.has_dates, bool(source) and source.format in UNIQUE_VISITS
     work = [_Work(directory, shard, shards, {}, set(), dated, unique, today) for shard in range(shards)]
     for table in SCHEMAS:
-        for file in there[table]:
-            if int(_SHARD.fullmatch(file)[1]) != shards:
+        for file, number in there[table].items():
+            if number != shards:
                 found.count("other_shards", table, f"{table}/{file}")
             elif file not in names or (listed is not None and f"{table}/{file}" not in listed):
                 found.count("unlisted_file", table, f"{table}/{file}")
-        known = there[table] & set(names)
+        known = there[table].keys() & set(names)
         if listed is not None:
             known = {file for file in names if f"{table}/{file}" in listed}
-        found.files[table] = len(there[table] | set(names if known or table in REQUIRED_TABLES else ())) or 1
-        if not known and not there[table] & set(names):
+        found.files[table] = len(there[table].keys() | set(names if known or table in REQUIRED_TABLES else ())) or 1
+        if not known and not there[table].keys() & set(names):
             if table in REQUIRED_TABLES:
                 found.count("missing_table", table, f"{table}/")
                 for one in work:
@@ -248,11 +248,11 @@ def _look_over(directory: Path, today: date) -> tuple[_Found, list[_Work]]:
     return found, work
 
 
-def _shard_files(directory: Path, table: str, found: _Found) -> set[str]:
-    """Names of the table's files, of whatever number of shards; others in its folder are counted."""
+def _shard_files(directory: Path, table: str, found: _Found) -> dict[str, int]:
+    """The table's files, each with the number of shards in its name; others in its folder are counted."""
     files = {entry.name for entry in (directory / table).iterdir()} if (directory / table).is_dir() else set()
-    shards = {file for file in files if _SHARD.fullmatch(file)}
-    for file in files - shards:
+    shards = {file: int(match[1]) for file in files if (match := _SHARD.fullmatch(file))}
+    for file in files - shards.keys():
         _count_stray(file, table, f"{table}/{file}", found)
     return shards
 

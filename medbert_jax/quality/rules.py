@@ -10,7 +10,7 @@ patients is a note. A single slip into the future beside visits of the past is c
 patient is not seen by this rule, but by the age that follows from it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import polars as pl
 from polars import selectors
@@ -26,23 +26,29 @@ UNMAPPED = ("SOURCE", "NONE", "UNKNOWN", "UNMAPPED", "LOCAL")
 
 
 @dataclass(frozen=True)
-class Check:
-    """One rule; (id, table) is unique for every one of its tables."""
+class Rule:
+    """One rule; (id, table) is unique for every one of its tables. Those of files are counted in `report.py`."""
 
     id: str
     tables: tuple[str, ...]
     severity: str
     what: str
     cure: str
-    faulty: pl.Expr | None = None
-    """True on what it finds in the frames of `frames.py`; None: of files, counted in `report.py`."""
+    above: float = field(default=0.0, kw_only=True)
+    """Share of the rows up to which it is silent."""
+    unit: str = field(default="rows", kw_only=True)
+    """What is counted: rows | files | columns (of every file)."""
+
+
+@dataclass(frozen=True)
+class Check(Rule):
+    """One rule of rows."""
+
+    faulty: pl.Expr
+    """True on what it finds in the frames of `frames.py`."""
     level: str = "row"
     """row | patient | visit | code: of each row, or of each distinct patient, visit or code, all of whose rows count.
     A rule is not run where a column that it names is not there."""
-    above: float = 0.0
-    """Share of the rows up to which it is silent."""
-    unit: str = "rows"
-    """What is counted: rows | files | columns (of every file)."""
 
 
 ALL = tuple(SCHEMAS)
@@ -106,40 +112,40 @@ def _text_rules() -> tuple[Check, ...]:
 
 
 # fmt: off
-FILE_RULES: tuple[Check, ...] = (
-    Check("missing_source", ("files",), "error", "source.json, written last, is not there: the writing never ended",
+FILE_RULES: tuple[Rule, ...] = (
+    Rule("missing_source", ("files",), "error", "source.json, written last, is not there: the writing never ended",
          _AGAIN,
          unit="files"),
-    Check("damaged_source", ("files",), "error", "source.json is damaged or of another program or version", _AGAIN,
+    Rule("damaged_source", ("files",), "error", "source.json is damaged or of another program or version", _AGAIN,
          unit="files"),
-    Check("missing_table", REQUIRED_TABLES, "error", "a required table is missing", _AGAIN, unit="files"),
-    Check("missing_file", _FILES, "error", "files of the table are missing", "put them back, or " + _AGAIN,
+    Rule("missing_table", REQUIRED_TABLES, "error", "a required table is missing", _AGAIN, unit="files"),
+    Rule("missing_file", _FILES, "error", "files of the table are missing", "put them back, or " + _AGAIN,
          unit="files"),
-    Check("truncated_file", _FILES, "error", "files end too early", "copy them again, or " + _AGAIN, unit="files"),
-    Check("changed_file", _FILES, "error", "not the files that were written: their sha256 is not that in source.json",
+    Rule("truncated_file", _FILES, "error", "files end too early", "copy them again, or " + _AGAIN, unit="files"),
+    Rule("changed_file", _FILES, "error", "not the files that were written: their sha256 is not that in source.json",
          "copy them again, or " + _AGAIN, unit="files"),
-    Check("unreadable_file", _FILES, "error", "files cannot be read as Parquet", _AGAIN, unit="files"),
-    Check("unlisted_file", ALL, "error", "source.json does not list the files; they were not read",
+    Rule("unreadable_file", _FILES, "error", "files cannot be read as Parquet", _AGAIN, unit="files"),
+    Rule("unlisted_file", ALL, "error", "source.json does not list the files; they were not read",
          "remove them, or " + _AGAIN,
          unit="files"),
-    Check("other_shards", ALL, "error", "files of another number of shards than source.json says; they were not read",
+    Rule("other_shards", ALL, "error", "files of another number of shards than source.json says; they were not read",
          "remove what is left of an earlier set of tables, or " + _AGAIN, unit="files"),
-    Check("unfinished_file", ("files", *ALL), "warning", "files that were never finished", "remove them", unit="files"),
-    Check("foreign_file", ("files", *ALL), "warning", "files or folders that are no part of EHR tables",
+    Rule("unfinished_file", ("files", *ALL), "warning", "files that were never finished", "remove them", unit="files"),
+    Rule("foreign_file", ("files", *ALL), "warning", "files or folders that are no part of EHR tables",
          "move them elsewhere",
          unit="files"),
-    Check("missing_column", _FILES, "error", "columns of the schema are missing", _READER, unit="columns"),
-    Check("foreign_column", _FILES, "error", "columns that are not in the schema", _READER, unit="columns"),
-    Check("wrong_type", _FILES, "error", "columns of another type than in the schema", _READER, unit="columns"),
-    Check("empty_table", REQUIRED_TABLES, "error", "a required table has no rows",
+    Rule("missing_column", _FILES, "error", "columns of the schema are missing", _READER, unit="columns"),
+    Rule("foreign_column", _FILES, "error", "columns that are not in the schema", _READER, unit="columns"),
+    Rule("wrong_type", _FILES, "error", "columns of another type than in the schema", _READER, unit="columns"),
+    Rule("empty_table", REQUIRED_TABLES, "error", "a required table has no rows",
          "look into ledger.json for where they left",
          unit="files"),
-    Check("split_value", ("splits",), "error",
+    Rule("split_value", ("splits",), "error",
          f"a split of the source is none of {', '.join(SPLITS)}, or has no patient",
          _READER),
-    Check("shared_visit_id", _V, "warning",
+    Rule("shared_visit_id", _V, "warning",
          "visits whose id another patient has too, in a format where ids of visits are unique", _SOURCE),
-    Check("duplicate_split", ("splits",), "error", "further splits of one patient: he would be in training and test",
+    Rule("duplicate_split", ("splits",), "error", "further splits of one patient: he would be in training and test",
          _SOURCE),
 )
 

@@ -48,7 +48,7 @@ def build_code_book(parameters: Parameters) -> CodeBook:
     def group(system: str, weights: dict) -> int:
         nonlocal count
         if one_code:
-            weights = {max(weights, key=weights.get): 1.0}
+            weights = {max(weights, key=lambda code: weights[code]): 1.0}
         total, run = float(sum(weights.values())), 0.0
         for code, weight in weights.items():
             choices.append(known.setdefault((system, str(code)), len(known)))

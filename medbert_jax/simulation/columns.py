@@ -1,12 +1,13 @@
 """Tables as dataclasses of columns: numpy arrays with one row each."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Self
 
 import numpy as np
 
 
+@dataclass(frozen=True)
 class Columns:
     """A dataclass whose fields are arrays of one length."""
 

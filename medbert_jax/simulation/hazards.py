@@ -5,6 +5,7 @@ conditions; the others are those that some effect names, of the families order, 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -69,7 +70,7 @@ def build_model(parameters: Parameters) -> Model:
     visits = dynamics["visits"]
     leave = {age: rate * parameters.site["leave"] for age, rate in visits["leave"].items()}
     routine = {age: rate * parameters.site["visits"] for age, rate in visits["rate"].items()}
-    others = {
+    others: dict[str, dict[str, Any]] = {
         "death": dynamics["death"],
         "visit": {"rate": routine, "male": visits["male"]},
         "leave": {"rate": leave},

@@ -41,13 +41,10 @@ class Run:
         As many as engine 1 dealt it by a hash of its ids: how many live in a shard decides who they are. So the highest
         numbers may be above the number of patients.
         """
-        wanted = sum(
-            np.bincount(
-                shard_numbers(_numbered("s", np.arange(start, min(start + _CHUNK, self.patients)), 8), self.shards),
-                minlength=self.shards,
-            )
-            for start in range(0, self.patients, _CHUNK)
-        )
+        wanted = np.zeros(self.shards, np.int64)
+        for start in range(0, self.patients, _CHUNK):
+            ids = _numbered("s", np.arange(start, min(start + _CHUNK, self.patients)), 8)
+            wanted += np.bincount(shard_numbers(ids, self.shards), minlength=self.shards)
         missing, found = wanted, []
         while (missing > 0).any():
             start = len(found) * _CHUNK

@@ -56,7 +56,7 @@ class Lives:
     """From the first contact to the end."""
 
 
-def first_contacts(parameters: Parameters, n: int, rng: np.random.Generator) -> tuple[State, np.ndarray, list]:
+def first_contacts(parameters: Parameters, n: int, rng: np.random.Generator) -> tuple[State, np.ndarray, np.ndarray]:
     """n newborns with the day on which each will come to the site, and their races (n,)."""
     one, site = parameters.dynamics["demography"], parameters.site
     first, last = site_days(parameters)

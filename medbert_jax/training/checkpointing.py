@@ -68,10 +68,9 @@ def save_step(run: RunDirectory, step: int, *, params: dict, opt_state: object, 
     if not all_processes(fault is None):
         raise fault or CheckpointError(f"process 0 could not make way for step {step} of {run.path}; see what it says")
     try:
-        arguments = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
-        arguments["progress"] = ocp.args.JsonSave(progress)
+        trees = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
         with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            checkpointer.save(folder, args=ocp.args.Composite(**arguments))
+            checkpointer.save(folder, args=ocp.args.Composite(**trees, progress=ocp.args.JsonSave(progress)))
         if primary:
             arrays = {item: leaf_shapes(tree) for item, tree in items.items()}
             commit_step(run.path, step, changes=run.changes, arrays=arrays)

@@ -6,7 +6,7 @@ register nothing.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -39,7 +39,9 @@ class DiseaseModel(Protocol):
 
 
 class RunSpec(Protocol):
-    """What every run's configuration says, whatever the model; see `FinetuneConfig`."""
+    """What every run's configuration, a dataclass, says, whatever the model; see `FinetuneConfig`."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def dataset(self) -> str:

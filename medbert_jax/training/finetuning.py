@@ -6,6 +6,7 @@ The parameters are the backbone's ("embeddings", "encoder") and the head's ("hea
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -138,7 +139,8 @@ def predict_all(
     """Probability of the label for every patient, in the order of `sequences`."""
     out = np.zeros(len(sequences))
     pending = [
-        (patients, predict(params, put_batch(batch, mesh))) for patients, batch in batches(sequences, batch_size)
+        (patients, predict(params, cast(CohortBatch, put_batch(batch, mesh))))
+        for patients, batch in batches(sequences, batch_size)
     ]
     for patients, probabilities in pending:
         out[patients[patients >= 0]] = np.asarray(probabilities, np.float64)[patients >= 0, 0]

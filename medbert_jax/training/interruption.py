@@ -2,6 +2,7 @@
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import jax
@@ -25,7 +26,7 @@ class Interruption:
     def __init__(self) -> None:
         self.stopping, self._asked, self._questions = False, False, 0
         """Whether the last answer was that the run is to stop."""
-        self._before: object = None
+        self._before: Callable[[int, FrameType | None], object] | int | None = None
 
     def __enter__(self) -> "Interruption":
         """Listen, in the main thread; elsewhere Python cannot."""

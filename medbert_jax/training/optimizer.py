@@ -81,12 +81,12 @@ def scale_by_bert_adam(config: OptimizerConfig) -> optax.GradientTransformation:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return AdamState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
 
-    def update(grads, state, params=None):
+    def update(updates, state, params=None):
         del params
         count = state.count + 1
         b1, b2 = config.beta_1, config.beta_2
-        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, grads)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, grads)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
         scale_1, scale_2 = (1 - b1**count, 1 - b2**count) if config.bias_correction else (1.0, 1.0)
         updates = jax.tree.map(lambda m, v: (m / scale_1) / (jnp.sqrt(v / scale_2) + config.epsilon), mu, nu)
         return updates, AdamState(count, mu, nu)

@@ -54,8 +54,8 @@ class PatientSource:
         self.placement = choose_placement(config, sequences, mesh)
         self._ids = narrowest(sequences)
         rows = NamedSharding(mesh, PartitionSpec(None, "data"))
-        feed = {"tiers": ({"patients": rows, "places": rows},) * len(plan.tiers)}
-        feed |= dict.fromkeys(("epoch", "start", "count"), replicated(mesh))
+        numbers = dict.fromkeys(("epoch", "start", "count"), replicated(mesh))
+        feed = {"tiers": ({"patients": rows, "places": rows},) * len(plan.tiers), **numbers}
         self.shardings = corpus_shardings(self.placement, mesh), feed
         """Of a corpus, and of the feed that goes with it."""
         self._whole = None if self.placement == "streamed" else self._upload()
@@ -88,8 +88,9 @@ class PatientSource:
     def feed(self, start: int, count: int) -> tuple[Corpus[jax.Array], dict]:
         """A corpus, and the feed of steps start … start + count − 1 out of it, on the devices."""
         self.prepare(start, count)
-        (_, feed), self._ahead = self._ahead, None
-        return feed.result()
+        ahead, self._ahead = self._ahead, None
+        assert ahead is not None  # `prepare` has begun it
+        return ahead[1].result()
 
     def prepare(self, start: int, count: int) -> None:
         """Begin to make a feed that will be asked for next."""

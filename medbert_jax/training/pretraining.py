@@ -16,6 +16,7 @@ from annotated_types import Ge
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.row_plan import RowPlan
+from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import apply, masked_code_logits, prolonged_los_logits
 from medbert_jax.training.losses import cross_entropy
@@ -69,14 +70,14 @@ def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def encode_masked(
     params: dict,
-    rows: dict,
+    rows: Batch,
     epoch: jax.Array,
     *,
     model: ModelConfig,
     masking: MaskingConfig,
     mask_key: jax.Array,
     dropout_key: jax.Array | None,
-) -> tuple[Masked, dict, jax.Array]:
+) -> tuple[Masked, Batch, jax.Array]:
     """What is masked of the rows of a tier, the rows with these codes masked, and the encoder's outputs (B, L, D)."""
     masked = mask_codes(
         rows,

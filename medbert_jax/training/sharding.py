@@ -91,4 +91,5 @@ def put_global(array: Shaped[np.ndarray, "*shape"] | np.generic, sharding: Named
     """A host array or scalar, the same in every process, as one array over the devices of all processes."""
     if sharding.is_fully_addressable:
         return jax.device_put(array, sharding)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    host = np.asarray(array)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])

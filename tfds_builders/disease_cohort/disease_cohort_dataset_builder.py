@@ -89,7 +89,7 @@ def prepare_cohort(
         back_off=options.back_off,
         cohort=spec,
     )
-    check = partial(_check, spec, ingredients.split, options, announce)
+    check = partial(_check, spec, ingredients.split, pretraining, options.few_cases, announce)
     describe = partial(_describe, spec, metadata["dataset_hash"], announce)
     return prepare(Builder, ingredients, options, check=check, describe=describe, announce=announce)
 
@@ -107,7 +107,7 @@ def _spec(options: CohortOptions) -> CohortSpec | LabelFolder:
             f"{' and '.join(asked)} change a spec: got {', '.join(f'{name} {value}' for name, value in asked.items())}"
             f" and the labels {spec.name}, which say their time themselves; leave it out"
         )
-    return changed_spec(spec, **asked)
+    return changed_spec(spec, gap_days=options.gap_days, test_from=options.test_from)
 
 
 def _tell_limits(
@@ -130,31 +130,32 @@ def _tell_limits(
 def _check(
     spec: CohortSpec | LabelFolder,
     split: Split,
-    options: CohortOptions,
+    pretraining_dataset: Path,
+    few_cases: bool,
     announce: Callable[[str], None],
     found: Serialized,
     work: WorkFolder,
     directory: Path,
 ) -> None:
     """Tell what the test split can show; refuse a cohort with which nothing can be shown. Its ledger is kept."""
-    _check_seen_before(options.pretraining_dataset, split, found, work)
+    _check_seen_before(pretraining_dataset, split, found, work)
     if isinstance(spec, LabelFolder):
         unlabelled = next(line.left.patients for line in found.ledger.lines if line.rule == "not_labelled")
         labelled, here = spec.read().height, found.ledger.came.patients - unlabelled
         announce(f"labels: {labelled:,} subjects, of whom {here:,} are in the EHR tables")
     refused = directory.parent / REFUSED_LEDGER
     cases, counts = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in (found.cases, found.sizes.sum(axis=0)))
-    shown = ", ".join(f"{split} {cases[split]} of {counts[split]}" for split in SPLITS)
+    shown = ", ".join(f"{name} {cases[name]} of {counts[name]}" for name in SPLITS)
     fault = None
-    if any(not 0 < cases[split] < counts[split] for split in SPLITS):
+    if any(not 0 < cases[name] < counts[name] for name in SPLITS):
         fault = f"every split of a cohort must have cases and controls: got cases {shown}; take more patients or"
         fault += " another spec" if spec.to_dict().get("split") is None else " another day in split.test_from"
-    elif cases["test"] < FEWEST_TEST_CASES and not options.few_cases:
+    elif cases["test"] < FEWEST_TEST_CASES and not few_cases:
         fault = f"a cohort must have at least {FEWEST_TEST_CASES} test cases: got cases {shown}; take more"
         fault += " patients, or give --few-cases (few_cases=True)"
     half_width = auroc_half_width(cases["test"], counts["test"] - cases["test"])
-    for split in SPLITS:
-        announce(f"{split}: {cases[split]:,} cases, {counts[split] - cases[split]:,} controls")
+    for name in SPLITS:
+        announce(f"{name}: {cases[name]:,} cases, {counts[name] - cases[name]:,} controls")
     announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
     if fault is not None:
         write_json(refused, found.ledgers())

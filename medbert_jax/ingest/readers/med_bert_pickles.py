@@ -98,7 +98,7 @@ def _records(file: RawFile, names: tuple[str, ...], numbers: np.ndarray | None) 
     faults, ids, size = Counter(), [], file.path.stat().st_size
     for records in plain_values(file.path, file.name):
         frame = _frame(records, names, numbers, size, faults)
-        if not faults.total():
+        if frame is not None and not faults.total():
             ids.append(frame.filter(pl.col("visit") == 1, pl.col("place") == 1)["patient_id"])
             yield frame.with_columns(file=pl.lit(file.name))
     if not faults.total():
@@ -235,10 +235,10 @@ def _build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
             "further_record",
             "Histories of patients who have one in another file",
             patients=further.height,
-            visits=further["visits"].sum(),
-            codes=further["codes"].sum(),
+            visits=int(further["visits"].sum()),
+            codes=int(further["codes"].sum()),
         ),
-        Left("label_not_taken", "Labels of combined files, counted as codes", codes=records["combined"].sum()),
+        Left("label_not_taken", "Labels of combined files, counted as codes", codes=int(records["combined"].sum())),
     ]
     if options.us_icd:
         codes, undecided = tell_version(codes)

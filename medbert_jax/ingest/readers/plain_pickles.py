@@ -200,11 +200,11 @@ def _top(stack: list, kind: type):
 
 def _named(op: int, stack: list, after: bytes) -> str:
     """The instruction's name and, where it looks something up, what. Raises ValueError where it is none."""
-    from pickletools import code2op
+    from pickletools import opcodes
 
-    if chr(op) not in code2op:
+    name, words = next((one.name for one in opcodes if one.code == chr(op)), None), []
+    if name is None:
         raise ValueError
-    name, words = code2op[chr(op)].name, []
     if name in ("GLOBAL", "INST"):
         words = [word.decode("ascii", "replace") for word in after.split(b"\n")[:2]]
     elif name == "STACK_GLOBAL":
