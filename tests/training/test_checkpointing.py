@@ -15,9 +15,9 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from medbert_jax.training.durable_files import canonical_json
 
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.disk.whole_files import canonical_json
 from medbert_jax.training.checkpointing import (
     KEPT,
     latest_good_step,
