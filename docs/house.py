@@ -133,7 +133,8 @@ def _room(name: str, said: str, count: str, colour: str, top: int) -> list[str]:
         f"<rect x='{_LEFT}' y='{top}' width='{_BOX}' height='{_ROW - 5}' rx='4' fill='{colour}' fill-opacity='0.08'"
         f" stroke='{colour}' stroke-opacity='0.5'/>",
         f"<text x='{_LEFT + 8}' y='{top + 14}' font-size='12' font-weight='bold' fill='{colour}'>{escape(name)}</text>",
-        f"<text x='{_LEFT + _BOX - 8}' y='{top + 14}' font-size='11' text-anchor='end' fill='#1b1f24'>{escape(count)}</text>",
+        f"<text x='{_LEFT + _BOX - 8}' y='{top + 14}' font-size='11' text-anchor='end' fill='#1b1f24'>"
+        f"{escape(count)}</text>",
     ]
     for number, line in enumerate(textwrap.wrap(said, 66)):
         y = top + 27 + 12 * number
