@@ -22,6 +22,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(rf"(?<![\w/.-])(?:{'|'.join(FOLDERS)}|tests|\.ci)/[\w./*-]*\w")
+OF_A_ROOM = re.compile(rf"(?<![\w/.-])(?:{'|'.join(ROOMS)})/[a-z\d_/.-]*\.(?:py|yaml)\b")
 SCRIPT = re.compile(r"(?<![\w/.*-])[a-z][\w-]*\.py\b")
 MODULE = re.compile(rf"(?<![\w/.-])(?:medbert_jax|tfds_builders|{'|'.join(ROOMS)})(?:\.\w+)+")
 FILES_OF_USERS = re.compile(r"\.(csv|json|jsonl|md|svg|tsv)$")
@@ -33,6 +34,8 @@ def faults_of_places(text: str) -> Iterator[str]:
     text = WRITTEN.sub("", text)
     for path in PATH.findall(text):
         yield from [f"{path}: not there"] * (not list(ROOT.glob(path)))
+    for path in OF_A_ROOM.findall(text):
+        yield from [f"{path}: not there"] * (not (ROOT / "medbert_jax" / path).is_file())
     for name in SCRIPT.findall(text):
         yield from [f"{name}: no such file"] * (name not in file_names())
     for name in MODULE.findall(text):
@@ -158,6 +161,7 @@ def test_what_docstrings_say_is_there():
         "[what holds](docs/data.md#what-hold)",
         "in `benchmarks/results/none.json`",
         "in medbert_jax/ehr/ledger.py",
+        "`ehr/ledger.py`: counts",
         "`medbert_jax.attrition.ledger.Legder`",
         "`data.rows.gather_row`",
         "as `run_train.py` does",
