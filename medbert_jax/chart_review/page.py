@@ -13,7 +13,7 @@ from medbert_jax.chart_review.charts import ReviewedChart, RuleSaid
 from medbert_jax.chart_review.chosen_patients import draw_charts
 from medbert_jax.chart_review.rule_words import asked, entry_words, joined, what, when
 from medbert_jax.cohorts.counts import Events, Visits
-from medbert_jax.cohorts.loading import stored_spec
+from medbert_jax.cohorts.loading import parse_spec
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.description.chart import Entry, day_words
@@ -52,7 +52,7 @@ def write_review(
             f"a chart review shows what a cohort's rules rest on: got {dataset}, which has labels and no rules;"
             " review the cohort where its labels were made"
         )
-    spec = stored_spec(metadata["cohort"], source=str(dataset))
+    spec = parse_spec(metadata["cohort"], source=str(dataset))
     members = dataset / "cohort.parquet"
     drawn = draw_charts(
         Path(ehr_directory), spec, each, members=members if members.exists() else None, seed=seed, workers=workers

@@ -86,10 +86,10 @@ def _faults_at_a_date(when: Condition, key: str) -> Iterator[str]:
         return
     for number, part in enumerate(when.parts(), start=1):
         yield from _faults_at_a_date(part, f"{key}.{when.KNOWN_BY}[{number}]")
-    if len({leaf.rises for leaf in when.leaves() if leaf.looks_at_date and not leaf.unknown}) > 1:
+    if len(when.directions()) > 1:
         yield (
             f"{key}.{when.KNOWN_BY}: in a matched cohort all parts must become true with time (at_least), or all false"
-            " (fewer_than)"
+            " (fewer_than); none_of turns the direction round"
         )
 
 

@@ -30,6 +30,7 @@ class Comparison:
     needs for it; what it does not say is as it stands here."""
 
     KNOWN_BY: ClassVar[str] = "measure"
+    EXACTLY_ONE_OF: ClassVar[tuple[str, ...]] = ("at_least", "fewer_than", "unknown")
     REFUSES: ClassVar[Mapping[str, str]] = {}
     """Keys of other kinds → why this one has them not."""
     WORDS: ClassVar[str]
@@ -46,14 +47,10 @@ class Comparison:
     fewer_than: Positive | None = None
     # Whether, of a condition that looks at a date, a later one can make it true; else it can make it false.
     rises = property(lambda self: self.at_least is not None)
+    # Whether with a later date it becomes true, or false; None: it depends on no date.
+    direction = property(lambda self: self.rises if self.looks_at_date and not self.unknown else None)
     # What the number is compared with.
     limit = property(lambda self: self.at_least or self.fewer_than)
-
-    def own_faults(self) -> Iterator[tuple[str, str]]:
-        """What no single key shows."""
-        names = ("at_least", "fewer_than", "unknown")
-        if sum(getattr(self, name) is not None for name in names) != 1:
-            yield "", f"needs exactly one of {', '.join(name for name in names if name in self.__dataclass_fields__)}"
 
     def leaves(self) -> Iterator[Self]:
         """Every condition that measures something: this one."""
@@ -88,8 +85,8 @@ class Comparison:
         With `after` the condition holds at dates after that day, else at that day and before it; a condition that looks
         at no date has ±FOREVER.
         """
-        if self.looks_at_date and not self.unknown:
-            return self.turns().fill_null(FOREVER), self.rises
+        if self.direction is not None:
+            return self.turns().fill_null(FOREVER), self.direction
         return pl.when(self.holds()).then(-FOREVER).otherwise(FOREVER), True
 
     def decidable(self, tables: Collection[str]) -> bool:
@@ -122,11 +119,19 @@ class Together:
         any_of = functools.reduce(operator.or_, (part.holds() for part in self.parts()))
         return ~any_of if self.NONE else any_of
 
+    def directions(self) -> set[bool]:
+        """Those of the parts that depend on a date; in a matched cohort there may be one."""
+        return {part.direction for part in self.parts() if part.direction is not None}
+
+    @property
+    def direction(self) -> bool | None:
+        """As that of a comparison; what holds where none of its parts does goes the other way."""
+        return next((rises != self.NONE for rises in self.directions()), None)
+
     def turning_day(self) -> tuple[pl.Expr, bool]:
-        """As that of a comparison; what looks at no date takes the direction of the rest."""
-        parts = [(*part.turning_day(), any(leaf.looks_at_date for leaf in part.leaves())) for part in self.parts()]
-        after = next((after for _, after, dated in parts if dated), True)
-        days = [day if its == after else -day for day, its, _ in parts]
+        """As that of a comparison; what depends on no date takes the direction of the rest."""
+        after = next(iter(self.directions()), True)
+        days = [day if its == after else -day for day, its in (part.turning_day() for part in self.parts())]
         return (pl.min_horizontal if after else pl.max_horizontal)(days), after != self.NONE
 
 

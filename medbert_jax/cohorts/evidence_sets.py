@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import polars as pl
 
@@ -126,11 +126,12 @@ class DrugSet:
 class ResultRange:
     """Results of tests on one side of a limit, in units that mean the same."""
 
+    EXACTLY_ONE_OF: ClassVar[tuple[str, ...]] = ("at_least", "more_than")
+
     codes: Annotated[tuple[CodePrefix, ...], at_least_one("code")]
     units: tuple[str, ...]
     # whether a result without a unit is read as one of these units
     or_unit_unknown: bool
-    # exactly one of the two
     at_least: float | None = None
     more_than: float | None = None
 
@@ -138,8 +139,6 @@ class ResultRange:
         """What no single key shows."""
         if not self.units and not self.or_unit_unknown:
             yield "units", "empty; name a unit, or say or_unit_unknown: true"
-        if (self.at_least is None) == (self.more_than is None):
-            yield "", "needs exactly one of at_least, more_than"
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> Co
     """The spec that plain data (a YAML file's content) describe; one ValueError lists every fault of it."""
     faults = list(faults or ())
     if data is not None or not faults:
-        spec = build(CohortSpec, data, "", faults)
+        spec = build(CohortSpec, _without_idle_measure(data), "", faults)
         if spec is not None:
             faults += faults_between_keys(spec)
     if faults:
@@ -39,19 +39,14 @@ def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> Co
     return spec
 
 
-def stored_spec(data: Any, *, source: str) -> CohortSpec:
-    """The spec that a dataset's metadata hold. ValueError as `parse_spec`."""
-    return parse_spec(_without_default_measure(data), source=source)
-
-
-def _without_default_measure(data: Any) -> Any:
-    """Before measures were classes, `measure: visits` stood beside any_of and none_of too, and meant nothing there."""
+def _without_idle_measure(data: Any) -> Any:
+    """Beside any_of and none_of `measure: visits` may stand, and means nothing: datasets made before say it."""
     if isinstance(data, list):
-        return [_without_default_measure(item) for item in data]
+        return [_without_idle_measure(item) for item in data]
     if not isinstance(data, dict):
         return data
-    together = data.keys() & {"any_of", "none_of"}
-    return {key: _without_default_measure(value) for key, value in data.items() if not together or key != "measure"}
+    idle = data.keys() & {"any_of", "none_of"} and data.get("measure") == "visits"
+    return {key: _without_idle_measure(value) for key, value in data.items() if not idle or key != "measure"}
 
 
 def changed_spec(

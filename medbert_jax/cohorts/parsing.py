@@ -233,6 +233,9 @@ def _build_dataclass(kind: Any, value: dict, key: str, faults: list[str], kinds:
             needs = [f"{said} needs it"] * bool(said) + [f"one of {', '.join(choices)}"] * bool(choices)
             faults.append("; ".join([f"{dot}{name}: missing", *needs]))
             arguments[name] = None
+    choice = [name for name in getattr(kind, "EXACTLY_ONE_OF", ()) if name in hints]
+    if choice and sum(value.get(name) is not None for name in choice) != 1:
+        faults.append(f"{key}: needs exactly one of {', '.join(choice)}")
     built = kind(**arguments)
     if len(faults) == before and hasattr(built, "own_faults"):
         faults += [f"{dot}{name}: {fault}" if name else f"{key}: {fault}" for name, fault in built.own_faults()]

@@ -6,7 +6,7 @@ register nothing.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Fitted:
     """Fingerprint of the pretrained parameters; empty where there were none."""
 
 
+@runtime_checkable
 class DiseaseModel(Protocol):
     """A model that has seen no patient yet."""
 
@@ -38,6 +39,7 @@ class DiseaseModel(Protocol):
         """Learn `outcomes["label"]` (n,) of 0/1 from whole sequences; what is chosen, is chosen on `validation`."""
 
 
+@runtime_checkable
 class RunSpec(Protocol):
     """What every run's configuration, a dataclass, says, whatever the model; see `FinetuneConfig`."""
 
@@ -64,6 +66,7 @@ class RunSpec(Protocol):
         """Chooses the training subset, and seeds what is drawn."""
 
 
+@runtime_checkable
 class ModelSpec(RunSpec, Protocol):
     """The configuration of a run that makes its model by itself."""
 

@@ -41,7 +41,8 @@ class Progress:
     def __init__(self, path: Path, *, total: int, start: int):
         self._path, self._total = path, total
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._recorded = {(row["kind"], row["step"]) for row in map(json.loads, lines)}
+        # Of the start alone: later rows are being removed by the first of several processes.
+        self._recorded = {(row.get("kind"), start) for row in map(json.loads, lines) if row.get("step") == start}
         self._first: tuple[int, float] | None = None
         self._step, self._time = start, time.monotonic()
 

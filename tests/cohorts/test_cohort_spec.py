@@ -6,7 +6,7 @@ from datetime import date
 import pytest
 import yaml
 
-from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec, parse_spec, stored_spec
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec, parse_spec
 
 BUILT_IN = ("dhf", "dhf-landmark", "dhf-matched", "hf-later", "los-next", "paca", "readmission-30d")
 
@@ -40,8 +40,9 @@ def test_a_spec_of_datasets_made_before_measures_were_classes_is_read():
     data = spec.to_dict()
     together = next(rule["when"] for rule in data["rules"] if rule["when"].keys() & {"any_of", "none_of"})
     together["measure"] = "visits"
-    assert stored_spec(data, source="metadata.json") == spec
-    with pytest.raises(ValueError, match="measure"):  # nobody writes that
+    assert parse_spec(data, source="metadata.json") == spec
+    together["measure"] = "deaths"
+    with pytest.raises(ValueError, match="measure"):
         parse_spec(data, source="mine.yaml")
 
 
@@ -363,3 +364,28 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
     path.write_bytes(b"\xff\xfe\x00name")
     with pytest.raises(ValueError, match="not UTF-8 text"):
         load_spec(path)
+
+
+@pytest.mark.parametrize(
+    ("parts", "one_way"),
+    [
+        ([{"at_least": 3}, {"none_of": [{"at_least": 2}]}], False),
+        ([{"at_least": 2}, {"none_of": [{"fewer_than": 1}]}], True),
+        ([{"at_least": 2}, {"none_of": [{"none_of": [{"at_least": 3}]}]}], True),
+        ([{"at_least": 2}, {"fewer_than": 1}], False),
+    ],
+)
+def test_what_holds_where_none_does_goes_the_other_way_with_a_matched_date(parts, one_way):
+    def visits(part):
+        if "none_of" in part:
+            return {"none_of": [visits(inner) for inner in part["none_of"]]}
+        return {"measure": "visits", "window": "before_index", **part}
+
+    data = load_spec("dhf-matched").to_dict()
+    when = {"any_of": [visits(part) for part in parts]}
+    data["rules"].append({"id": "nested", "description": "Nested", "tag": "ours", "action": "flag", "when": when})
+    if one_way:
+        assert parse_spec(data, source="mine.yaml").rules[-1].id == "nested"
+    else:
+        with pytest.raises(ValueError, match="all parts must become true with time"):
+            parse_spec(data, source="mine.yaml")
