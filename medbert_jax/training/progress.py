@@ -54,7 +54,7 @@ class Progress:
         self._recorded = {(row["kind"], row["step"]) for row in map(metrics_row, lines) if row}
         self._first: tuple[int, float] | None = None
         self._step, self._time = start, time.monotonic()
-        self._patients, self._rate = 0.0, 0.0
+        self._patients, self._rate, self._left = 0.0, 0.0, math.nan
 
     def due(self, step: int, every: int) -> bool:
         """Whether what is done every so many steps, and at the end, is to be done after `step` steps."""
@@ -64,18 +64,22 @@ class Progress:
         """Whether there is a record of this kind and step: at the start, or since."""
         return (kind, step) in self._recorded
 
-    def fetched(self, patients: float) -> None:
-        """The metrics of a whole dispatch have come back; it trained on so many patients.
+    def fetched(self, step: int, patients: float) -> None:
+        """The metrics of a whole dispatch have come back: it ended after `step` steps, and trained on so many patients.
 
-        The rate that is told is of all dispatches that came back since it was told last, or since a validation: a part
-        of a dispatch has no time of its own.
+        Rate and time left are of whole dispatches, since a part of one has no time of its own; the rate is of all that
+        came back since it was told last, or since a validation.
         """
+        now = time.monotonic()
         self._patients += patients
-        self._rate = self._patients / max(time.monotonic() - self._time, 1e-9)
+        self._rate = self._patients / max(now - self._time, 1e-9)
+        # The first dispatch holds the compilation and says nothing about the rest.
+        self._first = self._first or (step, now)
+        if step > self._first[0]:
+            self._left = (self._total - step) * (now - self._first[1]) / (step - self._first[0])
 
     def record(self, step: int, metrics: Mapping[str, float], *, kind: str) -> None:
         """Say and log the metrics after `step` steps; the rate too, where dispatches were `fetched`."""
-        now = time.monotonic()
         self._recorded.add((kind, step))
         row = {"step": step, **metrics}
         parts = [f"{kind:>10} {step:>7,}/{self._total:,}"]
@@ -83,13 +87,9 @@ class Progress:
         if kind == "train" and self._rate:
             row["patients_per_second"] = self._rate
             parts.append(f"{self._rate:,.0f} patients/s")
-        # The first interval holds the compilation and says nothing about the rest.
-        if self._first is None:
-            self._first = (step, now)
-        elif step > self._first[0]:
-            left = (self._total - step) * (now - self._first[1]) / (step - self._first[0])
-            parts.append(f"{left / 60:.1f} min left")
-        self._time, self._patients = now, 0.0
+        if math.isfinite(self._left):
+            parts.append(f"{self._left / 60:.1f} min left")
+        self._time, self._patients = time.monotonic(), 0.0
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         if jax.process_index():
             return
@@ -123,7 +123,7 @@ class MetricsLog:
     def add(self, step: int, metrics: dict) -> None:
         """Metrics (count,) of the last `count` of `step` steps."""
         first = step - len(metrics["loss"])
-        self._progress.fetched(self._summarize(metrics)[1])
+        self._progress.fetched(step, self._summarize(metrics)[1])
         for place in range(step - first):
             self.window.append({name: values[place].item() for name, values in metrics.items()})
             after = first + place + 1
