@@ -3,11 +3,12 @@
     python run_finetune.py configs/finetune_small.py --dataset data/disease_cohort/NAME/1.0.0 --checkpoint runs/NAME
 
 Every field of the preset is an option (`--help`). Runs whose results are there are skipped, so an interrupted grid
-goes on where it stopped. Predictions and results land in `--results`. Paper: Methods, "Fine-tuning" and "Evaluation".
+goes on where it stopped; SIGTERM or Ctrl-C ends it with exit code 75. Predictions and results land in `--results`.
+Paper: Methods, "Fine-tuning" and "Evaluation".
 """
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -39,15 +40,17 @@ from medbert_jax.training.finetuning import (
     start_from,
     steps_per_round,
 )
+from medbert_jax.training.interruption import Interruption
 from medbert_jax.training.progress import announce
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, over_rows, put_batch, replicated
 
 
 def main(config: FinetuneConfig | GridConfig) -> Path:
-    """Do every run that is not done yet; returns the folder of the results."""
+    """Do every run that is not done yet; returns the folder of the results. Interrupted after SIGTERM or Ctrl-C."""
     grid = isinstance(config, GridConfig)
-    run_all(config.runs() if grid else [config], FineTuning)
+    with Interruption() as interruption:
+        run_all(config.runs() if grid else [config], partial(FineTuning, interruption=interruption), interruption)
     return Path((config.finetune if grid else config).results)
 
 
@@ -59,6 +62,7 @@ class FineTuning:
     cohort: CohortData
     """Names what the model was made for; its patients are those given to `fit`."""
     checkpoint: Checkpoint
+    interruption: Interruption = field(default_factory=Interruption)
 
     def fit(self, train: PatientSequences, validation: PatientSequences) -> Fitted:
         """The nine sections of one fine-tuning; `train` is the training subset of this size and replicate."""
@@ -131,6 +135,7 @@ class FineTuning:
         for step in range(round_steps, steps_per_epoch * config.max_epochs + 1, round_steps):
             for _, batch in islice(stream, round_steps):
                 state, _ = train_step(state, put_batch(batch, mesh), key)
+                self.interruption.end_here(config.results)  # after any step: of half a fine-tuning nothing is kept
             scores = predict_with(state["params"], validation)
             if stopping.should_stop(step, auroc(validation.outcomes["label"], scores), state["params"]):
                 break

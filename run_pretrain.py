@@ -3,8 +3,8 @@
     python run_pretrain.py configs/pretrain_small.py --dataset data/ehr_pretraining/NAME/1.0.0 --run runs/NAME
 
 Every field of the preset is an option (`--help`). The same command again resumes the run from its last good
-checkpoint; SIGTERM saves and ends it with exit code 75. Duration and expected result stand in each preset. Paper:
-Methods, "Pre-training Med-BERT".
+checkpoint; SIGTERM or Ctrl-C saves and ends it with exit code 75. Duration and expected result stand in each preset.
+Paper: Methods, "Pre-training Med-BERT".
 """
 
 from collections.abc import Callable
@@ -32,10 +32,10 @@ from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import init_state, make_eval_step, make_train_step, step_shapes, summarize
 from medbert_jax.training.pretraining_data import load_split
 from medbert_jax.training.processes import join_processes
-from medbert_jax.training.progress import MetricsLog, Progress, announce, say
+from medbert_jax.training.progress import MetricsLog, Progress, announce, say, versions
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, put_global, replicated
-from medbert_jax.training.validation import Validations, validate
+from medbert_jax.training.validation import Validations, tell_one_class, validate
 from medbert_jax.training.vocabulary_padding import StateLayout
 
 # What may change when a run is resumed; `steps` is not among it, because the learning rate decays over all of them.
@@ -53,7 +53,7 @@ MAY_DIFFER = (
 
 
 def main(config: PretrainConfig) -> Path:
-    """Train up to the configured number of steps; returns the run directory. Raises Interrupted after SIGTERM."""
+    """Train up to the configured number of steps; returns the run directory. Interrupted after SIGTERM or Ctrl-C."""
     with ExitStack() as stack:
         return pretrain(config, stack.enter_context)
 
@@ -87,6 +87,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     once = others_plan.steps_per_epoch
     held_out = opened(PatientSource(others, others_plan, mesh, config.corpus, seed=0, total=once))
     say(f"corpus {source.placement}")
+    tell_one_class(others.outcomes)
 
     # ── 3 Model: its parameters from a key, and what it is asked in validation ────────────────────────────────────────
     fresh_params = partial(init, config.model)
@@ -108,6 +109,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     if step:
         stored = restore_step(run.path, step, layout.stored["params"], layout.stored["opt_state"])
         window = stored.progress.get("window", ())
+        run.note_versions(step, stored.progress.get("versions", {}))
         number = put_global(np.int32(step), replicated(mesh))
         state = layout.from_disk({"params": stored.params, "opt_state": stored.opt_state, "step": number})
         say(f"resumed from step {step:,}")
@@ -148,7 +150,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
         log.add(step, metrics)
         validations.make(step, state["params"])
         if progress.due(step, config.checkpoint_every) or interruption.stopping:
-            stored, left = layout.to_disk(state), {"step": step, "window": log.window}
+            stored, left = layout.to_disk(state), {"step": step, "window": log.window, "versions": versions()}
             save_step(run, step, params=stored["params"], opt_state=stored["opt_state"], progress=left)
 
     # ── 9 Finish: the path printed, or that the run goes on another time ──────────────────────────────────────────────

@@ -73,4 +73,10 @@ def main() -> None:
         if isinstance(error, ValueError | OSError | FloatingPointError) or type(error).__name__ == "CheckpointError":
             print(f"medbert: {error}", file=sys.stderr)
             sys.exit(2)
+        if type(error).__name__ == "Interrupted":  # a training that was asked to stop, and has saved
+            print(f"medbert: {error}", file=sys.stderr)
+            sys.exit(75)
         raise
+    except KeyboardInterrupt:
+        print("medbert: ended at once by Ctrl-C; the same command begins again", file=sys.stderr)
+        sys.exit(130)

@@ -1,8 +1,10 @@
 """What holds in every test: shapes are those that the signatures say, and no array takes a rank by surprise."""
 
 import os
+import signal
 from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 # By the environment, so that tests without jax do not pay for it, and programs that tests start obey too.
@@ -15,3 +17,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # Before anything imports these packages: their functions are checked as they are defined.
 install_import_hook(["medbert_jax.models", "medbert_jax.training"], "shape_checker.checked")
+
+
+@pytest.fixture
+def keyboard():
+    """Ctrl-C raises KeyboardInterrupt, as in a shell and a notebook, whoever started these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)

@@ -250,6 +250,13 @@ def test_a_wrong_preset_is_refused(capsys, monkeypatch, script, kinds, preset, m
     assert said.err.startswith(f"{Path(script.__file__).name}: {message}")
 
 
+def test_presets_that_are_not_installed_are_told(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(command_line, "PRESETS", tmp_path)
+    with pytest.raises(SystemExit):
+        run_script(run_pretrain.main, PretrainConfig, "run_pretrain.py", ["pretrain_small"])
+    assert f"use a path or install medbert_jax anew, whose presets {tmp_path} lacks" in capsys.readouterr().err
+
+
 def made_run(path: Path, vocabulary: Vocabulary, dataset_hash: str) -> str:
     """A run folder of another training, before its first checkpoint."""
     config = {"model": asdict(ModelConfig(vocabulary_size=vocabulary.size)), "dataset_hash": dataset_hash}

@@ -12,6 +12,7 @@ from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.cohort_data import CohortData, load_cohort
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.disease_model import DiseaseModel, ModelSpec
+from medbert_jax.training.interruption import Interruption
 from medbert_jax.training.manifest import committed_steps
 from medbert_jax.training.progress import say
 
@@ -19,11 +20,13 @@ from medbert_jax.training.progress import say
 def run_all(
     runs: Sequence[FinetuneConfig | ModelSpec],
     fine_tuning: Callable[[FinetuneConfig, CohortData, Checkpoint], DiseaseModel],
+    interruption: Interruption | None = None,
 ) -> None:
     """Do every run that is not done yet, and file its predictions and results.
 
     A run is done when its results are there, and the fine-tuned checkpoint where it is to leave one. `fine_tuning`
-    makes the model of a FinetuneConfig; any other configuration makes its own.
+    makes the model of a FinetuneConfig; any other configuration makes its own. Between two runs, Interrupted is raised
+    where the `interruption` says stop.
     """
     checkpoint_at = cache(Checkpoint)  # one for each path, so that no run verifies and reads again what another has
     for number, run in enumerate(runs, start=1):
@@ -35,6 +38,8 @@ def run_all(
         if is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved:
             say(f"{place} done before: {name} in {run.results}")
             continue
+        if interruption:
+            interruption.end_here(run.results)
         began = time.monotonic()
         if isinstance(run, FinetuneConfig):
             model = fine_tuning(run, cohort, checkpoint_at(run.checkpoint))

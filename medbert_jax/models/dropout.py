@@ -14,7 +14,10 @@ Seeds = UInt32[Array, "seeds 2"] | list[None]
 
 
 def seeds(key: Key[Array, ""] | None, count: int) -> UInt32[Array, "{count} 2"] | list[None]:
-    """One seed, two uint32 words, for each of `count` dropouts, drawn at once; as many `None` without a key."""
+    """One seed, two uint32 words, for each of `count` dropouts, drawn at once; as many `None` without a key.
+
+    They are few, so that `key` may be threefry, whose words are the same on every backend.
+    """
     return [None] * count if key is None else jax.random.bits(key, (count, 2), jnp.uint32)
 
 

@@ -21,6 +21,14 @@ class Checkpoint:
 
     path: str
 
+    def __post_init__(self):
+        """Refuse to take the folder that the process is in for one that nobody named."""
+        if not self.path:
+            raise ValueError(
+                "a fine-tuning takes its architecture and codes from a pretraining, with --backbone none or untrained "
+                "too: got no --checkpoint; give the run directory that run_pretrain.py printed"
+            )
+
     @cached_property
     def config(self) -> dict:
         """The run's whole configuration, as it stands in config.json; needs no step."""

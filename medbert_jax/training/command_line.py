@@ -44,14 +44,15 @@ def parse_config(
         return tyro.cli(kinds[0], prog=program, args=arguments)
     candidates = [Path(arguments[0]), PRESETS / Path(arguments[0]).name, PRESETS / f"{arguments[0]}.py"]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    known = ", ".join(sorted(p.name for p in PRESETS.glob("*.py") if p.name != "__init__.py"))
+    names = sorted(p.name for p in PRESETS.glob("*.py") if p.name != "__init__.py")
+    known = f"one of {', '.join(names)}" if names else f"install medbert_jax anew, whose presets {PRESETS} lacks"
     if path is None:
-        raise ValueError(f"the first argument must be a preset: got {arguments[0]}; use a path or one of {known}")
+        raise ValueError(f"the first argument must be a preset: got {arguments[0]}; use a path or {known}")
     config = read_preset(path)
     if not isinstance(config, kinds):
         raise ValueError(
             f"a preset for {program} must define CONFIG as a {' or '.join(k.__name__ for k in kinds)}: got "
-            f"{type(config).__name__} in {path}; use another of {known}"
+            f"{type(config).__name__} in {path}; use another, or {known}"
         )
     return tyro.cli(type(config), prog=program, default=config, args=arguments[1:])
 
@@ -65,13 +66,18 @@ def run_script(
     """Run `main` on the command line's configuration and print what it returns.
 
     Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback; a
-    run that was asked to stop, and has saved, with exit code 75.
+    run that was asked to stop, and has saved, with exit code 75; one that Ctrl-C ended at once, with 130.
     """
     try:
         print(main(parse_config(kinds, arguments, program=program)))
     except Interrupted as interrupted:
         print(f"{program}: {interrupted}", file=sys.stderr)
         sys.exit(EXIT_CODE)
+    except KeyboardInterrupt:
+        print(
+            f"{program}: ended at once by Ctrl-C; the same command goes on from what was saved before", file=sys.stderr
+        )
+        sys.exit(130)
     except EXPECTED_ERRORS as error:
         print(f"{program}: {error}", file=sys.stderr)
         sys.exit(2)

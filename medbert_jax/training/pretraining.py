@@ -63,9 +63,22 @@ def step_shapes(plan: RowPlan, masking: MaskingConfig) -> StepShapes:
     )
 
 
+_DROPOUT = np.uint32(2**32 - 1)
+"""Sets the keys of dropout apart from those of masks, which fold in an epoch: no epoch has this number."""
+
+
+def masks_key(seed: int) -> jax.Array:
+    """The key of all masks of a run: threefry, whose bits no backend and no setting of jax changes."""
+    return jax.random.key(seed, impl="threefry2x32")
+
+
 def step_keys(seed: int, step: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Keys of masks and dropout in the training step that follows `step` steps."""
-    return jax.random.key(seed), jax.random.fold_in(jax.random.key(seed, impl="rbg"), step)
+    """Keys of masks and dropout in the training step that follows `step` steps, threefry both.
+
+    Dropout takes two words for each of its layers from it, and hashes them: `models.dropout`.
+    """
+    masks = masks_key(seed)
+    return masks, jax.random.fold_in(jax.random.fold_in(masks, _DROPOUT), step)
 
 
 def encode_masked(
@@ -210,7 +223,7 @@ def make_eval_step(
             model=model,
             masking=masking,
             shapes=shapes,
-            mask_key=jax.random.key(seed),
+            mask_key=masks_key(seed),
             dropout_key=None,
         )
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 def announce(what: str, config, mesh: Mesh) -> None:
@@ -29,6 +29,16 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in PACKAGES}
 
 
+def metrics_row(line: bytes) -> dict | None:
+    """The record that is a line of metrics; None where it is not as one is written."""
+    try:
+        row = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    is_record = isinstance(row, dict) and isinstance(row.get("kind"), str) and type(row.get("step")) is int
+    return row if is_record else None
+
+
 def say(line: str) -> None:
     """One plain line to standard error, by the first of several processes."""
     if jax.process_index() == 0:
@@ -40,11 +50,13 @@ class Progress:
 
     def __init__(self, path: Path, *, total: int, start: int):
         self._path, self._total = path, total
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
         # Of the start alone: later rows are being removed by the first of several processes.
-        self._recorded = {(row.get("kind"), start) for row in map(json.loads, lines) if row.get("step") == start}
+        rows = (row for row in map(metrics_row, lines) if row and row["step"] == start)
+        self._recorded = {(row["kind"], start) for row in rows}
         self._first: tuple[int, float] | None = None
         self._step, self._time = start, time.monotonic()
+        self._patients, self._rate, self._left = 0.0, 0.0, math.nan
 
     def due(self, step: int, every: int) -> bool:
         """Whether what is done every so many steps, and at the end, is to be done after `step` steps."""
@@ -54,29 +66,42 @@ class Progress:
         """Whether there is a record of this kind and step: at the start, or since."""
         return (kind, step) in self._recorded
 
-    def record(self, step: int, metrics: Mapping[str, float], *, kind: str, patients: float = 0) -> None:
-        """Say and log the metrics after `step` steps; `patients` were trained on since the last record."""
+    def fetched(self, step: int, patients: float) -> None:
+        """The metrics of a whole dispatch have come back: it ended after `step` steps, and trained on so many patients.
+
+        Rate and time left are of whole dispatches, since a part of one has no time of its own; the rate is of all that
+        came back since it was told last, or since a validation.
+        """
         now = time.monotonic()
+        self._patients += patients
+        self._rate = self._patients / max(now - self._time, 1e-9)
+        # The first dispatch holds the compilation and says nothing about the rest.
+        self._first = self._first or (step, now)
+        if step > self._first[0]:
+            self._left = (self._total - step) * (now - self._first[1]) / (step - self._first[0])
+
+    def record(self, step: int, metrics: Mapping[str, float], *, kind: str) -> None:
+        """Say and log the metrics after `step` steps; the rate too, where dispatches were `fetched`."""
         self._recorded.add((kind, step))
         row = {"step": step, **metrics}
         parts = [f"{kind:>10} {step:>7,}/{self._total:,}"]
-        parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in metrics.items()]
-        if patients:
-            row["patients_per_second"] = patients / max(now - self._time, 1e-9)
-            parts.append(f"{row['patients_per_second']:,.0f} patients/s")
-        # The first interval holds the compilation and says nothing about the rest.
-        if self._first is None:
-            self._first = (step, now)
-        elif step > self._first[0]:
-            left = (self._total - step) * (now - self._first[1]) / (step - self._first[0])
-            parts.append(f"{left / 60:.1f} min left")
-        self._time = now
+        parts += [f"{name.replace('_', ' ')} {_shown(value)}" for name, value in metrics.items()]
+        if kind == "train" and self._rate:
+            row["patients_per_second"] = self._rate
+            parts.append(f"{self._rate:,.0f} patients/s")
+        if math.isfinite(self._left):
+            parts.append(f"{self._left / 60:.1f} min left")
+        self._time, self._patients = time.monotonic(), 0.0
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         if jax.process_index():
             return
         with self._path.open("a") as file:
             file.write(json.dumps({"kind": kind, **finite}) + "\n")
         say(" | ".join(parts))
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "unknown"
 
 
 class MetricsLog:
@@ -100,10 +125,11 @@ class MetricsLog:
     def add(self, step: int, metrics: dict) -> None:
         """Metrics (count,) of the last `count` of `step` steps."""
         first = step - len(metrics["loss"])
+        self._progress.fetched(step, self._summarize(metrics)[1])
         for place in range(step - first):
             self.window.append({name: values[place].item() for name, values in metrics.items()})
             after = first + place + 1
             if any(self._progress.due(after, edge) for edge in self._edges):
                 window, self.window = self.window, []
-                means, patients = self._summarize({name: np.array([one[name] for one in window]) for name in window[0]})
-                self._progress.record(after, means, kind="train", patients=patients)
+                means, _ = self._summarize({name: np.array([one[name] for one in window]) for name in window[0]})
+                self._progress.record(after, means, kind="train")

@@ -21,10 +21,11 @@ from medbert_jax.disk.lock import locked
 from medbert_jax.disk.whole_files import canonical_json, meant_for, remove_unfinished, write_whole
 from medbert_jax.training.manifest import RUN_FILES, STEPS, remove_uncommitted
 from medbert_jax.training.processes import all_processes
-from medbert_jax.training.progress import versions
+from medbert_jax.training.progress import metrics_row, say, versions
 
 CONFIG, VOCABULARY = RUN_FILES
 CARD, METRICS, LOCK = "README.md", "metrics.jsonl", "lock"
+DAMAGED_METRICS = "metrics.damaged.jsonl"
 
 
 class RunDirectoryError(ValueError):
@@ -109,17 +110,43 @@ class RunDirectory:
         return self.path / METRICS
 
     def forget_metrics_after(self, step: int) -> None:
-        """Drop the metrics after `step`, and a line that a crash cut: the resumed run writes them again."""
+        """Drop the metrics after `step`: the resumed run writes them again.
+
+        Lines that are damaged, or that a crash cut, are told and set aside: nothing that is trained depends on them.
+        """
         if jax.process_index() or not self.metrics_path.exists():
             return
-        kept = []
-        for line in self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True):
-            try:
-                if line.endswith("\n") and json.loads(line)["step"] <= step:
-                    kept.append(line)
-            except ValueError:
-                continue
-        write_whole(self.metrics_path, "".join(kept))
+        kept, damaged = [], {}
+        for number, line in enumerate(self.metrics_path.read_bytes().split(b"\n"), start=1):
+            row = metrics_row(line)
+            if row is None and line:
+                damaged[number] = line + b"\n"
+            elif row and row["step"] <= step:
+                kept.append(line + b"\n")
+        if damaged:
+            aside = self.path / DAMAGED_METRICS
+            write_whole(aside, (aside.read_bytes() if aside.exists() else b"") + b"".join(damaged.values()))
+            say(
+                f"a line of {METRICS} must be one JSON record: got another in line {', '.join(map(str, damaged))} of "
+                f"{self.metrics_path}, cut by a crash or damaged; moved to {DAMAGED_METRICS}, and the run goes on "
+                "without"
+            )
+        write_whole(self.metrics_path, b"".join(kept))
+
+    def note_versions(self, step: int, before: Mapping[str, str]) -> None:
+        """Say, and add to the metrics, which packages are others than those that `step` was saved with."""
+        now = versions()
+        changes = {name: [before[name], now.get(name)] for name in before if now.get(name) != before[name]}
+        if jax.process_index() or not changes:
+            return
+        row = json.dumps({"kind": "versions", "step": step, **changes}) + "\n"
+        earlier = self.metrics_path.read_bytes() if self.metrics_path.exists() else b""
+        write_whole(self.metrics_path, earlier + row.encode())
+        told = ", ".join(f"{name} {old} → {new or 'none'}" for name, (old, new) in changes.items())
+        say(
+            f"bit for bit, a run goes on only with the packages it was saved with: got {told} after step {step:,}; "
+            f"noted in {METRICS}, install the earlier ones where every bit matters"
+        )
 
     def close(self) -> None:
         """Let another process write."""

@@ -1,6 +1,6 @@
 """Validation of a pretraining on held-out patients; the masks never change, so every evaluation asks the same."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -11,7 +11,7 @@ from medbert_jax.training.corpus import Corpus
 from medbert_jax.training.interruption import Interruption
 from medbert_jax.training.pace import Pace, dispatched
 from medbert_jax.training.patient_source import PatientSource
-from medbert_jax.training.progress import Progress
+from medbert_jax.training.progress import Progress, say
 
 
 def validate(
@@ -27,7 +27,7 @@ def validate(
     Every patient of the source counts exactly once: one epoch of its plan, in the order of epoch 0. `pace` says how
     many steps a dispatch has. None where the `interruption` says that nobody will read it.
     """
-    done, sums, scores, labels = 0, {}, [], []
+    done, parts, scores, labels = 0, {}, [], []
     outcome, tiers = source.sequences.outcomes["prolonged_los"], source.plan.epoch(source.seed, 0)
 
     def evaluated(params: dict, corpus: Corpus[jax.Array], feed: dict) -> tuple[dict, dict]:
@@ -39,17 +39,35 @@ def validate(
             scores.append(found[patients >= 0])
             labels.append(outcome[patients[patients >= 0]])
         for name, values in out.items():
-            sums[name] = sums.get(name, 0.0) + float(values.sum())
+            parts.setdefault(name, []).append(values)
         done = step
     if interruption and interruption.stopping:
         return None
+    # Over the values of single steps, in their order: how many of them came back at once must not matter.
+    sums = {name: float(np.concatenate(values).sum(dtype=np.float64)) for name, values in parts.items()}
     labels_N, scores_N = np.concatenate(labels), np.concatenate(scores)
     return {
         "masked_code_loss": sums["masked_code_sum"] / sums["masked_code_weight"],
         "masked_code_accuracy": sums["masked_code_correct"] / sums["masked_code_weight"],
         "prolonged_los_loss": sums["prolonged_los_sum"] / sums["prolonged_los_weight"],
-        "prolonged_los_auroc": auroc(labels_N, scores_N) if 0 < labels_N.sum() < len(labels_N) else float("nan"),
+        "prolonged_los_auroc": float("nan") if _of_one_class(labels_N) else auroc(labels_N, scores_N),
     }
+
+
+def tell_one_class(outcomes: Mapping[str, np.ndarray]) -> None:
+    """Say before the first validation why the prolonged-LOS AUROC will be unknown, where it will."""
+    labels = outcomes["prolonged_los"]
+    if _of_one_class(labels):
+        say(
+            "an AUROC needs validation patients with and without a prolonged stay: got "
+            f"{int(labels.sum()):,} with one among {len(labels):,}, so prolonged_los_auroc will be unknown "
+            "and nothing else changes; raise --validation-size, or prepare more patients, or a source that knows when "
+            "they were discharged"
+        )
+
+
+def _of_one_class(labels: np.ndarray) -> bool:
+    return not 0 < labels.sum() < len(labels)
 
 
 @dataclass(frozen=True)

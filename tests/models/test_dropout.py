@@ -6,6 +6,7 @@ import pytest
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.dropout import dropout, element_places, random_words, seeds, slot_places
 from medbert_jax.models.encoder import Places
+from medbert_jax.training.pretraining import step_keys
 
 SHAPE = (4, 6, 128, 128)
 
@@ -109,3 +110,25 @@ def test_gradient_is_the_mask():
     x = jnp.full((50, 50), 2.0)
     out, pull = jax.vjp(lambda x: dropout(x, 0.25, seed_of(5)), x)
     np.testing.assert_allclose(pull(jnp.ones_like(x))[0] * x, out, rtol=1e-6)
+
+
+def test_the_seeds_of_a_step_are_numbers_that_stand_here():
+    """On every backend, in every version of jax, and whatever it takes for a key by default."""
+    expected = [[545784686, 925512919], [2792925239, 3098841106], [1105270821, 553393020]]
+    for default in ("threefry2x32", "rbg"):
+        with jax.default_prng_impl(default):
+            masks, dropout_key = step_keys(5, jnp.int32(7))
+            assert jax.random.key_data(masks).tolist() == [0, 5]
+            assert np.asarray(seeds(dropout_key, 3)).tolist() == expected
+
+
+def test_dropout_has_no_words_in_common_with_masks():
+    """Masks fold in epoch and patient where dropout folds in a step, which may be the same number."""
+    words = set()
+    for number in range(20):
+        masks, dropout_key = step_keys(0, jnp.int32(number))
+        epoch = jax.random.fold_in(masks, number)
+        patients = jax.vmap(lambda patient, key=epoch: jax.random.fold_in(key, patient))(jnp.arange(40))
+        words |= {tuple(pair) for pair in np.asarray(jax.random.key_data(patients)).tolist()}
+        words |= {tuple(pair) for pair in np.asarray(seeds(dropout_key, 40)).tolist()}
+    assert len(words) == 20 * 80

@@ -1,4 +1,4 @@
-"""SIGTERM: the run saves after the dispatch that is running, ends with its own code, and the same command goes on."""
+"""SIGTERM and Ctrl-C: the run saves after the dispatch that is running, and the same command goes on with it."""
 
 import os
 import re
@@ -24,6 +24,9 @@ from training.test_resume import (
 )
 
 import run_pretrain
+from medbert_jax import cli
+from medbert_jax.options import DoctorOptions
+from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.interruption import EXIT_CODE, Interrupted, Interruption
@@ -57,8 +60,10 @@ class Command:
         (folder / "preset.py").write_text(PRESET)
         self._words = ["run_pretrain.py", str(folder / "preset.py"), "--dataset", dataset, "--run", str(self.run)]
 
-    def __call__(self, stop_at: Callable[[str], bool] = lambda line: False) -> tuple[int, str, float]:
-        """Run it; SIGTERM after the first line of stderr that `stop_at` is true of. Code, stderr, seconds to stop.
+    def __call__(
+        self, stop_at: Callable[[str], bool] = lambda line: False, by: int = signal.SIGTERM
+    ) -> tuple[int, str, float]:
+        """Run it; a signal after the first line of stderr that `stop_at` is true of. Code, stderr, seconds to stop.
 
         The process is never far ahead of the lines that were read: the pipe is full before.
         """
@@ -82,20 +87,23 @@ class Command:
                 said.append(line)
                 if not asked and stop_at(line):
                     asked = time.monotonic()
-                    process.send_signal(signal.SIGTERM)
+                    process.send_signal(by)
         return process.returncode, "".join(said), time.monotonic() - asked
 
 
 @pytest.mark.parametrize(
-    ("sign", "earliest", "latest"),
+    ("sign", "earliest", "latest", "by"),
     [
-        pytest.param(r"train +30/600", 30, 599, id="in the middle"),
-        pytest.param(r"corpus replicated", 1, 1, id="before the first dispatch"),
+        pytest.param(r"train +30/600", 30, 599, signal.SIGTERM, id="in the middle"),
+        pytest.param(r"corpus replicated", 1, 1, signal.SIGTERM, id="before the first dispatch"),
+        pytest.param(r"train +30/600", 30, 599, signal.SIGINT, id="by Ctrl-C"),
     ],
 )
-def test_sigterm_saves_and_the_same_command_goes_on_bit_for_bit(whole, dataset, tmp_path, sign, earliest, latest):
+def test_a_signal_saves_and_the_same_command_goes_on_bit_for_bit(
+    keyboard, whole, dataset, tmp_path, sign, earliest, latest, by
+):
     command = Command(tmp_path, dataset)
-    code, said, seconds = command(lambda line: re.search(sign, line) is not None)
+    code, said, seconds = command(lambda line: re.search(sign, line) is not None, by)
     assert code == EXIT_CODE == 75, said[-2000:]
     (step,) = committed_steps(command.run)
     assert earliest <= step <= latest
@@ -120,9 +128,9 @@ def test_another_seed_is_another_run(whole, dataset, tmp_path):
         assert_same_states(*(state_of(one, 600, LONG) for one in (run, whole)))
 
 
-def interrupt(*_) -> None:
-    """SIGTERM for this process; it has arrived at the return."""
-    os.kill(os.getpid(), signal.SIGTERM)
+def interrupt(*_, by: int = signal.SIGTERM) -> None:
+    """A signal for this process; it has arrived at the return."""
+    os.kill(os.getpid(), by)
     time.sleep(0)
 
 
@@ -155,6 +163,66 @@ def test_the_handler_before_comes_back(handler):
         interrupt()
     with Interruption() as again:  # what was asked of one run is not asked of the next
         assert not again.asked()
+
+
+def test_a_key_asks_once_and_ends_at_once_when_pressed_again(keyboard, capfd):
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        interrupt(by=signal.SIGINT)
+        assert interruption.asked() and "Ctrl-C again" in capfd.readouterr().err
+        interrupt(by=signal.SIGTERM)
+        interrupt(by=signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is keyboard
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(by=signal.SIGINT)
+
+
+def test_a_key_is_not_for_a_job_in_the_background(keyboard):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with Interruption() as interruption:
+        interrupt(by=signal.SIGINT)
+        interrupt(by=signal.SIGINT)
+        assert not interruption.asked()
+        interrupt()
+        assert interruption.asked()
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_cell_that_is_interrupted_has_saved(keyboard, dataset, tmp_path, monkeypatch):
+    """A notebook calls `main`; its kernel is interrupted by SIGINT."""
+    config = replace(started(SHORT, dataset, tmp_path), checkpoint_every=12)
+    peace = run_pretrain.main(replace(config, run=str(tmp_path / "peace")))
+
+    def log(self, step, metrics, add=run_pretrain.MetricsLog.add):
+        if step == len(metrics["loss"]):  # the first dispatch
+            interrupt(by=signal.SIGINT)
+        add(self, step, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_pretrain.MetricsLog, "add", log)
+        with pytest.raises(Interrupted, match=r"is saved in .*; the same command goes on"):
+            run_pretrain.main(config)
+        assert signal.getsignal(signal.SIGINT) is keyboard
+        (step,) = committed_steps(config.run)
+        assert 0 < step < 12
+    run_pretrain.main(config)
+    assert_same_runs(peace, Path(config.run), config)
+
+
+def test_the_commands_end_with_their_codes(keyboard, capsys, monkeypatch):
+    """`run_script` for both scripts, `medbert` for the demo."""
+    for ends, code, says in ((Interrupted("asked to stop"), 75, "asked to stop"), (KeyboardInterrupt(), 130, "Ctrl-C")):
+
+        def main(config, ends=ends):
+            raise ends
+
+        with pytest.raises(SystemExit) as left:
+            run_script(main, PretrainConfig, "run_pretrain.py", ["pretrain_small"])
+        assert left.value.code == code and says in capsys.readouterr().err
+        monkeypatch.setattr(cli, "COMMANDS", cli.COMMANDS | {"doctor": (DoctorOptions, main)})
+        monkeypatch.setattr("sys.argv", ["medbert", "doctor"])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        assert left.value.code == code and says in capsys.readouterr().err
 
 
 def test_a_thread_cannot_listen_and_trains_all_the_same(handler):

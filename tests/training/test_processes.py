@@ -188,20 +188,22 @@ def test_one_process_goes_on_with_what_two_began(runs):
     assert largest_difference(begun, run, "train") <= 1e-5
 
 
-def test_a_signal_to_one_of_them_stops_both_after_the_same_step(folder):
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_to_one_of_them_stops_both_after_the_same_step(keyboard, folder, by):
+    name = f"stopped-{by}"
     long = ["--steps", "100000", "--checkpoint-every", "100000", "--evaluate-every", "100000"]
-    processes = started(folder, "stopped", *long, "--corpus.dispatch-seconds", "60", processes=2, devices=1)
-    metrics, until = folder / "stopped" / "metrics.jsonl", time.monotonic() + 150
+    processes = started(folder, name, *long, "--corpus.dispatch-seconds", "60", processes=2, devices=1)
+    metrics, until = folder / name / "metrics.jsonl", time.monotonic() + 150
     while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 5) and time.monotonic() < until:
         if any(process.poll() is not None for process in processes):
             break  # its exit code and what it said are looked at below
         time.sleep(0.1)
-    processes[1].send_signal(signal.SIGTERM)
-    said = ended(folder, "stopped", processes, EXIT_CODE)
-    (step,) = committed_steps(folder / "stopped")
+    processes[1].send_signal(by)
+    said = ended(folder, name, processes, EXIT_CODE)
+    (step,) = committed_steps(folder / name)
     assert step > 20  # dispatches of more than one step: the two must agree on a question, not on a step
     assert all(f"step {step:,} is saved" in one for one in said)
-    assert [row["step"] for row in rows(folder / "stopped", "train")] == list(range(1, step + 1))
+    assert [row["step"] for row in rows(folder / name, "train")] == list(range(1, step + 1))
 
 
 def test_a_run_that_the_first_may_not_open_ends_in_all(folder):

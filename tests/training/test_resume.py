@@ -24,7 +24,7 @@ import run_pretrain
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.vocabulary import FIRST_CODE
 from medbert_jax.models.med_bert import init
-from medbert_jax.training import patient_source
+from medbert_jax.training import patient_source, run_directory
 from medbert_jax.training.checkpointing import restore_step
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.corpus import CorpusConfig
@@ -32,6 +32,7 @@ from medbert_jax.training.manifest import CheckpointError, committed_steps
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from medbert_jax.training.pretraining import init_state
+from medbert_jax.training.progress import versions
 from medbert_jax.training.sharding import parameter_shardings, state_shardings, with_shardings
 
 CONFIG = PretrainConfig(
@@ -218,6 +219,14 @@ def test_k_steps_and_the_others_are_all_steps_bit_for_bit(runs, cut_at_13, monke
     assert any(start // epoch < (end - 1) // epoch for epoch, start, end in training)
 
 
+@pytest.mark.parametrize("steps", [1, 3, 50])
+def test_a_run_is_the_same_whatever_the_size_of_a_dispatch(runs, steps):
+    """Its validations too, to the last bit."""
+    config = replace(CONFIG, corpus=CorpusConfig(steps_per_dispatch=steps, dispatch_seconds=60.0))
+    run = run_pretrain.main(replace(config, dataset=runs.dataset, run=runs.new()))
+    assert_same_runs(runs.whole(CONFIG), run, CONFIG)
+
+
 def forget_optimizer(*arguments):
     restored = restore_step(*arguments)
     return restored._replace(opt_state=jax.tree.map(lambda leaf: leaf * 0, restored.opt_state))
@@ -276,6 +285,31 @@ def test_a_damaged_file_of_the_run_is_named_when_it_goes_on(runs, cut_at_13, nam
     (run / name).write_bytes(content.replace(intact, damaged))
     with pytest.raises(ValueError, match=name):
         run_pretrain.main(replace(CONFIG, dataset=runs.dataset, run=str(run)))
+
+
+def test_a_damaged_line_of_metrics_costs_nothing_else(runs, cut_at_13, capsys):
+    run = Path(shutil.copytree(cut_at_13, runs.new()))
+    lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    lines[4] = lines[4].replace(b'"train"', b'"tr\xe1in"')  # one bit
+    (run / "metrics.jsonl").write_bytes(b"".join(lines))
+    run_pretrain.main(replace(CONFIG, dataset=runs.dataset, run=str(run)))
+    assert "got another in line 5 of" in capsys.readouterr().err
+    whole = runs.whole(CONFIG)
+    intact = metrics(whole)
+    assert metrics(run) == [*intact[:4], *intact[5:]]
+    assert (run / "metrics.damaged.jsonl").read_bytes() == lines[4]
+    assert_same_states(*(state_of(one, CONFIG.steps, CONFIG) for one in (whole, run)))
+
+
+def test_a_run_that_goes_on_under_another_jax_says_so(runs, cut_at_13, monkeypatch, capsys):
+    now = {name: "99.0" if name in ("jax", "jaxlib") else number for name, number in versions().items()}
+    monkeypatch.setattr(run_directory, "versions", lambda: now)
+    resumed = runs.resumed(CONFIG, cut_at_13)
+    jax_before, jaxlib_before = versions()["jax"], versions()["jaxlib"]
+    assert f"got jax {jax_before} → 99.0, jaxlib {jaxlib_before} → 99.0 after step 13" in capsys.readouterr().err
+    (noted,) = [row for row in metrics(resumed) if row["kind"] == "versions"]
+    changes = {"jax": [jax_before, "99.0"], "jaxlib": [jaxlib_before, "99.0"]}
+    assert noted == {"kind": "versions", "step": 13} | changes
 
 
 def test_a_trained_state_goes_to_two_and_four_devices_and_without_a_mesh(runs):

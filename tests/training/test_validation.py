@@ -11,7 +11,7 @@ from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.progress import Progress
 from medbert_jax.training.sharding import MeshConfig, make_mesh
-from medbert_jax.training.validation import Validations, validate
+from medbert_jax.training.validation import Validations, tell_one_class, validate
 
 SEQUENCES = made_sequences(100, seed=0)
 
@@ -84,3 +84,43 @@ def test_what_is_missing_is_what_is_due_and_not_recorded(tmp_path, stopping):
     again.make(25, {"loss": 0.5})
     assert [step for step in range(26) if again.missing(step)] == ([20, 25] if stopping else [25])
     assert path.read_text().count('"validation"') == 2 - stopping
+
+
+def test_the_sums_do_not_depend_on_how_many_steps_came_back_at_once():
+    plan = plan_rows(SEQUENCES.lengths, RowsConfig(batch_size=2, short_row=32), max_length=32)
+    rng, total = np.random.default_rng(0), plan.steps_per_epoch
+    names = (
+        "masked_code_sum",
+        "masked_code_weight",
+        "masked_code_correct",
+        "prolonged_los_sum",
+        "prolonged_los_weight",
+    )
+    made = {name: rng.lognormal(0, 5, total).astype(np.float32) for name in names}
+    found = []
+    for steps in (1, 3, 50):
+        config = CorpusConfig(steps_per_dispatch=steps)
+
+        def of_steps(params, corpus, feed):
+            first, (tier,) = int(feed["start"]), feed["tiers"]
+            (*shape,) = tier["patients"].shape
+            part = {name: np.resize(values[first : first + shape[0]], shape[0]) for name, values in made.items()}
+            return part | {"prolonged_los_logits": (np.zeros(shape, np.float32),)}
+
+        mesh = make_mesh(MeshConfig(data=1))
+        with PatientSource(SEQUENCES, plan, mesh, config, seed=0, total=total) as source:
+            long = Pace((), config, total=total)
+            long._wanted = steps  # ty: ignore  # as one that has found its pace
+            found.append(validate(of_steps, {}, source, long))
+    assert total >= 50
+    assert found[0] == found[1] == found[2]
+    assert found[0]["masked_code_loss"] == float(made["masked_code_sum"].sum(dtype=np.float64)) / float(
+        made["masked_code_weight"].sum(dtype=np.float64)
+    )
+
+
+@pytest.mark.parametrize(("labels", "told"), [([0, 0, 0], "got 0 with one among 3"), ([1, 1], "got 2"), ([0, 1], "")])
+def test_validation_patients_of_one_class_are_told_with_what_to_do(capsys, labels, told):
+    tell_one_class({"prolonged_los": np.array(labels)})
+    said = capsys.readouterr().err
+    assert told in said and ("raise --validation-size" in said) == bool(told)
