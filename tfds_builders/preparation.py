@@ -210,6 +210,7 @@ def _merge(
     # The sequences, whose order the shards decide, and not only what they were to be made by.
     hashed = json.dumps([_WORK_VERSION, str(builder_class.VERSION), recipe, vocabulary.hash, content], sort_keys=True)
     metadata = {
+        "version": METADATA_VERSION,
         "kind": builder_class.KIND,
         "preset": ingredients.preset,
         "serialization": recipe["serialization"],
