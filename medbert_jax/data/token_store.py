@@ -1,9 +1,9 @@
 """The token store: a dataset's splits as memory-mapped columns, written with its TFDS files and beside them.
 
 DATASET/token_store/SPLIT/ holds one .npy file per column of `PatientSequences` and store.json, with the hash of
-the dataset, the split and a checksum of every file. The records are the interchange: of a dataset that was copied without its
-store, or has one of another version, dataset or split, they are decoded, once. A folder appears whole or not at all, and one process
-makes it. Reading needs nothing but numpy; TFDS is not imported even for decoding.
+the dataset, the split and a checksum of every file. The records are the interchange: of a dataset that was copied
+without its store, or has one of another version, dataset or split, they are decoded, once. A folder appears whole or
+not at all, and one process makes it. Reading needs nothing but numpy; TFDS is not imported even for decoding.
 """
 
 import contextlib
@@ -49,11 +49,10 @@ def read_metadata(dataset_directory) -> dict:
         missing = [key for key in ("kind", "dataset_hash", "split", "vocabulary_hash") if key not in metadata]
     except (ValueError, TypeError):
         missing = ["valid JSON"]
-    else:
-        refuse_newer(str(path), metadata.get("version", 0), METADATA_VERSION)
     if missing or metadata["kind"] not in OUTCOMES:
         what = f"no {', '.join(missing)}" if missing else f"kind {metadata['kind']!r}"
         raise ValueError(f"metadata.json must describe a dataset of patient sequences: got {what}; {advice}")
+    refuse_newer(str(path), metadata.get("version", 0), METADATA_VERSION)
     return metadata
 
 
@@ -64,7 +63,7 @@ def read_vocabulary(dataset_directory) -> Vocabulary:
     if vocabulary.hash != said:
         raise ValueError(
             f"vocabulary.tsv must be the one of metadata.json: got hash {vocabulary.hash[:12]} and not {said[:12]} in"
-            f" {dataset_directory}; copy the dataset again, or prepare it again"
+            f" {dataset_directory}; restore the file or prepare the dataset again"
         )
     return vocabulary
 
@@ -179,9 +178,9 @@ def write_token_store(
             )
         if strangers := _of_other_splits(ids, metadata["split"], split):
             raise ValueError(
-                f"the files of split {split} must hold its own patients, as the key and ratios of metadata.json say: got"
-                f" {strangers:,} of other splits among {len(ids):,}; give the files their names back, or prepare the"
-                " dataset again"
+                f"the files of split {split} must hold its own patients, as the key and ratios of metadata.json say:"
+                f" got {strangers:,} of other splits among {len(ids):,}; give the files their names back, or prepare"
+                " the dataset again"
             )
         columns["patient_id"] = _ColumnFile(
             folder / "patient_id.npy", np.dtype(f"S{max(1, np.strings.str_len(ids).max(initial=1))}"), open_files

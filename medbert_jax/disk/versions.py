@@ -8,6 +8,6 @@ def refuse_newer(what: str, found: object, known: int, *, error: type[Exception]
     """
     if not str(found).isdecimal() or int(str(found)) > known:
         raise error(
-            f"what is stored must be of a version that this medbert_jax reads, {known} or older: got version {found!r}"
-            f" of {what}; read it with the medbert_jax that wrote it, or a newer one"
+            f"what is stored must be of version {known} or older, which this medbert_jax reads: got {what} of version"
+            f" {found}; read it with the medbert_jax that wrote it, or a newer one"
         )
