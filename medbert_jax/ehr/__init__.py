@@ -1,1 +1,1 @@
-"""Raw EHR tables: schema, readers, code normalisation, patient hashing and the attrition ledger (polars)."""
+"""EHR tables: one schema, on disk in shards, and what readers and rules share: codes, ICD, hashes, workers."""

@@ -69,7 +69,8 @@ def apply_head(
 
 
 def _module(config: HeadConfig) -> Callable[..., nnx.Module]:
-    return {"feed_forward": FeedForwardHead, "first": FirstCodeHead}.get(config.kind, RecurrentHead)
+    kinds = {"feed_forward": FeedForwardHead, "first": FirstCodeHead, "gru": RecurrentHead, "bi_gru": RecurrentHead}
+    return kinds[config.kind]
 
 
 class FeedForwardHead(nnx.Module):

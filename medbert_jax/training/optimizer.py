@@ -48,7 +48,7 @@ class AdamState(NamedTuple):
 
 
 def learning_rate(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Rate of update `step` = 0, 1, 2, …. Source: google-research/bert optimization.py, `create_optimizer`."""
+    """Rate of update `step` = 0, 1, 2, …. Source: `create_optimizer` of google-research/bert."""
 
     def rate(step: ArrayLike) -> Float32[Array, "..."]:
         step = jnp.asarray(step, jnp.float32)
