@@ -16,8 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from medbert_jax.data.token_store import read_metadata
-from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.data.token_store import read_metadata, read_vocabulary
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step, save_step
 from medbert_jax.training.command_line import run_script
@@ -68,7 +67,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     # ── 2 Data: vocabulary, token store, row plan, corpus; and the run that they make ─────────────────────────────────
     metadata = read_metadata(config.dataset)
     check_dataset(metadata, kind="pretraining", preset=config.dataset_preset)
-    vocabulary = Vocabulary.read(Path(config.dataset) / "vocabulary.tsv")
+    vocabulary = read_vocabulary(config.dataset)
     if config.init_from:
         check_vocabulary(config.init_from, vocabulary)
         check_split(config.init_from, metadata["split"])

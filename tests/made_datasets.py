@@ -79,13 +79,14 @@ def write_drawn(
         writer.close()
     info = {"name": "drawn", "splits": [{"name": name, "shardLengths": [str(len(splits[name]))]} for name in splits]}
     (directory / "dataset_info.json").write_text(json.dumps(info))
-    Vocabulary(codes, np.ones(len(codes), np.int64), titles or ("",) * len(codes)).write(directory / "vocabulary.tsv")
+    vocabulary = Vocabulary(codes, np.ones(len(codes), np.int64), titles or ("",) * len(codes))
+    vocabulary.write(directory / "vocabulary.tsv")
     if ledger:
         (directory / "ledger.json").write_text(json.dumps(ledger.to_dict()))
     record = {
         "kind": kind,
         "dataset_hash": f"hash of {directory.parent.name}",
-        "vocabulary_hash": "",
+        "vocabulary_hash": vocabulary.hash,
         "serialization": {"prolonged_los_days": 7},
         "cohort": {"outcome": {"description": "heart failure"}} if kind == "cohort" else None,
         "split": {"counts": counts},

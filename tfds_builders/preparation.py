@@ -31,6 +31,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from medbert_jax.attrition.ledger import Counts
+from medbert_jax.data.token_store import METADATA_VERSION
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
 from tfds_builders.excluded_cohort import COHORT_TABLE
@@ -210,6 +211,7 @@ def _merge(
     # The sequences, whose order the shards decide, and not only what they were to be made by.
     hashed = json.dumps([_WORK_VERSION, str(builder_class.VERSION), recipe, vocabulary.hash, content], sort_keys=True)
     metadata = {
+        "version": METADATA_VERSION,
         "kind": builder_class.KIND,
         "preset": ingredients.preset,
         "serialization": recipe["serialization"],

@@ -1,9 +1,9 @@
 """The token store: a dataset's splits as memory-mapped columns, written with its TFDS files and beside them.
 
 DATASET/token_store/SPLIT/ holds one .npy file per column of `PatientSequences` and store.json, with the hash of
-the dataset and a checksum of every file. The records are the interchange: of a dataset that was copied without its
-store, or has one of another version, they are decoded, once. A folder appears whole or not at all, and one process
-makes it. Reading needs nothing but numpy; TFDS is not imported even for decoding.
+the dataset, the split and a checksum of every file. The records are the interchange: of a dataset that was copied
+without its store, or has one of another version, dataset or split, they are decoded, once. A folder appears whole or
+not at all, and one process makes it. Reading needs nothing but numpy; TFDS is not imported even for decoding.
 """
 
 import contextlib
@@ -20,11 +20,16 @@ import numpy as np
 
 from medbert_jax.data.example_records import OUTCOMES, decode_records
 from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.disk.lock import locked
 from medbert_jax.disk.replaced_folder import replaced
+from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import write_json
+from medbert_jax.ehr.hashing import SPLITS, assign_split
 
-_VERSION = 2
+METADATA_VERSION = 1
+"""Of metadata.json. Version 0 says none."""
+_VERSION = 3  # since 3 store.json says the split
 _ALL = re.compile(r".*", re.DOTALL)
 _HEADER_BYTES = 128  # of an .npy file of one dimension
 _RECORDS_AT_ONCE = 10_000  # fastest: the arrays stay in the cache
@@ -47,14 +52,27 @@ def read_metadata(dataset_directory) -> dict:
     if missing or metadata["kind"] not in OUTCOMES:
         what = f"no {', '.join(missing)}" if missing else f"kind {metadata['kind']!r}"
         raise ValueError(f"metadata.json must describe a dataset of patient sequences: got {what}; {advice}")
+    refuse_newer(str(path), metadata.get("version", 0), METADATA_VERSION)
     return metadata
+
+
+def read_vocabulary(dataset_directory) -> Vocabulary:
+    """Return the vocabulary of a dataset. Raises ValueError where it is another one than metadata.json says."""
+    said = read_metadata(dataset_directory)["vocabulary_hash"]
+    vocabulary = Vocabulary.read(Path(dataset_directory) / "vocabulary.tsv")
+    if vocabulary.hash != said:
+        raise ValueError(
+            f"vocabulary.tsv must be the one of metadata.json: got hash {vocabulary.hash[:12]} and not {said[:12]} in"
+            f" {dataset_directory}; restore the file or prepare the dataset again"
+        )
+    return vocabulary
 
 
 def open_token_store(dataset_directory, split: str) -> PatientSequences:
     """Return the patients of a split ("train", "validation" or "test") as memory maps, in the dataset's order.
 
-    Decodes the split from the dataset's ArrayRecord files where the store is absent, or made from another
-    dataset hash; verifies the checksum of every file otherwise.
+    Decodes the split from the dataset's ArrayRecord files where the store is absent, of another version, or of another
+    dataset hash or split, whatever its folder is called; verifies the checksum of every file otherwise.
 
     Raises:
         FileNotFoundError: no dataset, or a file of it that must be decoded is missing.
@@ -70,7 +88,7 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
             " the dataset with a split that has some"
         )
     store = directory / "token_store" / split
-    checksums = _fresh_checksums(store, metadata)
+    checksums = _fresh_checksums(store, metadata, split)
     if checksums is None:
         checksums = _build(directory, metadata, split, store)
     mapped = {name: _mapped(store / f"{name}.npy", checksum) for name, checksum in checksums.items()}
@@ -89,7 +107,7 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
     return PatientSequences(**columns, outcomes=outcomes)
 
 
-def _fresh_checksums(store: Path, metadata: dict) -> dict[str, int] | None:
+def _fresh_checksums(store: Path, metadata: dict, split: str) -> dict[str, int] | None:
     """Return column → checksum, as store.json says, or None where the store must be made (again)."""
     try:
         record = json.loads((store / "store.json").read_text())
@@ -100,8 +118,8 @@ def _fresh_checksums(store: Path, metadata: dict) -> dict[str, int] | None:
     names |= {f"outcome_{name}" for name in OUTCOMES[metadata["kind"]]}
     if not isinstance(checksums, dict) or set(checksums) != names:
         return None
-    said = record.get("version"), record.get("dataset_hash")
-    return checksums if said == (_VERSION, metadata["dataset_hash"]) else None
+    said = record.get("version"), record.get("dataset_hash"), record.get("split")
+    return checksums if said == (_VERSION, metadata["dataset_hash"], split) else None
 
 
 def _mapped(path: Path, checksum: int) -> np.ndarray | None:
@@ -122,7 +140,7 @@ def _build(directory: Path, metadata: dict, split: str, store: Path) -> dict[str
     Returns column → checksum.
     """
     with locked(store.with_name(f".{split}.build.lock"), stays=False):
-        if (there := _fresh_checksums(store, metadata)) is not None:
+        if (there := _fresh_checksums(store, metadata, split)) is not None:
             return there
         with replaced(store, _ALL) as new:
             records = _parts(_record_files(directory, split), OUTCOMES[metadata["kind"]])
@@ -141,7 +159,7 @@ def write_token_store(
     """Write a split's columns, a part at a time (see `store_columns`), and what is said of them, into an empty folder.
 
     Returns column → checksum. Raises ValueError where the parts do not hold as many patients as the dataset's metadata
-    say.
+    say, or patients of another split.
     """
     patient_ids, columns = [], {}
     with contextlib.ExitStack() as open_files:
@@ -158,14 +176,33 @@ def write_token_store(
                 f"the files of split {split} must hold {expected} patients, as metadata.json says: got {len(ids)};"
                 " prepare the dataset again"
             )
+        if strangers := _of_other_splits(ids, metadata["split"], split):
+            raise ValueError(
+                f"the files of split {split} must hold its own patients, as the key and ratios of metadata.json say:"
+                f" got {strangers:,} of other splits among {len(ids):,}; give the files their names back, or prepare"
+                " the dataset again"
+            )
         columns["patient_id"] = _ColumnFile(
             folder / "patient_id.npy", np.dtype(f"S{max(1, np.strings.str_len(ids).max(initial=1))}"), open_files
         )
         columns["patient_id"].append(ids)
         checksums = {name: columns[name].finish() for name in sorted(columns)}
-    record = {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "columns": checksums}
+    record = {
+        "version": _VERSION,
+        "dataset_hash": metadata["dataset_hash"],
+        "split": split,
+        "columns": checksums,
+    }
     write_json(folder / "store.json", record)
     return checksums
+
+
+def _of_other_splits(ids: np.ndarray, rule: dict, split: str) -> int:
+    """How many patients a keyed hash puts elsewhere; none where the splits were given and not drawn."""
+    if not rule.get("ratios"):
+        return 0
+    place = assign_split(ids, key=rule["key"], ratios=tuple(rule["ratios"]))
+    return int(np.count_nonzero(place != SPLITS.index(split)))
 
 
 def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:

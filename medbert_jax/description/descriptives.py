@@ -11,8 +11,8 @@ import numpy as np
 from medbert_jax.attrition.files import read_attrition
 from medbert_jax.attrition.ledger import Attrition
 from medbert_jax.data.sequences import PatientSequences, offsets_of
-from medbert_jax.data.token_store import open_token_store, read_metadata
-from medbert_jax.data.vocabulary import FIRST_CODE, UNK, Vocabulary
+from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
+from medbert_jax.data.vocabulary import FIRST_CODE, UNK
 from medbert_jax.description.distributions import Distribution, Share
 from medbert_jax.ehr.icd import ICD10_SYSTEMS
 
@@ -81,7 +81,7 @@ def describe_dataset(directory, *, max_length: int = 512, name: str | None = Non
     """
     directory = Path(directory)
     metadata = read_metadata(directory)
-    vocabulary = Vocabulary.read(directory / "vocabulary.tsv")
+    vocabulary = read_vocabulary(directory)
     icd10 = np.zeros(vocabulary.size, bool)
     icd10[FIRST_CODE:] = [bool(re.match(f"{ICD10_SYSTEMS}/", code)) for code in vocabulary.codes]
     splits = [split for split, patients in metadata["split"]["counts"].items() if patients]

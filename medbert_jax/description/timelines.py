@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.data.token_store import open_token_store
+from medbert_jax.data.token_store import open_token_store, read_vocabulary
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.description.chart import AGAIN, Annotation, Chart, Entry, Visit, person_words
 from medbert_jax.description.descriptives import DAYS_PER_YEAR, Description
@@ -37,7 +37,7 @@ def example_charts(directory, about: Description, *, seed: int = 0) -> list[Char
     split = next(split for split in ("train", *counts) if counts.get(split))
     patients = open_token_store(directory, split)
     chosen = choose_patients(patients.lengths, PERCENTILES, seed)
-    vocabulary = Vocabulary.read(f"{directory}/vocabulary.tsv")
+    vocabulary = read_vocabulary(directory)
     few = patients.take(np.array([*chosen.values()]))
     return [_chart(few.take([place]), place, percent, about, vocabulary) for place, percent in enumerate(chosen)]
 

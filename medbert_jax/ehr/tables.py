@@ -17,11 +17,13 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.disk.replaced_folder import replaced
+from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import write_json, write_whole
 from medbert_jax.ehr.hashing import hash_start, mix64
 from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTables, check_tables, schema_faults
 
-_FORMAT = "medbert_jax EHR tables, version 1"
+_VERSION = 1
+_WRITTEN_AS = "medbert_jax EHR tables, version "
 SPLITS_FILE = "splits.parquet"
 """The source's own splits (patient_id, split: train | validation | test), where it has any."""
 _OURS = re.compile(
@@ -152,7 +154,7 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
     content_hash = hashlib.sha256(json.dumps([_SCHEMA_TEXT, sums], sort_keys=True).encode()).hexdigest()
     last_day = max((record.last_day for record in records if record.last_day), default=None)
     source = dataclasses.replace(source, shards=len(records), content_hash=content_hash, known=known, last_day=last_day)
-    record = {"written_as": _FORMAT, **dataclasses.asdict(source), "files": files}
+    record = {"written_as": f"{_WRITTEN_AS}{_VERSION}", **dataclasses.asdict(source), "files": files}
     write_json(directory / "source.json", record)
     return source
 
@@ -246,15 +248,21 @@ def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
         found = sorted(entry.name for entry in directory.iterdir())
         what = "which is empty" if not found else f"which holds {', '.join(found[:8])}{' …' * (len(found) > 8)}"
         raise FileNotFoundError(f"{rule}: got {directory}, {what} and is foreign or unfinished; {_REREAD}")
+    foreign = ValueError(f"{rule}: got {path}, which is damaged or of another program; {_REREAD}")
     try:
         record = json.loads(path.read_bytes())
-        written_as, files = record.pop("written_as"), record.pop("files")
+        program, said, version = record.pop("written_as").partition(_WRITTEN_AS)
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise foreign from None
+    if program or not said:
+        raise foreign
+    refuse_newer(str(path), version, _VERSION)
+    try:
+        files = record.pop("files")
         record["assumptions"] = tuple(record["assumptions"])
         source = EhrSource(**record)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{rule}: got {path}, which is damaged or of another program; {_REREAD}") from None
-    if written_as != _FORMAT:
-        raise ValueError(f'source.json must say "{_FORMAT}": got "{written_as}"; {_REREAD}')
+    except (KeyError, TypeError):
+        raise foreign from None
     return source, files
 
 

@@ -15,7 +15,7 @@ from medbert_jax.metrics.discrimination import auroc_delong, average_precision
 def evaluate_test(
     dataset: str | Path, predict: Callable[[PatientSequences], np.ndarray], predictions: str | Path
 ) -> dict[str, float]:
-    """Predict the cohort's test patients, write the predictions (MEDS schema), return metric name → value.
+    """Predict the cohort's test patients, write the predictions (MEDS schema) to RUN_ID.parquet, return metric → value.
 
     `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business.
     """
@@ -28,6 +28,7 @@ def evaluate_test(
         labels=labels,
         probabilities=probabilities,
         time_is_ordinal=read_metadata(dataset)["time_is_ordinal"],
+        run_id=Path(predictions).stem,
     )
     return summarize_predictions(labels, probabilities)
 

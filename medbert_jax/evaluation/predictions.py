@@ -6,7 +6,12 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import whole_file
+from medbert_jax.evaluation.results import rows_sha256
+
+VERSION = 1
+"""Of a predictions file. Version 0 says none."""
 
 THRESHOLD = 0.5
 """Probabilities at or above it are predicted true."""
@@ -30,7 +35,9 @@ class Predictions:
     """None where the file, written by another tool, does not say."""
 
 
-def write_predictions(path, *, subject_id, prediction_time, labels, probabilities, time_is_ordinal: bool) -> None:
+def write_predictions(
+    path, *, subject_id, prediction_time, labels, probabilities, time_is_ordinal: bool, run_id: str = ""
+) -> None:
     """Write one row for each patient, in the order given; the file appears whole or not at all.
 
     subject_id: (n,) integers, text or bytes. MEDS has int64: ids are cast when all of them are plain int64
@@ -38,6 +45,7 @@ def write_predictions(path, *, subject_id, prediction_time, labels, probabilitie
     prediction_time: (n,) datetime64, polars Datetime, or integers in µs since 1970.
     labels: (n,) of 0/1, or None for patients without labels. probabilities: (n,) of the positive class.
     time_is_ordinal: the source has no dates, and the times only count; kept in the Parquet metadata.
+    run_id: the run whose predictions these are, which is the file's name then; empty where there is none.
 
     ValueError lists every fault; it names no patient.
     """
@@ -78,19 +86,25 @@ def write_predictions(path, *, subject_id, prediction_time, labels, probabilitie
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
-        frame.write_parquet(partial, metadata={"time_is_ordinal": "true" if time_is_ordinal else "false"})
+        said = {"time_is_ordinal": "true" if time_is_ordinal else "false", "run_id": run_id, "version": str(VERSION)}
+        frame.write_parquet(partial, metadata=said | {"rows_sha256": _rows_sha256(frame)})
 
 
 def read_predictions(path) -> Predictions:
-    """Read a MEDS predictions file of any model; ValueError lists every column missing or mistyped."""
+    """Read a MEDS predictions file of any model; ValueError lists every column missing or mistyped.
+
+    Of one that `write_predictions` wrote the cells and the run are compared with what the file says.
+    """
     path = Path(path)
     try:
         frame = pl.read_parquet(path)
-        said = pl.read_parquet_metadata(path).get("time_is_ordinal")
+        said = pl.read_parquet_metadata(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise ValueError(
             f"predictions must be a Parquet file: got {path.name}, unreadable; pass a finished run's file"
         ) from error
+    if "time_is_ordinal" in said:  # ours
+        refuse_newer(str(path), said.get("version", 0), VERSION)
     faults = [
         f"{name} {frame.schema[name] if name in frame.columns else 'missing'}"
         for name, dtypes in SCHEMA.items()
@@ -101,7 +115,21 @@ def read_predictions(path) -> Predictions:
         raise ValueError(
             f"predictions must have the MEDS columns {wanted}: got {', '.join(faults)}; cast or add these columns"
         )
-    return Predictions(frame.select(*SCHEMA), None if said is None else said == "true")
+    frame, ordinal = frame.select(*SCHEMA), said.get("time_is_ordinal")
+    if ordinal and said.get("rows_sha256", digest := _rows_sha256(frame)) != digest:
+        raise ValueError(
+            f"predictions must be as they were written: got {path.name}, changed since; delete it and run again"
+        )
+    if ordinal and (run := said.get("run_id", "")) and run != path.stem:
+        raise ValueError(
+            f"a run's predictions must lie in RUN_ID.parquet: got {path.name} with those of run {run}; rename it to"
+            f" {run}.parquet"
+        )
+    return Predictions(frame, None if ordinal is None else ordinal == "true")
+
+
+def _rows_sha256(frame: pl.DataFrame) -> str:
+    return rows_sha256(frame.with_columns(pl.col("prediction_time").cast(pl.Int64)))
 
 
 def _subject_ids(subject_id) -> pl.Series:

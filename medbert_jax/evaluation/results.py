@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import whole_file
 from medbert_jax.ehr.hashing import SPLITS
 
@@ -45,6 +46,9 @@ RECORD_SCHEMA = {
     "versions": pl.String,  # JSON
 }
 """Column → dtype of the run's record, repeated on each of its rows."""
+
+VERSION = 1
+"""Of a results file. Version 0 says none."""
 
 ROW_KEY = [name for name in ROW_SCHEMA if name not in ("train_size", "value")]
 """The columns that name one value of a run."""
@@ -125,7 +129,7 @@ def write_results(folder, record: RunRecord, rows: Iterable[Mapping] | pl.DataFr
     frame = frame.sort(ROW_KEY).select(*facts, *ROW_SCHEMA)
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
-        frame.write_parquet(partial, metadata={"rows_sha256": _digest(frame)})
+        frame.write_parquet(partial, metadata={"version": str(VERSION), "rows_sha256": rows_sha256(frame)})
     return path
 
 
@@ -180,11 +184,12 @@ def _read(path: Path) -> pl.DataFrame:
     schema = {**RECORD_SCHEMA, **ROW_SCHEMA}
     try:
         frame = pl.read_parquet(path)
-        digest = pl.read_parquet_metadata(path).get("rows_sha256")
+        said = pl.read_parquet_metadata(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise ValueError(
             f"a run's results must be readable Parquet: got {path.name}, unreadable; delete it and run again"
         ) from error
+    refuse_newer(str(path), said.get("version", 0), VERSION)
     if dict(frame.schema) != schema:
         names = {*schema, *frame.columns}
         wrong = sorted(name for name in names if schema.get(name) != frame.schema.get(name))
@@ -194,14 +199,21 @@ def _read(path: Path) -> pl.DataFrame:
         )
     frame = frame.select(*schema)
     # Parquet as polars writes it has no checksums: a flipped bit can read as another number.
-    if _digest(frame) != digest:
+    if rows_sha256(frame) != said.get("rows_sha256"):
         raise ValueError(
             f"a run's results must be as they were written: got {path.name}, changed since; delete it and run again"
+        )
+    if set(frame["run_id"]) != {path.stem}:
+        own = ", ".join(sorted(set(frame["run_id"])))
+        raise ValueError(
+            f"a run's results must lie in RUN_ID.parquet: got {path.name} with those of run {own}; rename it to"
+            f" {own}.parquet, or delete it where that is there"
         )
     return frame
 
 
-def _digest(frame: pl.DataFrame) -> str:
+def rows_sha256(frame: pl.DataFrame) -> str:
+    """The hash of every cell, in this order of the rows."""
     return hashlib.sha256(json.dumps(frame.rows()).encode()).hexdigest()
 
 

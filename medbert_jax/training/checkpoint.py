@@ -9,7 +9,8 @@ from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpointing import good_step, restore_step, step_fingerprint, stored_parameters
 from medbert_jax.training.cohort_data import CohortData
 from medbert_jax.training.lineage import check_pretraining_dataset, check_vocabulary
-from medbert_jax.training.run_directory import read_config
+from medbert_jax.training.progress import say
+from medbert_jax.training.run_directory import read_config, stored_model
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Checkpoint:
 
     @cached_property
     def config(self) -> dict:
-        """The run's whole configuration, as it stands in config.json; needs no step."""
-        return read_config(self.path)
+        """The run's whole configuration, as `read_config` gives it; needs no step."""
+        return read_config(self.path, tell=say)
 
     @cached_property
     def step(self) -> int:
@@ -48,7 +49,7 @@ class Checkpoint:
     def model(self) -> ModelConfig:
         """The architecture."""
         _ = self.step  # a step vouches for config.json
-        return ModelConfig(**self.config["model"])
+        return stored_model(self.config, self.path)
 
     @cached_property
     def parameters(self) -> dict:

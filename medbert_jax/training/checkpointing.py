@@ -57,6 +57,7 @@ def save_step(run: RunDirectory, step: int, *, params: dict, opt_state: object, 
     earlier steps stay as they are.
     """
     json.dumps(progress)  # raises before anything is written
+    _check_progress(run.path, step, progress)
     folder, primary = step_folder(run.path, step), jax.process_index() == 0
     items = {"params": params} | ({} if opt_state is None else {"opt_state": opt_state})
     fault = None
@@ -132,6 +133,7 @@ def restore_step(
             step_folder(run_path, step),
             args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **arguments),
         )
+    _check_progress(run_path, step, out["progress"])
     return Restored(out["params"], out.get("opt_state"), out["progress"])
 
 
@@ -185,6 +187,15 @@ def good_step(run_path: str | Path) -> int:
 def step_fingerprint(run_path: str | Path, step: int) -> str:
     """What identifies the stored parameters, wherever they lie: the step and the hash of its manifest."""
     return f"step {step}, manifest {fingerprint(step_folder(run_path, step) / MANIFEST)[1][:16]}"
+
+
+def _check_progress(run_path: str | Path, step: int, progress: dict) -> None:
+    """What is said of a step, where a step is named, is said of this one."""
+    if (said := progress.get("step", step)) != step:
+        raise CheckpointError(
+            f"the progress of a step must be its own: got step {said} in that of step {step} of {run_path}; restore "
+            "another step"
+        )
 
 
 def _clear_way(run_path: Path, step: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.training.lineage import check_dataset
@@ -31,7 +31,7 @@ def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0)
     return CohortData(
         metadata["cohort"]["name"],
         metadata,
-        Vocabulary.read(Path(dataset) / "vocabulary.tsv"),
+        read_vocabulary(dataset),
         train.take(training_subset(train.patient_id, train_size, replicate)),
         open_token_store(dataset, "validation"),
     )

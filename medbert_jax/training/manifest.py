@@ -40,13 +40,18 @@ class Manifest:
 
 def step_folder(run_path: str | Path, step: int) -> Path:
     """Where a step lies, whether it exists or not."""
-    return Path(run_path).absolute() / STEPS / f"{step:06d}"
+    return Path(run_path).absolute() / STEPS / _step_name(step)
+
+
+def _step_name(step: int) -> str:
+    return f"{step:06d}"
 
 
 def committed_steps(run_path: str | Path) -> list[int]:
     """Numbers of the steps that have a manifest, ascending. Reads names only."""
     manifests = (Path(run_path) / STEPS).glob(f"*/{MANIFEST}")
-    return sorted(int(path.parent.name) for path in manifests if path.parent.name.isdecimal())
+    names = [path.parent.name for path in manifests if path.parent.name.isdecimal()]
+    return sorted(int(name) for name in names if name == _step_name(int(name)))
 
 
 def commit_step(run_path: Path, step: int, *, changes: dict, arrays: dict) -> None:
@@ -82,6 +87,12 @@ def read_manifest(run_path: str | Path, step: int) -> Manifest:
         raise CheckpointError(
             f"a step must have manifest format {' or '.join(map(str, _READABLE))}: got {body['format']} in step {step} "
             f"of {run_path}; read it with the version of medbert_jax that its README.md names"
+        )
+    if body["step"] != step:
+        raise CheckpointError(
+            f"a step folder must bear the number of its manifest: got {STEPS}/{file.parent.name} of {run_path} with "
+            f"the manifest of step {body['step']}; rename the folder to {_step_name(body['step'])}, or delete it where "
+            "that one is there"
         )
     return Manifest(**{field.name: body[field.name] for field in fields(Manifest)})
 

@@ -1,7 +1,7 @@
 """A trained model out of its run folder, on whatever devices are there, with nothing else to pass."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from medbert_jax.models.med_bert import apply, init, masked_code_logits
 from medbert_jax.training.checkpointing import latest_good_step, restore_step, stored_parameters
 from medbert_jax.training.manifest import CheckpointError, verify_step
 from medbert_jax.training.merging import differences, leaf_shapes
-from medbert_jax.training.run_directory import VOCABULARY, RunDirectoryError, read_config
+from medbert_jax.training.progress import say
+from medbert_jax.training.run_directory import VOCABULARY, RunDirectoryError, read_config, stored_model
 
 _BACKBONE = ("embeddings", "encoder")
 
@@ -35,7 +36,7 @@ class Pretrained:
     """As in training, heads included, on the first device of this process."""
     step: int
     run_config: dict
-    """The whole configuration of the run that trained it."""
+    """The whole configuration of the run that trained it; fields that came after it have their defaults."""
 
     def encode(self, sequences: PatientSequences, *, batch_size: int = 32) -> list[np.ndarray]:
         """Contextual state of every code: n float32 arrays (codes, D), in the order of the patients.
@@ -105,14 +106,14 @@ def load_pretrained(path: str | Path, step: int | None = None) -> Pretrained:
     RunDirectoryError where there is no run, CheckpointError where there is no intact step, every damaged
     file named.
     """
-    run_config = read_config(path)
+    run_config = read_config(path, tell=say)
     if step is not None:
         verify_step(path, step)
     elif (step := latest_good_step(path)) is None:
         raise CheckpointError(
             f"a run must have a committed step: got none in {path}; let the training reach its first one"
         )
-    config = _model_config(run_config, path)
+    config = stored_model(run_config, path)
     stored = stored_parameters(path, step)
     expected = leaf_shapes(jax.eval_shape(partial(init, config), jax.random.key(0)))
     used = {name: kind for name, kind in expected.items() if name.split("/")[0] in _BACKBONE}
@@ -131,18 +132,6 @@ def load_pretrained(path: str | Path, step: int | None = None) -> Pretrained:
             f"{config.vocabulary_size} rows in {path}; take the vocabulary.tsv the model was trained with"
         )
     return Pretrained(config, vocabulary, params, step, run_config)
-
-
-def _model_config(run_config: dict, path: str | Path) -> ModelConfig:
-    stored = run_config.get("model", {})
-    known = {field.name for field in fields(ModelConfig)}
-    if not stored or stored.keys() - known:
-        raise RunDirectoryError(
-            f'config.json must have the fields of a ModelConfig under "model": got '
-            f"{', '.join(sorted(stored.keys() - known)) or 'nothing'} in {path}; load it with the version of "
-            "medbert_jax that its README.md names"
-        )
-    return ModelConfig(**stored)
 
 
 def _batches(sequences: PatientSequences, batch_size: int) -> Iterator[tuple[np.ndarray, dict]]:

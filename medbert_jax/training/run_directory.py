@@ -7,8 +7,8 @@ never hashed; steps/ belongs to `checkpointing`; one process at a time may write
 import contextlib
 import json
 import platform
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
@@ -18,12 +18,17 @@ import jax
 from medbert_jax import __version__
 from medbert_jax.data.vocabulary import FIRST_CODE, Vocabulary
 from medbert_jax.disk.lock import locked
+from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import canonical_json, meant_for, remove_unfinished, write_whole
+from medbert_jax.models.config import ModelConfig
+from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 from medbert_jax.training.manifest import RUN_FILES, STEPS, remove_uncommitted
 from medbert_jax.training.processes import all_processes
 from medbert_jax.training.progress import metrics_row, say, versions
 
 CONFIG, VOCABULARY = RUN_FILES
+CONFIG_VERSION = 1
+"""Of config.json. Version 0 says none; it goes up when a field is renamed, removed or means another thing."""
 CARD, METRICS, LOCK = "README.md", "metrics.jsonl", "lock"
 DAMAGED_METRICS = "metrics.damaged.jsonl"
 
@@ -38,7 +43,7 @@ class RunDirectory:
 
     path: Path
     config: dict
-    """The configuration the run was created with, as it stands in config.json."""
+    """The configuration the run was created with, as `read_config` gives it."""
     changes: dict = field(default_factory=dict)
     """Flattened fields that this opening gives another value than `config`, by leave of `may_differ`."""
     removed: tuple[str, ...] = ()
@@ -66,7 +71,7 @@ class RunDirectory:
         for another configuration or vocabulary, with every difference.
         """
         path = Path(path).absolute()
-        config = {**_as_json(config), "kind": kind}
+        config = {**_as_json(config), "kind": kind, "version": CONFIG_VERSION}
         lock, removed, changes = contextlib.ExitStack(), (), {}
         if jax.process_index() == 0:
             try:
@@ -81,7 +86,7 @@ class RunDirectory:
                     vocabulary.write(path / VOCABULARY)
                     # Last: a folder with config.json is a run, one without is completed by the next attempt.
                     write_whole(path / CONFIG, canonical_json(config))
-                changes = _drift(path, config, vocabulary, may_differ)
+                changes = _drift(path, config, vocabulary, may_differ, tell=say)
                 removed = remove_uncommitted(path)
                 remove_unfinished(path)
                 if card is not None or not (path / CARD).exists():
@@ -161,15 +166,62 @@ class RunDirectory:
         self.close()
 
 
-def read_config(path: str | Path) -> dict:
-    """The configuration of a run folder. Raises RunDirectoryError where there is none."""
+def read_config(path: str | Path, tell: Callable[[str], object] = lambda line: None) -> dict:
+    """The configuration of a run folder, with the defaults of fields that are new since, which `tell` is told.
+
+    Raises RunDirectoryError where there is none, and for one of a newer version.
+    """
+    stored = _stored_config(path)
+    filled, was = _with_defaults(stored), _flatten(stored)
+    if new := [f"{key} = {json.dumps(value)}" for key, value in _flatten(filled).items() if key not in was]:
+        tell(f"new since {CONFIG} of {path} was written, with their defaults: {', '.join(new)}")
+    return filled
+
+
+def stored_model(config: dict, path: str | Path) -> ModelConfig:
+    """The architecture in a configuration that `read_config` gave."""
+    stored = config.get("model") or {}
+    strange = sorted(stored.keys() - {field.name for field in fields(ModelConfig)})
+    if not stored or strange:
+        raise RunDirectoryError(
+            f'{CONFIG} must have the fields of a ModelConfig under "model": got {", ".join(strange) or "nothing"} in '
+            f"{path}; load it with the version of medbert_jax that its README.md names"
+        )
+    return ModelConfig(**stored)
+
+
+def _stored_config(path: str | Path) -> dict:
+    """config.json as it is there; the only one who opens it."""
     try:
-        return json.loads((Path(path) / CONFIG).read_bytes())
+        stored = json.loads((Path(path) / CONFIG).read_bytes())
+        if not isinstance(stored, dict):
+            raise ValueError("no JSON object")
     except (OSError, ValueError) as fault:
         raise RunDirectoryError(
             f"a run folder must hold a readable {CONFIG}: got {path} ({fault}); give the folder that the "
             "training printed"
         ) from fault
+    refuse_newer(f"{CONFIG} in {path}", stored.get("version", 0), CONFIG_VERSION, error=RunDirectoryError)
+    return stored
+
+
+def _defaults(config: dict) -> dict:
+    """What the fields of a configuration of this kind are where nobody sets them; an architecture that is not there
+    has none.
+    """
+    kind = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[config.get("kind", "pretrain")]
+    defaults = _as_json(asdict(kind()) | {"model": asdict(ModelConfig())})
+    return {name: value for name, value in defaults.items() if name != "model" or name in config}
+
+
+def _with_defaults(config: dict) -> dict:
+    """The configuration, and the default of every field of its kind that it lacks."""
+
+    def filled(stored: dict, defaults: dict) -> dict:
+        inner = [name for name in stored.keys() & defaults.keys() if isinstance(defaults[name], dict)]
+        return defaults | stored | {name: filled(stored[name], defaults[name]) for name in inner}
+
+    return filled(config, _defaults(config))
 
 
 def _flatten(data: Mapping, prefix: str = "") -> dict[str, object]:
@@ -196,18 +248,37 @@ def _as_json(config: dict) -> dict:
     return json.loads(json.dumps(config))
 
 
-def _drift(path: Path, config: dict, vocabulary: Vocabulary, may_differ: Collection[str]) -> dict:
+def _drift(
+    path: Path,
+    config: dict,
+    vocabulary: Vocabulary,
+    may_differ: Collection[str],
+    tell: Callable[[str], object] = lambda line: None,
+) -> dict:
     """The permitted differences from the stored configuration; the others raise, all of them listed."""
-    stored, given = _flatten(read_config(path)), _flatten(config)
-    changes, lines = {}, []
+    stored, given = _stored_config(path), config
+    if stored.get("kind") == config["kind"]:
+        stored, given = read_config(path, tell), _with_defaults(config)
+    facts = {"version", *(given.keys() - _defaults(given).keys())}  # of the data, say; the others are its fields
+    # An older version is read as this one.
+    stored, given = _flatten({**stored, "version": CONFIG_VERSION}), _flatten(given)
+    changes, lines, removed = {}, [], []
     for key in sorted(stored.keys() | given.keys()):
         if key in stored and key in given and stored[key] == given[key]:
             continue
         if any(key == name or key.startswith(f"{name}.") for name in may_differ):
             changes[key] = given.get(key)
             continue
+        if key not in given and key.partition(".")[0] not in facts:
+            removed.append(f"{key} = {json.dumps(stored[key])}")
         sides = (("−", stored), ("+", given))
         lines += [f"  {sign} {key} = {json.dumps(side[key])}" for sign, side in sides if key in side]
+    if removed:
+        raise RunDirectoryError(
+            f"a run goes on where every field of its {CONFIG} is known: got {', '.join(removed)} in {path}, known no "
+            "more; go on with the version of medbert_jax that its README.md names, or start a new run from its "
+            "parameters (init_from)"
+        )
     try:
         ours = Vocabulary.read(path / VOCABULARY)
     except ValueError as fault:
@@ -256,6 +327,7 @@ def _model_card(config: dict, facts: Mapping[str, object]) -> bytes:
     packages = {"Python": platform.python_version(), "medbert_jax": __version__, **versions()}
     task = {"pretrain": "pretrained on patient histories", "finetune": "fine-tuned on a disease cohort"}
     rows = {**facts, **{f"model.{key}": value for key, value in config.get("model", {}).items()}}
+    rows["written by"] = f"medbert_jax {__version__}, configuration version {config['version']}"
     rows["versions"] = ", ".join(f"{name} {number}" for name, number in packages.items())
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""# Med-BERT, {task[config["kind"]]}

@@ -12,8 +12,7 @@ from medbert_jax.cohorts.missing_inputs import missing_inputs
 from medbert_jax.cohorts.precision import auroc_half_width
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.serialization import SerializationConfig
-from medbert_jax.data.token_store import open_token_store, read_metadata
-from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
 from medbert_jax.disk.whole_files import write_json
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource
@@ -70,12 +69,7 @@ def prepare_cohort(
             f"a cohort inherits from a pretraining dataset: got one of kind {metadata['kind']};"
             " pass DATA_DIR/ehr_pretraining/NAME/1.0.0"
         )
-    vocabulary = Vocabulary.read(pretraining / "vocabulary.tsv")
-    if vocabulary.hash != metadata["vocabulary_hash"]:
-        raise ValueError(
-            f"vocabulary.tsv must be the one of metadata.json: got hash {vocabulary.hash[:12]} and not"
-            f" {metadata['vocabulary_hash'][:12]}; restore the file or prepare the dataset again"
-        )
+    vocabulary = read_vocabulary(pretraining)
     serialization = SerializationConfig(**metadata["serialization"] | {"minimum_codes": minimum_codes})
     source = read_source(options.ehr)
     _tell_limits(spec, source, options.ehr, announce)
