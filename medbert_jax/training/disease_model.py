@@ -6,7 +6,7 @@ register nothing.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Fitted:
     """Fingerprint of the pretrained parameters; empty where there were none."""
 
 
+@runtime_checkable  # a signature that names it is checked in the tests
 class DiseaseModel(Protocol):
     """A model that has seen no patient yet."""
 
