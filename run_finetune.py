@@ -21,7 +21,7 @@ from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.experiments.running import run_all
-from medbert_jax.metrics.discrimination import auroc
+from medbert_jax.metrics.discrimination import auroc_where_ordered
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import committed_steps, save_step
@@ -137,7 +137,8 @@ class FineTuning:
                 state, _ = train_step(state, put_batch(batch, mesh), key)
                 self.interruption.end_here(config.results)  # after any step: of half a fine-tuning nothing is kept
             scores = predict_with(state["params"], validation)
-            if stopping.should_stop(step, auroc(validation.outcomes["label"], scores), state["params"]):
+            found = auroc_where_ordered(validation.outcomes["label"], scores)
+            if stopping.should_stop(step, found, state["params"]):
                 break
 
         # ── 9 Finish: early stopping's best, which evaluation takes to the test split; the checkpoint of it ───────────

@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import platform
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -194,8 +195,7 @@ def doctor(options: DoctorOptions) -> None:
     """Versions, devices, and what is missing."""
     del options  # there are none
     print(f"Python {platform.python_version()} on {platform.platform()}")
-    for name in ("medbert-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
-                 "array-record", "numpy", "scikit-learn", "polars", "tyro"):  # fmt: skip
+    for name in ("medbert-jax", *_requirements()):
         try:
             print(f"  {name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -208,6 +208,12 @@ def doctor(options: DoctorOptions) -> None:
         print(f"  device {device.id}: {device.device_kind} ({device.platform})")
     if jax.devices()[0].platform == "cpu":
         print("  no accelerator: pip install 'medbert-jax[gpu]' or 'medbert-jax[tpu]' where there is one")
+
+
+def _requirements() -> list[str]:
+    """The packages that medbert-jax asks for, the extras' left out, as its own metadata name them."""
+    asked = [line for line in importlib.metadata.requires("medbert-jax") or () if "extra ==" not in line]
+    return [re.split(r"[^\w.-]", line, maxsplit=1)[0] for line in asked]
 
 
 def _show_ledger(dataset: Path | None) -> None:

@@ -1,7 +1,9 @@
 """The `medbert` command and the two scripts as people call them; what is wrong is said before anything is compiled."""
 
+import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -113,6 +115,8 @@ def test_the_doctor_tells_versions_and_devices(capsys):
     assert f"jax {jax.__version__}" in said and "medbert-jax" in said
     assert f"device 0: {jax.devices()[0].device_kind}" in said
     assert "is missing" not in said
+    asked = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert all(f"  {re.split('[^a-z0-9-]', line)[0]} " in said for line in asked)
 
 
 def test_the_installed_command_ends_without_a_traceback(tmp_path):

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
 
 from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.metrics.discrimination import auroc
+from medbert_jax.metrics.discrimination import auroc_where_ordered, better
 
 AGE_BANDS = 11
 """Bands 0–9, 10–19 … 90–99, and 100 years or more."""
@@ -116,8 +116,10 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
         for i, C in enumerate(grid):
             model.set_params(C=C).fit(matrix, y)
             if grid.size > 1:
-                self.validation_aurocs_[i] = auroc(y_validation, model.decision_function(validation_matrix))
-            if i == 0 or self.validation_aurocs_[i] > best:
+                self.validation_aurocs_[i] = auroc_where_ordered(
+                    y_validation, model.decision_function(validation_matrix)
+                )
+            if better(self.validation_aurocs_[i], best):
                 best = self.validation_aurocs_[i]
                 self.chosen_C_ = float(C)
                 self.coef_, self.intercept_ = model.coef_[0].copy(), float(model.intercept_[0])
@@ -134,7 +136,7 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
     def validation_scores_(self) -> dict[str, float]:
         """AUROC on validation of the chosen C, and that C; NotFittedError before fit."""
         chosen = self.chosen_C
-        return {"auroc": float(max(self.validation_aurocs_)), "C": chosen}
+        return {"auroc": float(np.fmax.reduce(self.validation_aurocs_)), "C": chosen}
 
     def decision_function(self, X) -> np.ndarray:
         """Log-odds of the positive class, (n,)."""

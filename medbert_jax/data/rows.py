@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from medbert_jax.data.sequences import Keep, PatientSequences
+from medbert_jax.data.sequences import Keep, PatientSequences, sequence_faults
 
 
 def gather_rows(sequences: PatientSequences, patients: np.ndarray, row_length: int) -> dict[str, np.ndarray]:
@@ -52,26 +52,23 @@ def fit_to_model(
 ) -> tuple[PatientSequences, str]:
     """The sequences cut to `max_length` codes, and a sentence that counts what was cut or dropped.
 
-    Raises ValueError, every fault listed, for patients without codes and when an id has no row in the model's tables:
-    on the accelerator an id out of range is silently clamped or becomes NaN, so it is looked for here, once.
+    Raises ValueError, every fault listed, for what `sequence_faults` finds and when an id has no row in the model's
+    tables: on the accelerator an id out of range is silently clamped or becomes NaN, so it is looked for here, once.
     """
+    found = sequence_faults(sequences, vocabulary_size=vocabulary_size)
+    # Only what is in order can be cut, or compared with the model's limits.
+    if found.keys() - {"code_ids", "reserved", "codes"}:
+        raise ValueError("\n".join(found.values()))
     fitted = sequences.truncate(max_length, keep=keep)
     limits = {
-        "code_ids": (
-            fitted.code_ids,
-            vocabulary_size,
-            "take the vocabulary of the model and the data alike",
-        ),
         "visit_ids": (fitted.visit_ids, max_visits, "raise model.max_visits"),
         "serialization_ids": (fitted.serialization_ids, max_length, "raise model.max_length"),
     }
-    faults = [
+    faults = [*found.values()] + [
         f"{name} must be from 0 to {limit - 1}: got {ids.min()} to {ids.max()}; {cure}"
         for name, (ids, limit, cure) in limits.items()
         if len(ids) and (ids.min() < 0 or ids.max() >= limit)
     ]
-    if without := int((fitted.lengths < 1).sum()):
-        faults.append(f"patients must have codes: got {without} without; leave them out")
     if faults:
         raise ValueError("\n".join(faults))
     longer = int((sequences.lengths > max_length).sum())

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from medbert_jax.data.example_records import OUTCOMES, decode_records
-from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data.sequences import PatientSequences, sequence_faults
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.disk.lock import locked
 from medbert_jax.disk.replaced_folder import replaced
@@ -232,7 +232,7 @@ def _parts(files: list[tuple[Path, int]], outcomes: dict[str, type]) -> Iterator
             if found == length:
                 for start in range(0, length, _RECORDS_AT_ONCE):
                     records = reader.read(start, min(start + _RECORDS_AT_ONCE, length))
-                    yield decode_records(records, outcomes)
+                    yield _in_order(decode_records(records, outcomes), path)
                 reader.close()
         except RuntimeError:  # what the library says of a damaged file
             found = "a damaged file"
@@ -241,6 +241,14 @@ def _parts(files: list[tuple[Path, int]], outcomes: dict[str, type]) -> Iterator
                 f"{path.name} must hold {length} records, as dataset_info.json says: got {found};"
                 " copy the file again, or prepare the dataset again"
             )
+
+
+def _in_order(sequences: PatientSequences, path: Path) -> PatientSequences:
+    """Return the sequences; ValueError where visits or ranks are not numbered. Ids are the model's to look at."""
+    found = sequence_faults(sequences, vocabulary_size=np.iinfo(np.int32).max)
+    if faults := [line for rule, line in found.items() if rule in ("visit_ids", "serialization_ids")]:
+        raise ValueError("\n".join([*faults, f"so it is in {path}; copy the file again, or prepare the dataset again"]))
+    return sequences
 
 
 class _ColumnFile:

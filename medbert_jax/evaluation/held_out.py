@@ -1,6 +1,6 @@
 """The one reader of the test split: predictions filed, numbers returned."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +9,10 @@ from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.evaluation.predictions import write_predictions
 from medbert_jax.metrics.calibration import brier, expected_calibration_error, log_loss
-from medbert_jax.metrics.discrimination import auroc_delong, average_precision
+from medbert_jax.metrics.discrimination import AurocInterval, auroc_delong, average_precision, order_nobody
+
+DEGENERATE = "degenerate"
+"""The metric, with value 1, of a split where others do not exist, because its scores are all equal or not finite."""
 
 
 def evaluate_test(
@@ -17,34 +20,58 @@ def evaluate_test(
 ) -> dict[str, float]:
     """Predict the cohort's test patients, write the predictions (MEDS schema) to RUN_ID.parquet, return metric → value.
 
-    `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business.
+    `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business. Probabilities
+    that are not finite are not written, for no tool could read them.
     """
     test = open_token_store(dataset, "test")
     labels, probabilities = test.outcomes["label"], predict(test)
-    write_predictions(
-        predictions,
-        subject_id=test.patient_id,
-        prediction_time=test.outcomes["prediction_time"],
-        labels=labels,
-        probabilities=probabilities,
-        time_is_ordinal=read_metadata(dataset)["time_is_ordinal"],
-        run_id=Path(predictions).stem,
-    )
+    if np.isfinite(probabilities).all():
+        write_predictions(
+            predictions,
+            subject_id=test.patient_id,
+            prediction_time=test.outcomes["prediction_time"],
+            labels=labels,
+            probabilities=probabilities,
+            time_is_ordinal=read_metadata(dataset)["time_is_ordinal"],
+            run_id=Path(predictions).stem,
+        )
     return summarize_predictions(labels, probabilities)
 
 
 def summarize_predictions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """AUROC with DeLong's 95 % interval, and the rest, of (n,) labels 0/1 and (n,) probabilities."""
-    interval = auroc_delong(labels, probabilities)
+    """AUROC with DeLong's 95 % interval, and the rest, of (n,) labels 0/1 and (n,) probabilities.
+
+    NaN is what does not exist: what ranks, of probabilities that order nobody; all of it, where some are not finite.
+    """
+    finite, ordered = np.isfinite(probabilities).all(), not order_nobody(probabilities)
+    nothing = float("nan")
+    interval = auroc_delong(labels, probabilities) if ordered else AurocInterval(*[nothing] * 4)
     return {
         "auroc": interval.auroc,
         "auroc_standard_error": interval.standard_error,
         "auroc_low": interval.low,
         "auroc_high": interval.high,
-        "average_precision": average_precision(labels, probabilities),
-        "brier": brier(labels, probabilities),
-        "log_loss": log_loss(labels, probabilities),
-        "expected_calibration_error": expected_calibration_error(labels, probabilities),
+        "average_precision": average_precision(labels, probabilities) if ordered else nothing,
+        "brier": brier(labels, probabilities) if finite else nothing,
+        "log_loss": log_loss(labels, probabilities) if finite else nothing,
+        "expected_calibration_error": expected_calibration_error(labels, probabilities) if finite else nothing,
         "patients": float(len(labels)),
         "cases": float(np.sum(labels)),
     }
+
+
+def without_degenerate(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics of a split that exist, and the metric `degenerate` where one does not."""
+    there = {name: value for name, value in metrics.items() if np.isfinite(value)}
+    return there if len(there) == len(metrics) else there | {DEGENERATE: 1.0}
+
+
+def told(test: Mapping[str, float]) -> str:
+    """What `evaluate_test` found, as it is printed: the AUROC, or why there is none and what to do."""
+    if np.isfinite(test["auroc"]):
+        return f"test AUROC {test['auroc']:.4f} [{test['auroc_low']:.4f}, {test['auroc_high']:.4f}]"
+    got = "the same score for all" if np.isfinite(test["brier"]) else "scores that are not finite, among those"
+    return (
+        f"no test AUROC, which needs finite scores that differ: got {got} of {test['patients']:.0f} patients (filed as "
+        f"{DEGENERATE}); use a lower learning rate, and look whether the training patients have what separates them"
+    )

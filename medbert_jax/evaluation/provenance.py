@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 
+from medbert_jax.evaluation.held_out import without_degenerate
 from medbert_jax.evaluation.results import RunRecord, result_rows, write_results
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.cohort_data import CohortData
@@ -38,7 +39,7 @@ def file_results(
     rows = []
     for split, metrics in (("validation", fitted.validation), ("test", test)):
         rows += result_rows(
-            metrics,
+            without_degenerate(metrics),
             experiment=run.experiment,
             cohort=cohort.name,
             backbone=fitted.backbone,

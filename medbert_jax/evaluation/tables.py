@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from medbert_jax.evaluation.held_out import DEGENERATE
 from medbert_jax.evaluation.results import check_one_dataset
 from medbert_jax.printed_tables import Table
 
@@ -16,6 +17,9 @@ LOWER_IS_BETTER = ("brier", "log_loss", "expected_calibration_error")
 MISSING = "–"
 """What an empty cell, or the standard deviation of one replicate, shows."""
 
+NO_NUMBER = "—"
+"""What a cell shows whose runs were done and have no such metric: see `held_out.DEGENERATE`."""
+
 _BLOCK = ["experiment", "cohort"]
 
 
@@ -23,7 +27,8 @@ _BLOCK = ["experiment", "cohort"]
 class Cell:
     """Mean and sample standard deviation over `replicates` runs; `text` is how it is printed."""
 
-    mean: float
+    mean: float | None
+    """None where no run has the metric."""
     standard_deviation: float | None
     replicates: int
     text: str
@@ -71,7 +76,8 @@ def auroc_table(
 ) -> list[ResultsTable]:
     """For every cohort a block: rows backbone × head, columns training sizes, cells "0.665 (0.004)".
 
-    The best mean of each column, and what prints alike, is marked. `results` come from `read_results`.
+    The best mean of each column, and what prints alike, is marked. Runs whose scores were all equal or not finite have
+    no AUROC: they are in no mean, and the note counts them. `results` come from `read_results`.
     ValueError when nothing matches, when one cohort mixes datasets, or a replicate was run twice.
     """
     chosen = _choose(results, metric, split, experiment)
@@ -128,9 +134,13 @@ def paired_table(
 
 
 def _choose(results: pl.DataFrame, metric: str, split: str, experiment: str | None) -> pl.DataFrame:
-    chosen = results.filter((pl.col("metric") == metric) & (pl.col("split") == split))
+    run = [*_BLOCK, "backbone", "head", "train_size_name", "replicate"]
+    chosen = results.filter(pl.col("split") == split)
     if experiment is not None:
         chosen = chosen.filter(pl.col("experiment") == experiment)
+    degenerate = chosen.filter(pl.col("metric") == DEGENERATE).with_columns(value=pl.lit(None, pl.Float64))
+    chosen = chosen.filter(pl.col("metric") == metric)
+    chosen = pl.concat([chosen, degenerate.join(chosen, on=["run_id", *run], how="anti")])
     if not chosen.height:
         there = {name: ", ".join(results[name].unique().sort()) for name in ("experiment", "split", "metric")}
         raise ValueError(
@@ -139,7 +149,6 @@ def _choose(results: pl.DataFrame, metric: str, split: str, experiment: str | No
             f"choose among {'; '.join(f'{name}: {values}' for name, values in there.items())}"
         )
     check_one_dataset(chosen)
-    run = [*_BLOCK, "backbone", "head", "train_size_name", "replicate"]
     repeated = chosen.group_by(run).len().filter(pl.col("len") > 1)
     if repeated.height:
         cells = repeated.select(run[:-1]).unique().sort(run[:-1])
@@ -166,9 +175,12 @@ def _table(title, row_headers, names, runs, measure, sign) -> ResultsTable:
     cell = [*row_headers, "train_size_name"]
     usual = runs.group_by(cell).len()["len"].max()
     value = pl.col("value")
-    summary = runs.group_by(cell).agg(value.mean().alias("mean"), value.std(ddof=1).alias("sd"), pl.len())
+    summary = runs.group_by(cell).agg(value.mean().alias("mean"), value.std(ddof=1).alias("sd"), value.count())
     found = {}
     for *key, mean, deviation, replicates in summary.iter_rows():
+        if mean is None:
+            found[tuple(key)] = Cell(mean, deviation, replicates, NO_NUMBER)
+            continue
         signed = f"{mean:+z.3f}".replace("-", "−")  # z: no minus before a zero
         number = signed if sign == 0 else f"{mean:.3f}"
         text = f"{number} ({MISSING if deviation is None else f'{deviation:.3f}'})"
@@ -185,15 +197,17 @@ def _table(title, row_headers, names, runs, measure, sign) -> ResultsTable:
         patients = f"{low:,}" if low == high else f"{low:,}–{high:,}"
         columns.append(f"{int(size):,}" if size.isdecimal() else f"{size} ({patients})")
         column = [found.get((*name, size)) for name in names]
-        best = max((sign * c.mean for c in column if c is not None), default=0.0)
+        best = max((sign * c.mean for c in column if c and c.mean is not None), default=0.0)
         for row, c in zip(rows, column, strict=True):
             # What prints like the best is marked too: the third decimal is all a reader sees.
-            is_best = sign != 0 and c is not None and f"{sign * c.mean:.3f}" == f"{best:.3f}"
+            is_best = sign != 0 and c and c.mean is not None and f"{sign * c.mean:.3f}" == f"{best:.3f}"
             row.append(Cell(c.mean, c.standard_deviation, c.replicates, c.text, True) if is_best else c)
     spread = "mean (sample standard deviation)"
-    fewer = ", fewer where [n] says so" if any(c.replicates < usual for c in found.values()) else ""
+    fewer = ", fewer where [n] says so" if any(0 < c.replicates < usual for c in found.values()) else ""
     replicates = f"{usual} replicate{'s' if usual > 1 else ''}{fewer}"
     note = f"{measure}: {spread} over {replicates}; columns: training patients."
+    if lost := runs["value"].null_count():
+        note += f" {NO_NUMBER} or left out: {lost} of {len(runs)} whose scores were all equal or not finite."
     return ResultsTable(
         title=title,
         row_headers=tuple(row_headers),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
-from medbert_jax.evaluation.held_out import evaluate_test
+from medbert_jax.evaluation.held_out import evaluate_test, told
 from medbert_jax.evaluation.provenance import file_results, identify
 from medbert_jax.evaluation.results import is_done, run_id
 from medbert_jax.training.checkpoint import Checkpoint
@@ -51,6 +51,5 @@ def run_all(
         file_results(run, cohort, identity, fitted, test, seconds=seconds)
         say(
             f"{place} {cohort.name}, {fitted.backbone}, {fitted.head}, {len(cohort.train):,} "
-            f"training patients, replicate {run.replicate}: test AUROC {test['auroc']:.4f} "
-            f"[{test['auroc_low']:.4f}, {test['auroc_high']:.4f}], {seconds:.0f} s"
+            f"training patients, replicate {run.replicate}: {told(test)}, {seconds:.0f} s"
         )

@@ -10,6 +10,9 @@ import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
 from scipy.stats import rankdata
 
+_ROUNDING = 8 * float(np.finfo(np.float32).eps)
+"""Of what a model computes in float32: a relative difference that one more padded slot can make."""
+
 
 @dataclass(frozen=True)
 class AurocInterval:
@@ -63,6 +66,25 @@ def auroc(labels, scores) -> float:
     rank_sum = rankdata(scores)[labels].sum()
     pairs = positives * (labels.size - positives)
     return float((rank_sum - positives * (positives + 1) / 2) / pairs)
+
+
+def order_nobody(scores) -> bool:
+    """Whether scores (n,) put no patient before another: all equal but for float32's rounding, or some not finite.
+
+    Of equal scores the formula makes an AUROC of one half, of their rounding another, and both read like a finding.
+    """
+    scores = np.asarray(scores)
+    return not (np.isfinite(scores).all() and np.ptp(scores) > _ROUNDING * np.abs(scores).max())
+
+
+def auroc_where_ordered(labels, scores) -> float:
+    """`auroc`; NaN where the scores order nobody: for those who file it or choose by it."""
+    return float("nan") if order_nobody(scores) else auroc(labels, scores)
+
+
+def better(value: float, best: float) -> bool:
+    """Whether an AUROC is above the best so far, −inf where there is none; NaN is below every number."""
+    return bool(np.nan_to_num(value, nan=-1.0) > np.nan_to_num(best, nan=-1.0))
 
 
 def auroc_delong(labels, scores, confidence: float = 0.95) -> AurocInterval:

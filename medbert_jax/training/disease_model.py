@@ -31,7 +31,7 @@ class Fitted:
     """Fingerprint of the pretrained parameters; empty where there were none."""
 
 
-@runtime_checkable
+@runtime_checkable  # a signature that names it is checked in the tests
 class DiseaseModel(Protocol):
     """A model that has seen no patient yet."""
 

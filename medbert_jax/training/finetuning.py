@@ -18,6 +18,7 @@ from jaxtyping import Array, Float32, Float64, Int, Key, Shaped
 from medbert_jax.data.buckets import bucket_batches
 from medbert_jax.data.rows import padded_batch
 from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.metrics.discrimination import better
 from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig, apply_head, init_head
@@ -163,7 +164,11 @@ def steps_per_round(patients: int, batch_size: int, evaluate_every: int) -> tupl
 
 @dataclass
 class EarlyStopping:
-    """Keeps the parameters of the best validation; stops after `patience` validations that were not better."""
+    """Keeps the parameters of the best validation; stops after `patience` validations that were not better.
+
+    NaN, of a validation whose scores order nobody, is below every number; where there is nothing else, the first one is
+    kept.
+    """
 
     patience: int
     best: float = -np.inf
@@ -173,7 +178,7 @@ class EarlyStopping:
 
     def should_stop(self, step: int, value: float, params: dict) -> bool:
         """Record a validation (higher is better); True when it is time to stop."""
-        if value > self.best:
+        if better(value, self.best):
             # Copied: the state's buffers are donated to the next step.
             self.best, self.best_step, self.best_params = value, step, jax.tree.map(jnp.copy, params)
             self.waited = 0

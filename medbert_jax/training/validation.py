@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from medbert_jax.metrics.discrimination import auroc
+from medbert_jax.metrics.discrimination import auroc_where_ordered
 from medbert_jax.training.corpus import Corpus
 from medbert_jax.training.interruption import Interruption
 from medbert_jax.training.pace import Pace, dispatched
@@ -22,7 +22,9 @@ def validate(
     *,
     interruption: Interruption | None = None,
 ) -> dict[str, float] | None:
-    """Masked-code loss (nats) and accuracy, prolonged-LOS loss (nats) and AUROC (NaN when one class is missing).
+    """Masked-code loss (nats) and accuracy, prolonged-LOS loss (nats) and AUROC.
+
+    The AUROC is NaN when one class is missing, or every score is the same.
 
     Every patient of the source counts exactly once: one epoch of its plan, in the order of epoch 0. `pace` says how
     many steps a dispatch has. None where the `interruption` says that nobody will read it.
@@ -50,7 +52,7 @@ def validate(
         "masked_code_loss": sums["masked_code_sum"] / sums["masked_code_weight"],
         "masked_code_accuracy": sums["masked_code_correct"] / sums["masked_code_weight"],
         "prolonged_los_loss": sums["prolonged_los_sum"] / sums["prolonged_los_weight"],
-        "prolonged_los_auroc": float("nan") if _of_one_class(labels_N) else auroc(labels_N, scores_N),
+        "prolonged_los_auroc": (float("nan") if _of_one_class(labels_N) else auroc_where_ordered(labels_N, scores_N)),
     }
 
 

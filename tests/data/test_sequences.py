@@ -1,9 +1,12 @@
-"""PatientSequences: taking and cutting histories."""
+"""PatientSequences: taking and cutting histories, and what a model asks of them."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from medbert_jax.data.sequences import PatientSequences
+from medbert_jax.data import sequences as module
+from medbert_jax.data.sequences import PatientSequences, sequence_faults
 
 
 def histories(*patients):
@@ -137,3 +140,68 @@ def test_columns_that_do_not_fit_are_all_named():
     columns |= {"visit_ids": whole.visit_ids[:-1], "sex": whole.sex[:1]}
     with pytest.raises(ValueError, match=r"visit_ids has 5 instead of 6; sex has 1 instead of 2"):
         PatientSequences(**columns)
+
+
+def faults_one_by_one(sequences, vocabulary_size):
+    """The rules of `sequence_faults`, in words of one patient at a time: rule → the first who breaks it."""
+    first = {}
+    for i, (_, (codes, visits, ranks), (days, *_), *_) in enumerate(as_lists(sequences)):
+        steps = [*zip([0, *visits], visits, strict=False)]
+        broken = {
+            "codes": not codes,
+            "visit_ids": any(b - a not in (0, 1) or (k == 0 and b != 1) for k, (a, b) in enumerate(steps)),
+            "serialization_ids": any(
+                rank != (ranks[k - 1] + 1 if k and visits[k - 1] == visits[k] else 0) for k, rank in enumerate(ranks)
+            ),
+            "code_ids": any(not 0 <= code < vocabulary_size for code in codes),
+            "reserved": any(0 <= code < 16 and code != 2 for code in codes),
+        }
+        broken["visits"] = bool(codes) and not broken["visit_ids"] and len(days) != visits[-1]
+        for rule in broken:
+            if broken[rule]:
+                first.setdefault(rule, i)
+    return first
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 1 << 18])
+def test_faults_are_those_of_the_rules_applied_one_by_one(monkeypatch, at_once):
+    monkeypatch.setattr(module, "_CHECKED_AT_ONCE", at_once)
+    rng = np.random.default_rng(3)
+    seen = set()
+    for _ in range(300):
+        made = [rng.integers(1, 4, rng.integers(0, 4)).tolist() for _ in range(6)]
+        sequences = histories(*made)
+        codes = int(sequences.code_offsets[-1])
+        assert not sequence_faults(sequences, vocabulary_size=16 + codes).keys() - {"codes"}
+        for name in ("code_ids", "visit_ids", "serialization_ids"):
+            for _ in range(rng.integers(0, 2) if codes else 0):
+                getattr(sequences, name)[rng.integers(codes)] += rng.integers(-20 if name == "code_ids" else -2, 3)
+        expected = faults_one_by_one(sequences, 16 + codes)
+        found = sequence_faults(sequences, vocabulary_size=16 + codes)
+        if "visit_ids" in expected:  # then nobody can say how many visits there are
+            expected.pop("visits", None), found.pop("visits", None)
+        assert found.keys() == expected.keys()
+        for rule in found.keys() - {"code_ids"}:
+            assert f"patient {expected[rule]}" in found[rule]
+        seen |= found.keys()
+    assert seen == {"codes", "visit_ids", "serialization_ids", "code_ids", "reserved", "visits"}
+
+
+def test_offsets_types_and_visit_columns_are_told_by_their_rules():
+    whole = histories([3, 1], [2])
+    falling = replace(whole, code_offsets=np.array([0, 7, 6]))
+    assert (
+        "code_offsets must start at 0 and never fall: got 7, 6 at patient 1"
+        in sequence_faults(falling, vocabulary_size=99)["offsets"]
+    )
+    late = replace(
+        whole,
+        code_offsets=whole.code_offsets + 1,
+        **{name: np.append(getattr(whole, name), 0) for name in ("code_ids", "visit_ids", "serialization_ids")},
+    )
+    assert "got 1, 5 at patient 0" in sequence_faults(late, vocabulary_size=99)["offsets"]
+    real = replace(whole, visit_ids=whole.visit_ids / 1.0)
+    assert sequence_faults(real, vocabulary_size=99)["integers"].startswith("visit_ids must be whole numbers")
+    more = histories([3, 1], [2, 2])
+    more = replace(more, visit_offsets=np.array([0, 3, 4]))
+    assert "got 3 rows and 2 visits for patient 0" in sequence_faults(more, vocabulary_size=99)["visits"]

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,14 @@ def test_files_that_do_not_fit_are_refused(dataset, sequences):
     (dataset / "metadata.json").write_text(json.dumps(metadata))
     with pytest.raises(ValueError, match=r"must hold 58 patients, .*: got 57"):
         open_token_store(dataset, "train")
+
+
+def test_records_whose_visits_or_ranks_are_not_numbered_are_refused(sequences, tmp_path):
+    wrong = replace(sequences, visit_ids=sequences.visit_ids + 1, serialization_ids=sequences.serialization_ids * 2)
+    directory = write_dataset(tmp_path / "wrong", wrong)
+    with pytest.raises(ValueError, match=r"(?s)visit_ids must be 1, 2, 3.*\nserialization_ids must .*made-train.*copy"):
+        open_token_store(directory, "train")
+    assert not (directory / "token_store" / "train").exists()
 
 
 def test_what_is_no_dataset_is_refused(dataset, tmp_path):

@@ -161,3 +161,20 @@ def test_the_console_shows_the_same_cells(capsys):
     assert "hf-later" in shown and "[red]gru" in shown and "over 3 replicates" in shown
     for cells in tables[0].cells:
         assert all(cell is None or cell.text in shown for cell in cells)
+
+
+def test_a_run_without_the_metric_is_in_no_mean_and_is_counted():
+    lost = {("pretrained", "bi_gru", "300"): [1.0], ("age_band", "logistic_regression", "all"): [1.0]}
+    values = VALUES | {("pretrained", "bi_gru", "300"): [0.63, 0.64]}
+    both = results_of(lost, metric="degenerate", replicate=2)
+    table = auroc_table(pl.concat([results_of(values), both]))[0]
+    texts = [[cell and cell.text for cell in cells] for cells in table.cells]
+    assert texts[0] == ["0.610 (0.010)", "—"] and texts[2][0] == "0.635 (0.007) [2]"
+    assert table.note.endswith("— or left out: 2 of 18 whose scores were all equal or not finite.")
+    assert auroc_table(both)[0].cells[-1][0].text == "—"  # nothing else was run
+    (paired,) = paired_table(pl.concat([results_of(values), both]), backbone="pretrained", reference="untrained")
+    assert paired.cells[0][0].text == "+0.025 (0.007) [2]"
+    # A metric that they do have is averaged with the others.
+    briers = results_of(VALUES | {("pretrained", "bi_gru", "300"): [0.2, 0.2, 0.2]}, metric="brier")
+    whole = auroc_table(pl.concat([briers, results_of(lost, metric="degenerate", replicate=2)]), metric="brier")[0]
+    assert "left out: 1 of" in whole.note

@@ -16,6 +16,7 @@ from medbert_jax.data.token_store import open_token_store
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.evaluation.predictions import read_predictions
 from medbert_jax.evaluation.results import read_results
+from medbert_jax.evaluation.tables import auroc_table
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.experiments.running import run_all
 from medbert_jax.training.checkpointing import save_step
@@ -145,6 +146,55 @@ def test_the_test_patients_are_read_after_the_fit_and_by_evaluation_alone(cohort
     monkeypatch.setattr(HasCode, "fit", lambda *parts: opened.append("fit") or fit(*parts))
     run_all([HasCodeConfig(str(cohort), str(tmp_path / "results"))], no_fine_tuning)
     assert opened == ["train", "validation", "fit", "test"]
+
+
+@dataclass(frozen=True)
+class Says:
+    """A model that learned nothing: every patient gets `score`, but for one who gets `other`."""
+
+    score: float
+    other: float
+
+    def fit(self, train, validation) -> Fitted:
+        def predict(sequences):
+            return np.array([self.other] + [self.score] * (len(sequences) - 1))
+
+        return Fitted(predict, "says", "it", {"auroc": float("nan"), "best_step": 3}, "patience")
+
+
+@dataclass(frozen=True)
+class SaysConfig(HasCodeConfig):
+    """Its configuration."""
+
+    score: float = 0.3
+    other: float = 0.3
+
+    def model(self, vocabulary: Vocabulary) -> Says:
+        return Says(self.score, self.other)
+
+
+@pytest.mark.parametrize(
+    ("other", "words", "there"),
+    [
+        (0.3, "got the same score for all of 6 patients", {"brier", "log_loss", "expected_calibration_error"}),
+        (0.3 * (1 + 1e-7), "got the same score for all of 6", {"brier", "log_loss", "expected_calibration_error"}),
+        (float("nan"), "got scores that are not finite, among those of 6 patients", set()),
+        (float("inf"), "got scores that are not finite, among those of 6 patients", set()),
+    ],
+)
+def test_scores_that_order_nobody_have_no_auroc_and_say_so(cohort, tmp_path, capsys, other, words, there):
+    run = SaysConfig(str(cohort), str(tmp_path / "results"), other=other)
+    run_all([run, HasCodeConfig(run.dataset, run.results), run], no_fine_tuning)
+    said = capsys.readouterr().err.splitlines()
+    assert "no test AUROC, which needs finite scores that differ: " + words in said[0] and "use a lower" in said[0]
+    assert "0.5000" not in said[0]
+    assert "test AUROC 0.8333" in said[1] and "done before" in said[2]  # the others are not held up
+    found = read_results(run.results).filter(pl.col("backbone") == "says").select("split", "metric", "value").rows()
+    assert ("validation", "degenerate", 1.0) in found and ("validation", "best_step", 3.0) in found
+    assert {metric for split, metric, _ in found if split == "test"} == {"degenerate", "patients", "cases", *there}
+    (table,) = auroc_table(read_results(run.results))
+    assert table.cells[1][0].text == "—" and table.cells[0][0].best
+    assert "1 of 2 whose scores were all equal or not finite" in table.note
 
 
 # ── Fine-tunings among them ───────────────────────────────────────────────────────────────────────────────────────────

@@ -7,8 +7,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from medbert_jax.metrics.discrimination import (
     auroc,
     auroc_delong,
+    auroc_where_ordered,
     average_precision,
+    better,
     delong_difference,
+    order_nobody,
 )
 
 
@@ -155,3 +158,22 @@ def test_all_faults_are_listed_at_once():
 def test_half_a_million_patients_take_seconds():
     labels, scores = patients(8, n=500_000)
     assert auroc_delong(labels, scores).standard_error < 0.01
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [[0.3] * 4, [0, 0, 0, 0], [0.1, np.nan, 0.3, 0.4], [0.1, np.inf, 0.3, 0.4], [0.3, 0.3, 0.3, 0.3 * (1 + 1e-7)]],
+)
+def test_scores_that_order_nobody_have_no_auroc_to_choose_by(scores):
+    assert order_nobody(scores) and np.isnan(auroc_where_ordered([0, 1, 0, 1], scores))
+
+
+def test_scores_that_differ_are_ordered_however_small_they_are():
+    assert auroc_where_ordered([0, 1, 0, 1], np.array([1e-9, 2e-9, 1e-9, 2e-9])) == 1
+    assert not order_nobody([0, 0, 0, 1e-30])
+
+
+def test_nan_is_below_every_auroc_and_above_none_at_all():
+    nan = float("nan")
+    assert better(nan, -np.inf) and better(0.0, nan) and better(0.6, 0.5)
+    assert not better(nan, nan) and not better(nan, 0.0) and not better(0.5, 0.5)

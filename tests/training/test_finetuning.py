@@ -72,6 +72,14 @@ def test_it_stops_when_patience_is_over_and_keeps_the_best(values, patience, sto
     assert stopping.best_params["w"].tolist() == [best, best]
 
 
+def test_validations_that_order_nobody_are_below_every_other_and_leave_the_first():
+    nan = float("nan")
+    assert stopped_at([nan, 0.5, nan, 0.4], 2)[0].best_step == 2
+    stopping, stopped = stopped_at([nan, nan, nan], 2)
+    assert stopped == 3 and stopping.best_step == 1 and np.isnan(stopping.best)
+    assert stopping.best_params["w"].tolist() == [1, 1]
+
+
 def test_the_best_parameters_outlive_the_donated_state():
     stopping, state = EarlyStopping(5), {"w": jnp.ones(4)}
     stopping.should_stop(1, 0.5, state)

@@ -142,6 +142,23 @@ def test_wrong_sequences_and_positions_are_refused(path):
         model.masked_code_probabilities(_sequences((5, 50)), [0, 0])
 
 
+@pytest.mark.parametrize(
+    ("column", "change", "message"),
+    [
+        ("serialization_ids", lambda ids: ids + 1, "serialization_ids must be 0, 1, 2 … without gaps within a visit"),
+        ("visit_ids", lambda ids: ids - 1, "visit_ids must be 1, 2, 3 … in order .*: got 0, 0, 0, 0, 1 for patient 0"),
+        ("visit_ids", lambda ids: ids * 2, "visit_ids must be 1, 2, 3 … .*: got 2, 2, 2, 2, 4 for patient 0"),
+        ("code_ids", lambda ids: np.where(ids == ids[7], 1, ids), "or 2 for one that is unknown: .*; encode codes"),
+    ],
+)
+def test_sequences_that_are_no_patients_are_refused_by_every_entry(path, column, change, message):
+    model, sequences = load_pretrained(path), _sequences((5, 9))
+    wrong = replace(sequences, **{column: change(getattr(sequences, column)).astype(np.int32)})
+    for enter in (model.encode, partial(model.masked_code_probabilities, positions=[0, 0])):
+        with pytest.raises(ValueError, match=message):
+            enter(wrong)
+
+
 def test_a_damaged_newest_step_is_told_and_the_one_before_is_taken(path, tmp_path):
     shutil.copytree(path, tmp_path / "copy")
     victim = next((tmp_path / "copy" / "steps" / "000002" / "params").rglob("_METADATA"))
