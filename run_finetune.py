@@ -46,9 +46,9 @@ from medbert_jax.training.sharding import make_mesh, over_rows, put_batch, repli
 
 def main(config: FinetuneConfig | GridConfig) -> Path:
     """Do every run that is not done yet; returns the folder of the results."""
-    grid = isinstance(config, GridConfig)
-    run_all(config.runs() if grid else [config], FineTuning)
-    return Path((config.finetune if grid else config).results)
+    runs, common = (config.runs(), config.finetune) if isinstance(config, GridConfig) else ([config], config)
+    run_all(runs, FineTuning, cache_dir=common.cache_dir)
+    return Path(common.results)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,12 @@ class FineTuning:
         described = asdict(self.config) | {"model": asdict(model), "dataset_hash": self.cohort.metadata["dataset_hash"]}
         card, vocabulary = {"cohort": self.cohort.name}, self.cohort.vocabulary
         return RunDirectory.create_or_open(
-            self.config.run, config=described, vocabulary=vocabulary, kind="finetune", card=card
+            self.config.run,
+            config=described,
+            vocabulary=vocabulary,
+            kind="finetune",
+            may_differ=("cache_dir",),
+            card=card,
         )
 
     def train(

@@ -49,6 +49,7 @@ MAY_DIFFER = (
     "validation_size",
     "dataset",
     "run",
+    "cache_dir",
 )
 
 

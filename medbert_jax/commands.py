@@ -215,7 +215,7 @@ def _show_ledger(dataset: Path | None) -> None:
         return
     from medbert_jax.attrition.ledger import Ledger
 
-    print(Ledger.from_dict(json.loads((dataset / "ledger.json").read_text())).render())
+    print(Ledger.from_dict(json.loads((dataset / "ledger.json").read_bytes())).render())
     print(f"dataset in {dataset}")
 
 

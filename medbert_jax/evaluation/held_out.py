@@ -13,13 +13,18 @@ from medbert_jax.metrics.discrimination import auroc_delong, average_precision
 
 
 def evaluate_test(
-    dataset: str | Path, predict: Callable[[PatientSequences], np.ndarray], predictions: str | Path
+    dataset: str | Path,
+    predict: Callable[[PatientSequences], np.ndarray],
+    predictions: str | Path,
+    *,
+    cache_dir: str = "",
 ) -> dict[str, float]:
     """Predict the cohort's test patients, write the predictions (MEDS schema), return metric name → value.
 
-    `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business.
+    `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business. `cache_dir` as in
+    `open_token_store`.
     """
-    test = open_token_store(dataset, "test")
+    test = open_token_store(dataset, "test", cache_dir)
     labels, probabilities = test.outcomes["label"], predict(test)
     write_predictions(
         predictions,
