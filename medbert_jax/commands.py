@@ -194,6 +194,8 @@ def doctor(options: DoctorOptions) -> None:
     """Versions, devices, and what is missing."""
     del options  # there are none
     print(f"Python {platform.python_version()} on {platform.platform()}")
+    if sys.platform == "win32":
+        print("  Windows is not supported (array-record has no wheel for it): use WSL (`wsl --install`) or a container")
     for name in ("medbert-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets",
                  "array-record", "numpy", "scikit-learn", "polars", "tyro"):  # fmt: skip
         try:

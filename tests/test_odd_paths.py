@@ -84,8 +84,8 @@ def test_labels_and_results_of_any_folder(tmp_path, name):
 
 
 def test_simulated_tables_and_their_truth_lie_below_any_name(tmp_path):
-    plain = simulate(tmp_path / "ehr", 300, truth=tmp_path / "truth")
-    odd = simulate(tmp_path / "br [1]" / "o?", 300, truth=tmp_path / "br [1]" / "a*b")
+    plain = simulate(out=tmp_path / "ehr", patients=300, truth=tmp_path / "truth")
+    odd = simulate(out=tmp_path / "br [1]" / "o?", patients=300, truth=tmp_path / "br [1]" / "a*b")
     assert odd.content_hash == plain.content_hash
 
 
@@ -145,8 +145,9 @@ def test_a_terminal_that_is_not_utf8_shows_replacement_characters(tmp_path, monk
     out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setattr(sys, "stderr", err)
-    medbert("simulate", tmp_path / "Ω→ä", "--patients", "300")
-    medbert("prepare", tmp_path / "Ω→ä", "made", "--data-dir", tmp_path / "data")
+    write_tables(made_tables(400, seed=9), tmp_path / "Ω→ä")
+    medbert("validate", tmp_path / "Ω→ä")
+    medbert("prepare", tmp_path / "Ω→ä", "made", "--data-dir", tmp_path / "Ω→ä" / "data")
     with pytest.raises(SystemExit):
         medbert("report", tmp_path / "Ω→ä")
     with pytest.raises(SystemExit):
