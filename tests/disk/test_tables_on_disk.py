@@ -93,7 +93,7 @@ def test_every_way_to_read_takes_the_path_as_it_is(tmp_path, monkeypatch, name):
 
 
 def test_nothing_else_reads_tables_by_their_path():
-    found = {path.name: by_pattern(path.read_text("utf-8")) for path in files() if path.name != HOME}
+    found = {path.relative_to(ROOT): by_pattern(path.read_text("utf-8")) for path in files() if path.name != HOME}
     assert len(found) > 100 and {name: what for name, what in found.items() if what} == {}
     assert by_pattern((ROOT / "medbert_jax" / "disk" / HOME).read_text("utf-8"))
 
@@ -118,7 +118,7 @@ def test_a_planted_reader_is_found(offender):
 
 
 def test_text_is_read_and_written_as_utf8():
-    found = {path.name: without_encoding(path.read_text("utf-8")) for path in files()}
+    found = {path.relative_to(ROOT): without_encoding(path.read_text("utf-8")) for path in files()}
     assert {name: what for name, what in found.items() if what} == {}
 
 
