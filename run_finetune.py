@@ -48,10 +48,11 @@ from medbert_jax.training.sharding import make_mesh, over_rows, put_batch, repli
 
 def main(config: FinetuneConfig | GridConfig) -> Path:
     """Do every run that is not done yet; returns the folder of the results. Interrupted after SIGTERM or Ctrl-C."""
-    grid = isinstance(config, GridConfig)
+    runs, common = (config.runs(), config.finetune) if isinstance(config, GridConfig) else ([config], config)
     with Interruption() as interruption:
-        run_all(config.runs() if grid else [config], partial(FineTuning, interruption=interruption), interruption)
-    return Path((config.finetune if grid else config).results)
+        fine_tuning = partial(FineTuning, interruption=interruption)
+        run_all(runs, fine_tuning, interruption, cache_dir=common.cache_dir)
+    return Path(common.results)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,12 @@ class FineTuning:
         described = asdict(self.config) | {"model": asdict(model), "dataset_hash": self.cohort.metadata["dataset_hash"]}
         card, vocabulary = {"cohort": self.cohort.name}, self.cohort.vocabulary
         return RunDirectory.create_or_open(
-            self.config.run, config=described, vocabulary=vocabulary, kind="finetune", card=card
+            self.config.run,
+            config=described,
+            vocabulary=vocabulary,
+            kind="finetune",
+            may_differ=("cache_dir",),
+            card=card,
         )
 
     def train(

@@ -48,6 +48,7 @@ MAY_DIFFER = (
     "validation_size",
     "dataset",
     "run",
+    "cache_dir",
 )
 
 

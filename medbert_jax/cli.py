@@ -19,6 +19,7 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.printed_tables import take_any_terminal
 from tfds_builders.options import CohortOptions, PrepareOptions
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
@@ -61,6 +62,7 @@ def _ingest_kind(arguments: list[str]) -> type:
 
 def main() -> None:
     """Entry point: wrong input ends with its three-part message and exit code 2, without a traceback."""
+    take_any_terminal()
     command, rest = next(iter(sys.argv[1:]), ""), sys.argv[2:]
     if command in SCRIPTS:
         SCRIPTS[command](rest)

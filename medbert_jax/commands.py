@@ -195,6 +195,8 @@ def doctor(options: DoctorOptions) -> None:
     """Versions, devices, and what is missing."""
     del options  # there are none
     print(f"Python {platform.python_version()} on {platform.platform()}")
+    if sys.platform == "win32":
+        print("  Windows is not supported (array-record has no wheel for it): use WSL (`wsl --install`) or a container")
     for name in ("medbert-jax", *_requirements()):
         try:
             print(f"  {name} {importlib.metadata.version(name)}")
@@ -221,7 +223,7 @@ def _show_ledger(dataset: Path | None) -> None:
         return
     from medbert_jax.attrition.ledger import Ledger
 
-    print(Ledger.from_dict(json.loads((dataset / "ledger.json").read_text())).render())
+    print(Ledger.from_dict(json.loads((dataset / "ledger.json").read_bytes())).render())
     print(f"dataset in {dataset}")
 
 

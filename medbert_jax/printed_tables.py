@@ -10,6 +10,13 @@ _WIDEST = 100_000
 """Characters; no line of text is as long."""
 
 
+def take_any_terminal() -> None:
+    """Let a terminal that is not UTF-8 show replacement characters: what was made is not lost to a word about it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a notebook's takes everything
+            stream.reconfigure(errors="replace")
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows of cells under their columns' names; all of it is text and shown as it is."""

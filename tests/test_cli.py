@@ -16,7 +16,7 @@ from made_ehr import made_tables
 
 import run_finetune
 import run_pretrain
-from medbert_jax import cli
+from medbert_jax import cli, commands
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
@@ -25,6 +25,7 @@ from medbert_jax.evaluation.results import read_results
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
+from medbert_jax.options import DoctorOptions
 from medbert_jax.training import command_line
 from medbert_jax.training.command_line import parse_config, run_script, shipped_preset
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
@@ -117,6 +118,18 @@ def test_the_doctor_tells_versions_and_devices(capsys):
     assert "is missing" not in said
     asked = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
     assert all(f"  {re.split('[^a-z0-9-]', line)[0]} " in said for line in asked)
+
+
+def test_the_doctor_names_windows_as_unsupported(capsys, monkeypatch):
+    monkeypatch.setattr(commands.sys, "platform", "win32")
+    commands.doctor(DoctorOptions())
+    assert "Windows is not supported (array-record has no wheel for it): use WSL" in capsys.readouterr().out
+
+
+def test_the_package_is_the_command():
+    call = [sys.executable, "-m", "medbert_jax", "--help"]
+    done = subprocess.run(call, cwd=CHECKOUT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and done.stdout.startswith("usage: medbert")
 
 
 def test_the_installed_command_ends_without_a_traceback(tmp_path):

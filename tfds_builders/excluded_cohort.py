@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.data.token_store import read_metadata
+from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.schema import EhrSource
 
 COHORT_TABLE = "cohort.parquet"
@@ -40,7 +41,7 @@ class ExcludedCohort:
                 f"{COHORT_TABLE} must stay as it is while a dataset is made: got sha256 {found[:12]} in {self.path},"
                 f" and not {self.sha256[:12]}; give the same command again"
             )
-        return np.isin(patient_ids, pl.read_parquet(table)["patient_id"].cast(pl.Binary).to_numpy().astype(np.bytes_))
+        return np.isin(patient_ids, read_parquet(table)["patient_id"].cast(pl.Binary).to_numpy().astype(np.bytes_))
 
 
 def find_excluded(directory, source: EhrSource) -> ExcludedCohort:

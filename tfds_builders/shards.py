@@ -25,6 +25,7 @@ from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, with_vocabulary
 from medbert_jax.data.token_store import store_columns
 from medbert_jax.data.vocabulary import UNK, Vocabulary
+from medbert_jax.disk.tables_on_disk import scan_parquet
 from medbert_jax.disk.whole_files import sha256_of
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.icd import back_off
@@ -222,7 +223,7 @@ def count_tables(job: ShardJob) -> Counts:
     """Return how many patients, visits and codes the EHR tables hold, as their files say: no column is read."""
     files = (sorted((job.ehr_directory / name).glob("*.parquet")) for name in ("patients", "visits", "diagnoses"))
     try:
-        return Counts(*(pl.scan_parquet(of).select(pl.len()).collect().item() for of in files))
+        return Counts(*(scan_parquet(*of).select(pl.len()).collect().item() for of in files))
     except pl.exceptions.PolarsError:
         raise ValueError(
             f"EHR tables must be readable to the end: got {job.ehr_directory}, where a file is none any more; write"

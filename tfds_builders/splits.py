@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.tables import SPLITS_FILE
 
@@ -42,7 +43,7 @@ class Split:
                 return np.zeros(0, np.int8)
             return assign_split(patient_ids, key=self.key, ratios=self.ratios)
         ids = pl.DataFrame({"patient_id": pl.Series(patient_ids.tolist(), dtype=pl.Binary).cast(pl.String)})
-        rows = pl.scan_parquet(ehr_directory / SPLITS_FILE).select(pl.col("patient_id", "split").cast(pl.String))
+        rows = scan_parquet(ehr_directory / SPLITS_FILE).select(pl.col("patient_id", "split").cast(pl.String))
         given = rows.join(ids.lazy(), on="patient_id", how="semi").drop_nulls().collect(engine="streaming")
         foreign = given.filter(~pl.col("split").is_in(SPLITS)).height
         if foreign or (repeated := given.height - given["patient_id"].n_unique()):
@@ -74,7 +75,7 @@ def find_split(ehr_directory: Path, key: str, ratios: tuple[float, float, float]
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     if written not in (None, sha256):
         raise ValueError(f"{SPLITS_FILE} must have the sha256 of source.json: got another; read the source again")
-    if missing := {"patient_id", "split"} - set(pl.read_parquet_schema(path)):
+    if missing := {"patient_id", "split"} - set(parquet_schema(path)):
         raise ValueError(
             f"{SPLITS_FILE} must have the columns patient_id and split: got no {sorted(missing)}; add them"
         )

@@ -103,7 +103,7 @@ class WorkFolder:
         return {str(column): np.load(file) for column in np.load(file)}
 
     def _marker(self, step: str, shard: int) -> dict:
-        checksum, _, text = self.file(step, shard, "done").read_text().partition("\n")
+        checksum, _, text = self.file(step, shard, "done").read_text("utf-8").partition("\n")
         if hashlib.sha256(text.encode()).hexdigest() != checksum:
             raise ValueError(f"a marker must have the checksum of its first line: shard {shard} of {step} has not")
         return json.loads(text)

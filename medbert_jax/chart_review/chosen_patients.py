@@ -11,6 +11,7 @@ from medbert_jax.chart_review.evidence_rows import with_parts
 from medbert_jax.cohorts.judging import Exit, judge
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
 from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ehr.tables import read_shard, read_source, shard_numbers
@@ -73,7 +74,7 @@ def _draw_of_shard(
         return []
     judged, lines = _judged(tables, spec)
     if members is not None:
-        here = judged["patient_id"].is_in(pl.read_parquet(members, columns=["patient_id"])["patient_id"].implode())
+        here = judged["patient_id"].is_in(read_parquet(members, columns=["patient_id"])["patient_id"].implode())
         judged = judged.filter(here | judged["leaves_under"].is_not_null())
     judged = judged.with_columns(drawing_order=patient_hash(judged["patient_id"], f"review/{seed}"))
     chosen = judged.filter(_GROUP != _NOTHING_THERE).sort("drawing_order").group_by(_GROUP.alias("group")).head(each)

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from medbert_jax.cohorts.judging import NO_VISITS, Exit, too_few_codes, with_counts, with_leaving
+from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.schema import EhrTables
 
 SEVERAL_TIMES = "several_prediction_times"
@@ -33,10 +34,10 @@ class LabelFolder:
         files = _files(folder)
         faults = [] if files else ["no .parquet file"]
         for path in files:
-            schema = pl.read_parquet_schema(path)
+            schema = parquet_schema(path)
             faults += [f"no column {name} in {path.name}" for name in _COLUMNS if name not in schema]
         if not faults:
-            labels = pl.scan_parquet(files).select(pl.col(_COLUMNS).null_count()).collect().row(0, named=True)
+            labels = scan_parquet(*files).select(pl.col(_COLUMNS).null_count()).collect().row(0, named=True)
             faults += [f"{count} rows without {name}" for name, count in labels.items() if count]
         if faults:
             raise ValueError(
@@ -54,7 +55,7 @@ class LabelFolder:
 
     def read(self) -> pl.DataFrame:
         """One row per subject, by patient_id: his first prediction time with its label, and how many times he has."""
-        labels = pl.scan_parquet(_files(self.folder)).select(pl.col(name).cast(kind) for name, kind in _COLUMNS.items())
+        labels = scan_parquet(*_files(self.folder)).select(pl.col(name).cast(kind) for name, kind in _COLUMNS.items())
         labels = labels.sort("prediction_time", "boolean_value").group_by("subject_id", maintain_order=True)
         first = labels.agg(pl.col("prediction_time", "boolean_value").first(), pl.len().alias("times")).collect()
         return first.select(pl.col("subject_id").cast(pl.String).alias("patient_id"), pl.exclude("subject_id"))

@@ -2,11 +2,13 @@
 
 DATASET/token_store/SPLIT/ holds one .npy file per column of `PatientSequences` and store.json, with the hash of
 the dataset, the split and a checksum of every file. The records are the interchange: of a dataset that was copied
-without its store, or has one of another version, dataset or split, they are decoded, once. A folder appears whole or
-not at all, and one process makes it. Reading needs nothing but numpy; TFDS is not imported even for decoding.
+without its store, or has one of another version, dataset or split, they are decoded, once; where the dataset cannot be
+written, into another folder that is named. A folder appears whole or not at all, and one process makes it. Reading
+needs nothing but numpy; TFDS is not imported even for decoding.
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -45,7 +47,7 @@ def read_metadata(dataset_directory) -> dict:
     if not path.is_file():
         raise FileNotFoundError(f"a dataset directory must hold metadata.json: got {dataset_directory}; {advice}")
     try:
-        metadata = json.loads(path.read_text())
+        metadata = json.loads(path.read_bytes())
         missing = [key for key in ("kind", "dataset_hash", "split", "vocabulary_hash") if key not in metadata]
     except (ValueError, TypeError):
         missing = ["valid JSON"]
@@ -68,13 +70,15 @@ def read_vocabulary(dataset_directory) -> Vocabulary:
     return vocabulary
 
 
-def open_token_store(dataset_directory, split: str) -> PatientSequences:
+def open_token_store(dataset_directory, split: str, cache_dir="") -> PatientSequences:
     """Return the patients of a split ("train", "validation" or "test") as memory maps, in the dataset's order.
 
     Decodes the split from the dataset's ArrayRecord files where the store is absent, of another version, or of another
-    dataset hash or split, whatever its folder is called; verifies the checksum of every file otherwise.
+    dataset hash or split, whatever its folder is called; verifies the checksum of every file otherwise. With
+    `cache_dir` what is decoded is kept there, under the dataset's hash, and not beside the dataset.
 
     Raises:
+        OSError: the store is absent, and cannot be written where it is to be kept.
         FileNotFoundError: no dataset, or a file of it that must be decoded is missing.
         ValueError: an unknown split, a file that is damaged, one whose checksum differs, or patients that are not as
             many as metadata.json says.
@@ -89,6 +93,9 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
         )
     store = directory / "token_store" / split
     checksums = _fresh_checksums(store, metadata, split)
+    if checksums is None and cache_dir:
+        store = Path(cache_dir) / metadata["dataset_hash"] / split
+        checksums = _fresh_checksums(store, metadata, split)
     if checksums is None:
         checksums = _build(directory, metadata, split, store)
     mapped = {name: _mapped(store / f"{name}.npy", checksum) for name, checksum in checksums.items()}
@@ -110,7 +117,7 @@ def open_token_store(dataset_directory, split: str) -> PatientSequences:
 def _fresh_checksums(store: Path, metadata: dict, split: str) -> dict[str, int] | None:
     """Return column → checksum, as store.json says, or None where the store must be made (again)."""
     try:
-        record = json.loads((store / "store.json").read_text())
+        record = json.loads((store / "store.json").read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     checksums = record.get("columns") if isinstance(record, dict) else None
@@ -139,12 +146,22 @@ def _build(directory: Path, metadata: dict, split: str, store: Path) -> dict[str
 
     Returns column → checksum.
     """
-    with locked(store.with_name(f".{split}.build.lock"), stays=False):
-        if (there := _fresh_checksums(store, metadata, split)) is not None:
-            return there
-        with replaced(store, _ALL) as new:
-            records = _parts(_record_files(directory, split), OUTCOMES[metadata["kind"]])
-            return write_token_store(new, map(store_columns, records), metadata, split)
+    files = _record_files(directory, split)
+    try:
+        with locked(store.with_name(f".{split}.build.lock"), stays=False):
+            if (there := _fresh_checksums(store, metadata, split)) is not None:
+                return there
+            with replaced(store, _ALL) as new:
+                records = _parts(files, OUTCOMES[metadata["kind"]])
+                return write_token_store(new, map(store_columns, records), metadata, split)
+    except OSError as error:
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        raise OSError(
+            "a dataset without a token store is decoded once, into a folder that may be written: got"
+            f" '{error.strerror}' for {store.parent}; give pretraining or fine-tuning --cache-dir FOLDER, with one that"
+            " may be written, or copy the dataset into one"
+        ) from error
 
 
 def store_columns(sequences: PatientSequences) -> dict[str, np.ndarray]:
@@ -207,7 +224,7 @@ def _of_other_splits(ids: np.ndarray, rule: dict, split: str) -> int:
 
 def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
     """Return the ArrayRecord files of a split and how many records each must have, from dataset_info.json."""
-    info = json.loads((directory / "dataset_info.json").read_text())
+    info = json.loads((directory / "dataset_info.json").read_bytes())
     lengths = next(s["shardLengths"] for s in info["splits"] if s["name"] == split)
     name, shards = info["name"], len(lengths)
     return [

@@ -1,9 +1,17 @@
 """One process at a time: the lock of a file, which the system lets go of when its holder is killed."""
 
 import contextlib
+import errno
 import os
+import sys
 from collections.abc import Callable, Generator
 from pathlib import Path
+
+_WITHOUT = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+
+
+class NoLocksError(OSError):
+    """There are no locks, by which one process at a time writes."""
 
 
 @contextlib.contextmanager
@@ -25,10 +33,15 @@ def locked(
         stays: whether the file is left. It may be deleted by who holds the lock alone, here or otherwise: those who
             wait for it see that and take that of a new file.
 
-    Raises OSError for a folder that cannot be written, and on a file system without locks.
+    Raises OSError for a folder that cannot be written, NoLocksError on a system or file system without locks.
     """
-    import fcntl  # not on Windows, where what others wrote can be read
-
+    try:
+        import fcntl  # here, so that what others wrote can be read without
+    except ImportError:
+        raise NoLocksError(
+            f"what is written is guarded by the locks of Linux or macOS: got {sys.platform}, which has none; on Windows"
+            " use WSL (`wsl --install`) or a Linux container"
+        ) from None
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,6 +58,14 @@ def locked(
                 if waiting is not None:
                     waiting()
                 fcntl.flock(file, kind)
+            except OSError as error:
+                if error.errno in _WITHOUT:
+                    raise NoLocksError(
+                        "a file system that is written to must have locks, which keep a second writer out: got"
+                        f" '{error.strerror}' for {path}; name a folder on another disk (a local one has them), or have"
+                        " it mounted with them (NFS: its lock service; Lustre: -o flock)"
+                    ) from None
+                raise
             if not _is_at(file, path):  # the lock of a file that is gone keeps nobody out
                 continue
             try:

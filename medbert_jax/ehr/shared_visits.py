@@ -6,6 +6,8 @@ from pathlib import Path
 
 import polars as pl
 
+from medbert_jax.disk.tables_on_disk import read_parquet, scan_parquet
+
 UNIQUE_VISITS = ("omop", "mimic-iv", "diabetes130")
 """Formats in which the id of a visit is unique in the whole source, by their documentation."""
 IDS_AT_ONCE = 5_000_000
@@ -19,12 +21,12 @@ def count_shared_visits(directory, files: Sequence[str], *, once: bool = False) 
     of them the files are read several times.
     """
     paths = [Path(directory) / file for file in files]
-    rows = sum(pl.scan_parquet(path).select(pl.len()).collect().item() for path in paths)
+    rows = sum(scan_parquet(path).select(pl.len()).collect().item() for path in paths)
     rounds, shared = -(-rows // IDS_AT_ONCE), Counter()
     for number in range(rounds):
         parts = []
         for place, path in enumerate(paths):
-            visits = pl.read_parquet(path, columns=["visit_id"] if once else ["patient_id", "visit_id"]).drop_nulls()
+            visits = read_parquet(path, columns=["visit_id"] if once else ["patient_id", "visit_id"]).drop_nulls()
             hashes = (visits if once else visits.unique())["visit_id"].cast(pl.String).hash()
             parts.append(
                 hashes.filter(hashes % rounds == number).to_frame("id").with_columns(place=pl.lit(place, pl.UInt32))

@@ -289,7 +289,7 @@ def _read_shards(directory: Path, source: EhrSource, files: dict[str, str], shar
                 faults.append(f"{path}: is {'missing' if isinstance(error, FileNotFoundError) else 'unreadable'}")
                 continue
             if hashlib.sha256(content).hexdigest() == files[path]:
-                parts.append(pl.read_parquet(content))
+                parts.append(pl.read_parquet(io.BytesIO(content)))
                 continue
             # Of a changed file only the schema is read, to say more of what is wrong with it.
             try:

@@ -16,14 +16,18 @@ DEGENERATE = "degenerate"
 
 
 def evaluate_test(
-    dataset: str | Path, predict: Callable[[PatientSequences], np.ndarray], predictions: str | Path
+    dataset: str | Path,
+    predict: Callable[[PatientSequences], np.ndarray],
+    predictions: str | Path,
+    *,
+    cache_dir: str = "",
 ) -> dict[str, float]:
     """Predict the cohort's test patients, write the predictions (MEDS schema) to RUN_ID.parquet, return metric → value.
 
     `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business. Probabilities
-    that are not finite are not written, for no tool could read them.
+    that are not finite are not written, for no tool could read them. `cache_dir` as in `open_token_store`.
     """
-    test = open_token_store(dataset, "test")
+    test = open_token_store(dataset, "test", cache_dir)
     labels, probabilities = test.outcomes["label"], predict(test)
     if np.isfinite(probabilities).all():
         write_predictions(

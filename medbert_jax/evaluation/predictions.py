@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.disk.tables_on_disk import parquet_metadata, read_parquet
 from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import whole_file
 from medbert_jax.evaluation.results import rows_sha256
@@ -97,8 +98,8 @@ def read_predictions(path) -> Predictions:
     """
     path = Path(path)
     try:
-        frame = pl.read_parquet(path)
-        said = pl.read_parquet_metadata(path)
+        frame = read_parquet(path)
+        said = parquet_metadata(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise ValueError(
             f"predictions must be a Parquet file: got {path.name}, unreadable; pass a finished run's file"

@@ -28,6 +28,7 @@ def identify(run: RunSpec, cohort: CohortData, checkpoint_at: Callable[[str], Ch
         checkpoint.check_cohort(cohort)
         pretrained = run.backbone == "pretrained"  # the others take the architecture alone
         identity["run"] = ""
+        del identity["cache_dir"]
         identity["checkpoint"] = checkpoint.fingerprint if pretrained else checkpoint.config["model"]
     return identity
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
+from medbert_jax.disk.tables_on_disk import parquet_metadata, read_parquet
 from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import whole_file
 from medbert_jax.ehr.hashing import SPLITS
@@ -183,8 +184,8 @@ def check_one_dataset(results: pl.DataFrame) -> None:
 def _read(path: Path) -> pl.DataFrame:
     schema = {**RECORD_SCHEMA, **ROW_SCHEMA}
     try:
-        frame = pl.read_parquet(path)
-        said = pl.read_parquet_metadata(path)
+        frame = read_parquet(path)
+        said = parquet_metadata(path)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
         raise ValueError(
             f"a run's results must be readable Parquet: got {path.name}, unreadable; delete it and run again"

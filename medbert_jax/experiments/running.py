@@ -21,17 +21,19 @@ def run_all(
     runs: Sequence[FinetuneConfig | ModelSpec],
     fine_tuning: Callable[[FinetuneConfig, CohortData, Checkpoint], DiseaseModel],
     interruption: Interruption | None = None,
+    *,
+    cache_dir: str = "",
 ) -> None:
     """Do every run that is not done yet, and file its predictions and results.
 
     A run is done when its results are there, and the fine-tuned checkpoint where it is to leave one. `fine_tuning`
     makes the model of a FinetuneConfig; any other configuration makes its own. Between two runs, Interrupted is raised
-    where the `interruption` says stop.
+    where the `interruption` says stop. `cache_dir` is where token stores of read-only datasets are kept.
     """
     checkpoint_at = cache(Checkpoint)  # one for each path, so that no run verifies and reads again what another has
     for number, run in enumerate(runs, start=1):
         place = f"[{number}/{len(runs)}]"
-        cohort = load_cohort(run.dataset, train_size=run.train_size, replicate=run.replicate)
+        cohort = load_cohort(run.dataset, train_size=run.train_size, replicate=run.replicate, cache_dir=cache_dir)
         identity = identify(run, cohort, checkpoint_at)
         name = run_id(identity, run.replicate)
         unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
@@ -46,7 +48,8 @@ def run_all(
         else:
             model = run.model(cohort.vocabulary)
         fitted = model.fit(cohort.train, cohort.validation)
-        test = evaluate_test(run.dataset, fitted.predict, Path(run.results) / "predictions" / f"{name}.parquet")
+        predictions = Path(run.results) / "predictions" / f"{name}.parquet"
+        test = evaluate_test(run.dataset, fitted.predict, predictions, cache_dir=cache_dir)
         seconds = time.monotonic() - began
         file_results(run, cohort, identity, fitted, test, seconds=seconds)
         say(

@@ -20,6 +20,7 @@ import polars as pl
 from medbert_jax.attrition.disclosure import masked
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.checked_fields import check_fields
+from medbert_jax.disk.tables_on_disk import scan_arrow
 from medbert_jax.disk.whole_files import whole_file, write_json
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
@@ -194,7 +195,7 @@ def _scatter_all(
         chunks[file.table.name] += names[number]
     for table in reader.tables:
         if table.key and chunks[table.name]:
-            named = [pl.read_ipc(path) for path in job.spill.glob(f"*.{table.key}.named")]
+            named = [scan_arrow(path).collect() for path in job.spill.glob(f"*.{table.key}.named")]
             if named:
                 pl.concat(named).unique().write_ipc(job.spill / f"{table.key}.named")
                 list(each(functools.partial(_reduce, job.spill, table.key), chunks[table.name]))
@@ -318,7 +319,8 @@ def _ids(values: pl.Series, file: RawFile | None = None) -> pl.Series:
 
 def _reduce(spill: Path, key: str, name: str) -> None:
     """Keep the rows of one chunk of a lookup that are named somewhere."""
-    chunk, named = pl.read_ipc(spill / f"{name}.arrow"), pl.read_ipc(spill / f"{key}.named")["id"].drop_nulls()
+    chunk = scan_arrow(spill / f"{name}.arrow").collect()
+    named = scan_arrow(spill / f"{key}.named").collect()["id"].drop_nulls()
     kept = chunk.filter(_ids(chunk[key]).is_in(named.implode()))
     with whole_file(spill / f"{name}.arrow") as partial:  # not written over: the chunk may be a memory map
         kept.write_ipc(partial, compression="uncompressed")
@@ -370,7 +372,7 @@ def _gather(job: _Job, table: RawTable, names: list[str], shard: int) -> pl.Data
     """The shard's rows of one table. Raises SourceError where its files give a column unlike types."""
     parts = []
     for name in names:
-        part = pl.scan_ipc(job.spill / f"{name}.arrow")
+        part = scan_arrow(job.spill / f"{name}.arrow")
         if table.patient:
             starts = np.load(job.spill / f"{name}.npy")
             part = part.slice(starts[shard], starts[shard + 1] - starts[shard])

@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.attrition.disclosure import masked
+from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ingest.reader import RawTable, Reader
 
 BLOCK_BYTES = 32 * 2**20
@@ -235,14 +236,14 @@ def _plain_ids(chunk: pl.DataFrame, file: RawFile) -> pl.DataFrame:
 def _parquet_chunks(file: RawFile) -> Iterator[pl.DataFrame]:
     table = file.table
     try:
-        schema = pl.read_parquet_schema(file.path)
+        schema = parquet_schema(file.path)
         if table.by_position:
             columns = list(schema)
         else:
             wanted = {*table.required, *table.optional}
             columns = [name for name in schema if name.strip().lower() in wanted]
-        lazy = pl.scan_parquet(file.path).select(columns)
-        rows = pl.scan_parquet(file.path).select(pl.len()).collect().item()
+        lazy = scan_parquet(file.path).select(columns)
+        rows = scan_parquet(file.path).select(pl.len()).collect().item()
         for start in range(0, max(rows, 1), CHUNK_ROWS):
             # Categories have no meaning across files: their text has.
             chunk = lazy.slice(start, CHUNK_ROWS).collect()

@@ -7,6 +7,7 @@ read by the names of its files, without checksums.
 
 import functools
 import hashlib
+import io
 import json
 import re
 from collections import Counter
@@ -307,7 +308,7 @@ def _read(directory: Path, path: str, sha: str | None, table: str, schema: dict,
         content = (directory / path).read_bytes()
         if sha is not None and hashlib.sha256(content).hexdigest() != sha:
             return found.count("changed_file" if content.endswith(b"PAR1") else "truncated_file", table, path)
-        frame = pl.read_parquet(content)
+        frame = pl.read_parquet(io.BytesIO(content))
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return found.count("unreadable_file", table, path)
     found.of[table] += frame.height

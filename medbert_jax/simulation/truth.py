@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.simulation.block import Block, World
 from medbert_jax.simulation.hazards import ABSENT
@@ -107,7 +108,7 @@ def read_past(world: World, truth, tables: EhrSource, shard: int, patient_ids: l
     name = f"shard-{shard:05d}-of-{tables.shards:05d}.parquet"
     model, traits = world.model, world.parameters.dynamics["traits"]
     of = {patient: row for row, patient in enumerate(patient_ids)}
-    patients = pl.read_parquet(Path(truth) / "patients" / name).filter(pl.col("patient_id").is_in(patient_ids))
+    patients = read_parquet(Path(truth) / "patients" / name).filter(pl.col("patient_id").is_in(patient_ids))
     if patients.height != len(of):
         raise KeyError(f"{len(of) - patients.height} of {len(of)} patients are not in the truth of shard {shard}")
     patients = patients.sort(pl.col("patient_id").replace_strict(of))
@@ -122,7 +123,7 @@ def read_past(world: World, truth, tables: EhrSource, shard: int, patient_ids: l
     places = {condition: place for place, condition in enumerate(model.conditions)}
 
     def rows(table: str) -> tuple[np.ndarray, np.ndarray, pl.DataFrame]:
-        frame = pl.read_parquet(Path(truth) / table / name).filter(pl.col("patient_id").is_in(patient_ids))
+        frame = read_parquet(Path(truth) / table / name).filter(pl.col("patient_id").is_in(patient_ids))
         patient = frame["patient_id"].replace_strict(of, return_dtype=pl.Int32).to_numpy()
         return patient, frame["condition"].replace_strict(places, return_dtype=pl.Int32).to_numpy(), frame
 

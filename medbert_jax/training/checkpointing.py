@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import SingleDeviceSharding
 
+from medbert_jax.disk.plain_path import plain_path
 from medbert_jax.disk.whole_files import fingerprint
 from medbert_jax.training.manifest import (
     MANIFEST,
@@ -70,8 +71,8 @@ def save_step(run: RunDirectory, step: int, *, params: dict, opt_state: object, 
         raise fault or CheckpointError(f"process 0 could not make way for step {step} of {run.path}; see what it says")
     try:
         trees = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
-            checkpointer.save(folder, args=ocp.args.Composite(**trees, progress=ocp.args.JsonSave(progress)))
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer, plain_path(folder) as plain:
+            checkpointer.save(plain, args=ocp.args.Composite(**trees, progress=ocp.args.JsonSave(progress)))
         if primary:
             arrays = {item: leaf_shapes(tree) for item, tree in items.items()}
             commit_step(run.path, step, changes=run.changes, arrays=arrays)
@@ -128,9 +129,10 @@ def restore_step(
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     arguments = {item: ocp.args.StandardRestore(jax.tree.map(placed, target)) for item, target in targets.items()}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+    folder = plain_path(step_folder(run_path, step))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer, folder as plain:
         out = checkpointer.restore(
-            step_folder(run_path, step),
+            plain,
             args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **arguments),
         )
     _check_progress(run_path, step, out["progress"])

@@ -23,17 +23,17 @@ class CohortData:
     validation: PatientSequences
 
 
-def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0) -> CohortData:
-    """The cohort with the training subset of this size and replicate; whole sequences."""
+def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0, cache_dir: str = "") -> CohortData:
+    """The cohort with the training subset of this size and replicate; whole sequences. See `open_token_store`."""
     metadata = read_metadata(dataset)
     check_dataset(metadata, kind="cohort")
-    train = open_token_store(dataset, "train")
+    train = open_token_store(dataset, "train", cache_dir)
     return CohortData(
         metadata["cohort"]["name"],
         metadata,
         read_vocabulary(dataset),
         train.take(training_subset(train.patient_id, train_size, replicate)),
-        open_token_store(dataset, "validation"),
+        open_token_store(dataset, "validation", cache_dir),
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import tyro
 
+from medbert_jax.printed_tables import take_any_terminal
 from medbert_jax.training.interruption import EXIT_CODE, Interrupted
 from medbert_jax.training.manifest import CheckpointError
 
@@ -68,6 +69,7 @@ def run_script(
     Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback; a
     run that was asked to stop, and has saved, with exit code 75; one that Ctrl-C ended at once, with 130.
     """
+    take_any_terminal()
     try:
         print(main(parse_config(kinds, arguments, program=program)))
     except Interrupted as interrupted:

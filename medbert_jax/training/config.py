@@ -57,6 +57,8 @@ class PretrainConfig:
     validation_size: Annotated[int, Ge(0)] = 0
     """Validation patients that evaluations look at; 0, or more than there are, takes all."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    cache_dir: str = ""
+    """Folder where the token store of a dataset that cannot be written, and has none, is kept; empty: beside it."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
@@ -122,6 +124,8 @@ class FinetuneConfig:
     validation_size: Annotated[int, Ge(0)] = 0
     """Validation patients that early stopping looks at; 0, or more than there are, takes all."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    cache_dir: str = ""
+    """Folder where the token store of a dataset that cannot be written, and has none, is kept; empty: beside it."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

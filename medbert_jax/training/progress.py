@@ -95,7 +95,7 @@ class Progress:
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         if jax.process_index():
             return
-        with self._path.open("a") as file:
+        with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **finite}) + "\n")
         say(" | ".join(parts))
 

@@ -17,7 +17,7 @@ import jax
 
 from medbert_jax import __version__
 from medbert_jax.data.vocabulary import FIRST_CODE, Vocabulary
-from medbert_jax.disk.lock import locked
+from medbert_jax.disk.lock import NoLocksError, locked
 from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import canonical_json, meant_for, remove_unfinished, write_whole
 from medbert_jax.models.config import ModelConfig
@@ -95,7 +95,7 @@ class RunDirectory:
                 lock.close()
                 if isinstance(fault, Exception):
                     all_processes(False)
-                if isinstance(fault, OSError):
+                if isinstance(fault, OSError) and not isinstance(fault, NoLocksError):
                     raise RunDirectoryError(
                         f"a run folder must be a folder with room that this process may write to: got {path} "
                         f"({fault.strerror}); choose another one, or change its rights"

@@ -1,6 +1,8 @@
 """The token store: what is decoded, when it is made again, and what it refuses."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -278,3 +280,59 @@ def test_what_a_killed_decoding_left_goes_with_the_next(dataset, sequences):
         (dataset / "token_store" / lock).touch()
     assert_same(open_token_store(dataset, "train"), sequences)
     assert [path.name for path in (dataset / "token_store").iterdir()] == ["train"]
+
+
+# ── a dataset that cannot be written ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def read_only(dataset, monkeypatch):
+    """The dataset on a file system that is mounted read-only, also for root."""
+
+    def refuse(real):
+        def refused(path, *args, **named):
+            if Path(path).is_relative_to(dataset):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+            return real(path, *args, **named)
+
+        return refused
+
+    monkeypatch.setattr(os, "mkdir", refuse(os.mkdir))
+    monkeypatch.setattr(os, "rename", refuse(os.rename))
+    return dataset
+
+
+def test_a_read_only_dataset_without_a_store_is_told_with_its_cure(read_only):
+    with pytest.raises(OSError, match=r"into a folder that may be written: got 'Read-only.*' for .*give .*--cache-dir"):
+        open_token_store(read_only, "train")
+
+
+def test_a_read_only_dataset_is_decoded_into_the_cache_once(read_only, sequences, tmp_path, monkeypatch):
+    cache = tmp_path / "cache [1]"
+    assert_same(open_token_store(read_only, "train", cache), sequences)
+    assert [path.name for path in read_only.iterdir() if path.is_dir()] == []
+    assert [path.relative_to(cache).as_posix() for path in cache.rglob("store.json")] == ["first/train/store.json"]
+    monkeypatch.setattr(token_store, "decode_records", lambda *_: pytest.fail("the store was decoded again"))
+    assert_same(open_token_store(read_only, "train", cache), sequences)
+
+
+def test_a_cache_knows_datasets_by_what_they_hold(sequences, tmp_path):
+    """Two of one name, and one that was made again."""
+    others, cache = made_sequences(31, seed=5), tmp_path / "cache"
+    one = write_dataset(tmp_path / "a" / "dataset", sequences)
+    two = write_dataset(tmp_path / "b" / "dataset", others, dataset_hash="second")
+    assert_same(open_token_store(one, "train", cache), sequences)
+    assert_same(open_token_store(two, "train", cache), others)
+    write_dataset(one, others, dataset_hash="second")
+    assert_same(open_token_store(one, "train", cache), others)
+
+
+def test_a_store_beside_the_dataset_is_taken_before_the_cache(dataset, sequences, tmp_path):
+    open_token_store(dataset, "train")
+    assert_same(open_token_store(dataset, "train", tmp_path / "cache"), sequences)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_told_too(dataset, read_only):
+    with pytest.raises(OSError, match=r"got 'Read-only.*' for .*dataset/cache/first; give"):
+        open_token_store(read_only, "train", dataset / "cache")

@@ -1,6 +1,8 @@
 """One process at a time, whoever deletes the file and whoever is killed."""
 
 import contextlib
+import errno
+import os
 import shutil
 import signal
 import subprocess
@@ -12,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from medbert_jax.disk.lock import locked
+from medbert_jax.disk.lock import NoLocksError, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from medbert_jax.disk.lock import locked
+from medbert_jax.disk.lock import NoLocksError, locked
 with locked(Path(sys.argv[1]), shared=sys.argv[2] == "shared"):
     print("held", flush=True)
     time.sleep(60)
@@ -121,3 +123,32 @@ def test_an_error_of_the_system_is_raised(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError), locked(tmp_path / "file" / "lock"):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("refusal", [REFUSAL, None])
+def test_a_file_system_without_locks_is_told_with_its_cure(tmp_path, monkeypatch, number, refusal):
+    def flock(file, kind):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    path = tmp_path / "lock"
+    with (
+        pytest.raises(NoLocksError, match=f"must have locks.*: got .*for {path}; name a folder on another disk"),
+        locked(path, refusal=refusal),
+    ):
+        pytest.fail("held without a lock")
+
+
+def test_other_errors_of_a_lock_stay_what_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr("fcntl.flock", lambda file, kind: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    with pytest.raises(OSError, match="broken") as raised, locked(tmp_path / "lock"):
+        pytest.fail("held without a lock")
+    assert not isinstance(raised.value, NoLocksError)
+
+
+def test_a_system_without_locks_is_told_what_to_use(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with pytest.raises(NoLocksError, match=r"Linux or macOS: got .*WSL.*or a Linux container"), locked(tmp_path / "x"):
+        pytest.fail("held without a lock")
+    assert not (tmp_path / "x").exists()

@@ -136,7 +136,7 @@ def test_what_is_done_is_skipped_and_what_differs_is_not(cohort, tmp_path, capsy
 def test_the_test_patients_are_read_after_the_fit_and_by_evaluation_alone(cohort, tmp_path, monkeypatch):
     opened = []
 
-    def open_split(dataset, split):
+    def open_split(dataset, split, cache_dir):
         opened.append(split)
         return open_token_store(dataset, split)
 

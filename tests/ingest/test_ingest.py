@@ -243,7 +243,7 @@ def test_cores_are_those_that_may_be_used_and_polars_shares_them(monkeypatch):
 def test_a_worker_that_dies_is_told_with_what_to_do(source, tmp_path, monkeypatch):
     # What is called in the processes with the number of a file ends them.
     monkeypatch.setattr(engine.functools, "partial", lambda function, *given: os._exit)
-    message = r"2 workers must have the memory.*: got one that died.*; give the same command again with fewer workers"
+    message = r"workers must live until .*: got one that ended with exit code.*; what it said.*mend that"
     with pytest.raises(ChildProcessError, match=message):
         read(source, tmp_path / "ehr", workers=2)
     assert list(tmp_path.iterdir()) == []

@@ -29,7 +29,6 @@ from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_tables, write_tables
-from medbert_jax.ehr.workers import Workers
 from tfds_builders.work_folder import WorkFolder, write_columns
 
 CHECKOUT = Path(__file__).parents[2]
@@ -460,11 +459,6 @@ def test_without_beam_it_is_asked_for(prepare, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "tfds_builders.beam_pipeline", raising=False)
     with pytest.raises(ValueError, match=r"pip install 'medbert-jax\[beam\]'"):
         prepare(data_dir=tmp_path, beam=("runner=FlinkRunner",))
-
-
-def test_a_worker_that_dies_is_told_with_what_to_do():
-    with pytest.raises(ChildProcessError, match=r"got one that died.*with fewer workers"), Workers(2) as each:
-        list(each(os._exit, [1, 2]))
 
 
 def test_columns_come_back_with_their_dtypes_as_the_same_bytes(tmp_path):
