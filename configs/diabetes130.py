@@ -4,8 +4,9 @@
 
 `benchmarks/diabetes130.py` makes the datasets and the checkpoint and calls this.
 Duration: two hours on two CPU cores for the 420 runs (7,087 s, benchmarks/results/diabetes130.json), or one by two
-processes (`--part`). Expected: the README's tables; on hf-later with 300 patients a test AUROC of 0.638 for the
-pretrained Bi-GRU and 0.591 for the untrained one. How to read it: docs/results.md.
+processes (`--part`).
+Expected: the README's tables; on hf-later with 300 patients a test AUROC of 0.638 for the pretrained Bi-GRU, and 0.591
+for the untrained one. How to read it: docs/results.md.
 Rate, batch, patience and the patients between two validations are the same for every backbone, head, size and cohort.
 """
 

@@ -2,9 +2,9 @@
 
     python run_pretrain.py configs/pretrain_paper.py --dataset data/ehr_pretraining/NAME/1.0.0 --run runs/NAME
 
-Duration: the paper took a week on one V100 for 20 million training patients. Not measured whole by us: a step takes
-0.67 s of processor time on an AMD EPYC (made patients, 82,603 codes; benchmarks/preset_steps.py), so two of its cores
-would need 174 days. Nothing has been measured on a GPU yet.
+Duration: the paper took a week on one V100 for 20 million training patients. Here it is computed: a step takes 0.67 s
+of processor time on an AMD EPYC (made patients, 82,603 codes; benchmarks/preset_steps.py), so two of its cores need
+174 days or more. Nothing has been measured on a GPU yet.
 Expected: masked-code accuracy stays low for long with one masked code per patient and a rate of 5e-5; on small corpora
 use pretrain_small.py.
 Every step has exactly 32 patients, in three rows of 512 slots.
