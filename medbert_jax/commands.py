@@ -49,9 +49,9 @@ def validate(options: ValidateOptions) -> None:
     from medbert_jax.quality.report import validate as check
 
     report = check(options.ehr, workers=options.workers)
-    print(report.render())
     if options.json_out:
         write_json(options.json_out, report.to_dict())
+    print(report.render())
     if report.failed:
         sys.exit(1)
 

@@ -47,8 +47,10 @@ def locked(
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             file = open(path, "a+b")  # noqa: SIM115
-        except FileNotFoundError:  # the holder before has just removed the folder too
-            continue
+        except FileNotFoundError:
+            if path.is_symlink():  # to nowhere, and that does not pass
+                raise
+            continue  # the holder before has just removed the folder too
         with file:
             try:
                 fcntl.flock(file, kind | fcntl.LOCK_NB)

@@ -152,3 +152,9 @@ def test_a_system_without_locks_is_told_what_to_use(tmp_path, monkeypatch):
     with pytest.raises(NoLocksError, match=r"Linux or macOS: got .*WSL.*or a Linux container"), locked(tmp_path / "x"):
         pytest.fail("held without a lock")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_link_to_nowhere_is_told_and_not_tried_for_ever(tmp_path):
+    (tmp_path / "lock").symlink_to(tmp_path / "gone" / "lock")
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "lock"):
+        pass
