@@ -165,7 +165,7 @@ class Probe:
         ({"share": -0.1}, "probe.share must be at least 0 and below 1: got -0.1; raise it"),
         ({"share": math.nan}, "probe.share must be a finite number: got nan; give a finite number"),
         ({"share": -math.inf}, "probe.share must be a finite number: got -inf; give a finite number"),
-        ({"days": -1}, "probe.days must be at least 0 or None: got -1; give one of them"),
+        ({"days": -1}, "probe.days must be at least 0: got -1; raise it"),
         ({"place": "there"}, "probe.place must be a Path or None: got 'there'; give one of them"),
         ({"kind": "c"}, "probe.kind must be one of a, b: got 'c'; choose one of them"),
         ({"kinds": ("a", "c")}, "probe.kinds[1] must be one of a, b: got 'c'; choose one of them"),

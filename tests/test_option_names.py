@@ -24,7 +24,7 @@ FILES = sorted(
     if path.suffix == ".py"
 )
 OPTION = re.compile(r"(?<![\w(-])--[a-z][\w.-]*\w(?!\w*:)|(?<=\()(?<!var\()--[a-z][\w.-]*\w")  # not the names of CSS
-OF_OTHERS = {"--porcelain", "--array", "--dependency"}  # git's and sbatch's
+OF_OTHERS = {"--porcelain", "--array", "--dependency", "--install"}  # git's, sbatch's and wsl's
 OF_ANY_FIELD = {"--field.name"}
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import AbstractMesh, Mesh
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
-def announce(what: str, config, mesh: Mesh) -> None:
+def announce(what: str, config, mesh: Mesh | AbstractMesh) -> None:
     """Print devices, versions and the full configuration."""
     devices = jax.devices()
     kind = f"{len(devices)} × {devices[0].device_kind} ({devices[0].platform})"
@@ -51,9 +51,9 @@ class Progress:
     def __init__(self, path: Path, *, total: int, start: int):
         self._path, self._total = path, total
         lines = path.read_bytes().split(b"\n") if path.exists() else []
-        # Of the start alone: later rows are being removed by the first of several processes.
-        rows = (row for row in map(metrics_row, lines) if row and row["step"] == start)
-        self._recorded = {(row["kind"], start) for row in rows}
+        # Up to the start: later rows are being removed by the first of several processes.
+        rows = (row for row in map(metrics_row, lines) if row and row["step"] <= start)
+        self._recorded = {(row["kind"], row["step"]) for row in rows}
         self._first: tuple[int, float] | None = None
         self._step, self._time = start, time.monotonic()
         self._patients, self._rate, self._left = 0.0, 0.0, math.nan

@@ -9,9 +9,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medbert_jax import cli
+from medbert_jax import commands
 from medbert_jax.data.serialization import SerializationConfig, order_histories
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables
+from medbert_jax.options import SimulateOptions
 from medbert_jax.quality.report import validate
 from medbert_jax.simulation import simulate as module
 from medbert_jax.simulation.block import World
@@ -234,7 +235,7 @@ def test_visits_are_named_after_their_patient_in_tables_and_truth(made):
 
 def test_the_command_refuses_shards_of_few_patients(tmp_path):
     with pytest.raises(ValueError, match=r"about 100 simulated .*: got 2 shards of 150 patients; give --shards 1"):
-        cli.simulate(tmp_path / "ehr", 150, shards=2)
+        commands.simulate(SimulateOptions(tmp_path / "ehr", 150, shards=2))
     assert not [*tmp_path.iterdir()]
 
 

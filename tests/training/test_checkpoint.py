@@ -2,18 +2,18 @@
 
 import json
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
-from made_sequences import TINY_MODEL
+from made_sequences import TINY_MODEL, made_sequences
 
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.med_bert import init
 from medbert_jax.training import checkpointing
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import save_step, step_fingerprint
+from medbert_jax.training.cohort_data import CohortData
 from medbert_jax.training.manifest import CheckpointError, verify_step
 from medbert_jax.training.run_directory import RunDirectory
 
@@ -90,8 +90,10 @@ def test_a_run_without_a_step_has_a_configuration_and_no_architecture(tmp_path):
 
 
 def test_a_cohort_has_the_vocabulary_and_the_split_of_the_checkpoint(run):
+    patients = made_sequences(2, seed=0)
+
     def cohort(vocabulary, dataset):
-        return SimpleNamespace(vocabulary=vocabulary, metadata={"pretraining_dataset_hash": dataset})
+        return CohortData("a cohort", {"pretraining_dataset_hash": dataset}, vocabulary, patients, patients)
 
     checkpoint = Checkpoint(str(run))
     checkpoint.check_cohort(cohort(VOCABULARY, DATASET))

@@ -113,7 +113,7 @@ def test_the_sums_do_not_depend_on_how_many_steps_came_back_at_once():
             long._wanted = steps  # ty: ignore  # as one that has found its pace
             found.append(validate(of_steps, {}, source, long))
     assert total >= 50
-    assert found[0] == found[1] == found[2]
+    np.testing.assert_equal(found[1:], found[:1] * 2)  # bit for bit; NaN is NaN
     assert found[0]["masked_code_loss"] == float(made["masked_code_sum"].sum(dtype=np.float64)) / float(
         made["masked_code_weight"].sum(dtype=np.float64)
     )
