@@ -14,7 +14,7 @@ EXIT_CODE = 75
 """What a run that was interrupted and saved ends with (EX_TEMPFAIL): the same command goes on with it."""
 
 
-_NOTICED = b"\nasked to stop: this ends after what is under way is saved; Ctrl-C again ends it at once\n"
+_NOTICED = b"\nasked to stop: this ends where it can be gone on from; Ctrl-C again ends it at once\n"
 
 
 class Interrupted(Exception):
@@ -78,4 +78,7 @@ class Interruption:
     def end_here(self, results: str) -> None:
         """Raise Interrupted if the run is to stop: of runs whose `results` are filed, each when it is done."""
         if self.asked():
-            raise Interrupted(f"asked to stop: what is done is in {results}; the same command goes on with the others")
+            raise Interrupted(
+                f"asked to stop: what is done is in {results}; the same command does the rest, and begins anew a"
+                " fine-tuning that was under way"
+            )

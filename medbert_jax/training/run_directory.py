@@ -209,8 +209,20 @@ def _defaults(config: dict) -> dict:
     """What the fields of a configuration of this kind are where nobody sets them; an architecture that is not there
     has none.
     """
-    kind = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}[config.get("kind", "pretrain")]
-    defaults = _as_json(asdict(kind()) | {"model": asdict(ModelConfig())})
+    kinds = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
+    said = config.get("kind", "pretrain")
+    if not isinstance(said, str) or said not in kinds:
+        raise RunDirectoryError(
+            f"{CONFIG} must be that of a {' or a '.join(kinds)} run: got kind {said!r}; put the file back from a copy"
+        )
+    defaults = _as_json(asdict(kinds[said]()) | {"model": asdict(ModelConfig())})
+    strange = [name for name in config.keys() & defaults.keys() if isinstance(defaults[name], dict)]
+    strange = sorted(name for name in strange if not isinstance(config[name], dict))
+    if strange:
+        got = ", ".join(f"{name} {config[name]!r}" for name in strange)
+        raise RunDirectoryError(
+            f"{CONFIG} must have the parts of a configuration: got {got}; put the file back from a copy"
+        )
     return {name: value for name, value in defaults.items() if name != "model" or name in config}
 
 

@@ -179,3 +179,13 @@ def test_metrics_after_the_resumed_step_are_dropped(tmp_path):
         run.metrics_path.write_text("\n".join([*rows, '{"step": 2, "lo']))
         run.forget_metrics_after(2)
         assert [json.loads(line)["step"] for line in run.metrics_path.read_text().splitlines()] == [1, 2]
+
+
+@pytest.mark.parametrize("damage", [{"kind": "tretrain"}, {"kind": 3}, {"model": [1]}, {"rows": 3}])
+def test_a_configuration_that_is_none_is_told(tmp_path, damage):
+    with _open(tmp_path / "run"):
+        pass
+    path = tmp_path / "run" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    with pytest.raises(RunDirectoryError, match="put the file back from a copy"):
+        read_config(tmp_path / "run")
