@@ -295,7 +295,7 @@ def test_a_fine_tuning_that_is_asked_ends_with_its_code_and_begins_again(
         run_script(run_finetune.main, kinds, "run_finetune.py", words)
     said = capsys.readouterr().err
     assert left.value.code == 75 and len(sent) == 1
-    assert f"run_finetune.py: asked to stop: what is done is in {results}; the same command goes on" in said
+    assert f"run_finetune.py: asked to stop: what is done is in {results}; the same command does the rest" in said
     assert signal.getsignal(signal.SIGINT) is keyboard and not list(results.glob("**/*.parquet"))
     run_script(run_finetune.main, kinds, "run_finetune.py", words)
     assert read_results(results).height and committed_steps(model)
