@@ -177,7 +177,9 @@ def made_tables(patients: int = 400, seed: int = 0, dates: bool = True) -> EhrTa
     return EhrTables(
         **{
             name: frame.select(
-                (pl.lit(None) if column in hidden else pl.col(column)).cast(dtype).alias(column)
+                (pl.col(column) if column in frame.columns and column not in hidden else pl.lit(None))
+                .cast(dtype)
+                .alias(column)
                 for column, dtype in SCHEMAS[name].items()
             )
             for name, frame in frames.items()

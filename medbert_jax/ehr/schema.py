@@ -17,6 +17,7 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "sex": _TEXT,  # female | male
         "race": _TEXT,
         "death_date": pl.Date(),
+        "death_time": _TIME,  # by the clock, where the source says it; its day is death_date
     },
     "visits": {
         "visit_id": _TEXT,
@@ -39,11 +40,16 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
         "present_on_admission": pl.Boolean(),
         "captured_at_billing": pl.Boolean(),
         "priority": _WHOLE,  # 1 = principal
+        "time": _TIME,  # of the diagnosis, as the source states it; null: see the visit
     },
     "medications": {**_EVENT, "ingredient": _TEXT},
     "measurements": {**_EVENT, "value": pl.Float64(), "unit": _TEXT},
     "procedures": dict(_EVENT),
+    # Times in which what happens to a patient reaches the source: observation periods, enrolment. Both days are in it.
+    "follow_up": {"patient_id": _TEXT, "start": pl.Date(), "end": pl.Date()},
 }
+ADDED = {"patients": ("death_time",), "diagnoses": ("time",)}
+"""Columns that tables of version 1 have not; they are null there."""
 REQUIRED_TABLES = ("patients", "visits", "diagnoses")
 EVENT_TABLES = ("medications", "measurements", "procedures")
 EARLIEST, LATEST = pl.datetime(1900, 1, 1), pl.datetime(2301, 1, 1)
@@ -91,6 +97,12 @@ ROW_FAULTS = (
         "a time is given although source.json says that there are no dates",
         ~_col("dated") & (_col("admit_time").is_not_null() | _col("discharge_time").is_not_null()),
     ),
+    RowFault(
+        "no_period",
+        ("follow_up",),
+        "a time of follow-up has no first or last day, or ends before it begins",
+        (_col("start") > _col("end")).fill_null(True),
+    ),
     RowFault("value_nan", ("measurements",), "value is NaN (unknown is null)", _col("value").is_nan()),
 )
 
@@ -121,6 +133,7 @@ class EhrTables:
     medications: pl.DataFrame | None = None
     measurements: pl.DataFrame | None = None
     procedures: pl.DataFrame | None = None
+    follow_up: pl.DataFrame | None = None
     source: EhrSource
 
     def present(self) -> dict[str, pl.DataFrame]:
@@ -159,7 +172,7 @@ def check_tables(tables: EhrTables) -> list[str]:
         if name != "patients":
             stray = frame.join(tables.patients, on="patient_id", how="anti")
             counts["patient_id is not in patients"] = stray.height
-        if name not in ("patients", "visits"):
+        if name != "visits" and "visit_id" in frame.columns:
             linked = frame if name == "diagnoses" else frame.drop_nulls("visit_id")
             stray = linked.join(tables.visits, on=["patient_id", "visit_id"], how="anti")
             counts["the patient has no such visit"] = stray.height

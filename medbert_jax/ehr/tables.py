@@ -20,9 +20,9 @@ from medbert_jax.disk.replaced_folder import replaced
 from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import write_json, write_whole
 from medbert_jax.ehr.hashing import hash_start, mix64
-from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTables, check_tables, schema_faults
+from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTables, check_tables, schema_faults
 
-_VERSION = 1
+_VERSION = 2  # since 2 diagnoses have a time, deaths one by the clock, patients a follow-up
 _WRITTEN_AS = "medbert_jax EHR tables, version "
 SPLITS_FILE = "splits.parquet"
 """The source's own splits (patient_id, split: train | validation | test), where it has any."""
@@ -52,7 +52,7 @@ class ShardRecord:
 SOMETIMES_KNOWN = {
     "patients": ("birth_date", "sex", "race"),
     "visits": ("length_of_stay", "age_days"),
-    "diagnoses": ("priority", "present_on_admission", "captured_at_billing"),
+    "diagnoses": ("priority", "present_on_admission", "captured_at_billing", "time"),
     "medications": ("ingredient",),
     "measurements": ("value",),
 }
@@ -186,6 +186,12 @@ def read_tables(directory) -> EhrTables:
     return tables
 
 
+def with_added(name: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """A table as it was written, with the columns that later versions added, null."""
+    added = [pl.lit(None, SCHEMAS[name][column]).alias(column) for column in ADDED.get(name, ()) if column not in frame]
+    return frame.with_columns(added).select(SCHEMAS[name].keys()) if added else frame
+
+
 def _listed(rule: str, faults: list[str], advice: str) -> str:
     return f"{rule}: got {len(faults)} fault(s):\n  - " + "\n  - ".join(faults) + f"\n{advice}"
 
@@ -289,7 +295,7 @@ def _read_shards(directory: Path, source: EhrSource, files: dict[str, str], shar
                 faults.append(f"{path}: is {'missing' if isinstance(error, FileNotFoundError) else 'unreadable'}")
                 continue
             if hashlib.sha256(content).hexdigest() == files[path]:
-                parts.append(pl.read_parquet(io.BytesIO(content)))
+                parts.append(with_added(name, pl.read_parquet(io.BytesIO(content))))
                 continue
             # Of a changed file only the schema is read, to say more of what is wrong with it.
             try:

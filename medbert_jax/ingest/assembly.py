@@ -269,9 +269,17 @@ def _codes(
         left[rule][name] += rows
     table = table.filter(pl.col("reason").is_null()).with_columns(code="normal")
     table = table.drop("normal", "spelt", "rule", "reason")
-    kept = table.unique(maintain_order=False)
+    kept = _earliest(table) if name == "diagnoses" else table.unique(maintain_order=False)
     left["duplicate_code"][name] += table.height - kept.height
     return kept
+
+
+def _earliest(diagnoses: pl.DataFrame) -> pl.DataFrame:
+    """One row of those that differ in their time alone: the earliest, which is when the diagnosis was known."""
+    others = pl.exclude("time")
+    if diagnoses["time"].null_count() == diagnoses.height:
+        return diagnoses.unique(maintain_order=False)
+    return diagnoses.group_by(others).agg(pl.col("time").min()).select(diagnoses.columns)
 
 
 def _ledger(

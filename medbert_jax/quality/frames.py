@@ -81,7 +81,7 @@ def _frames(tables: dict[str, pl.DataFrame], shard: int, shards: int) -> Iterabl
             people = people.with_columns(_own(people["patient_id"], shard, shards))
         parts = [table, people.drop("patient_id", "n")[table["row.patient"]]]
         yield name, "patient", people
-        if name != "patients":
+        if name in of_visit:
             stays = of_visit[name]
             if name == "visits" and "diagnoses" in rows:
                 coded = of_visit["diagnoses"].rename({"n": "visit.codes"})
@@ -122,7 +122,7 @@ def _ordered(name: str, table: pl.DataFrame, lost: list[str]) -> pl.DataFrame:
     first_row = pl.int_range(pl.len()) == 0
     marks = {"row.unsorted": below & ~first_row, "row.again": again & ~first_row}
     marks["row.same_patient"] = pl.col("patient_id").eq_missing(pl.col("patient_id").shift(1)) & ~first_row
-    if name not in ("patients", "visits"):
+    if name != "visits" and "visit_id" in columns:
         same_visit = pl.col("visit_id").eq_missing(pl.col("visit_id").shift(1))
         marks["row.same_visit"] = marks["row.same_patient"] & same_visit
     marked = table.with_columns(**marks)

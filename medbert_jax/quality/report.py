@@ -20,9 +20,9 @@ import polars as pl
 from medbert_jax.attrition.disclosure import masked
 from medbert_jax.disk.whole_files import meant_for
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.schema import REQUIRED_TABLES, SCHEMAS
+from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
-from medbert_jax.ehr.tables import SPLITS_FILE, read_source
+from medbert_jax.ehr.tables import SPLITS_FILE, read_source, with_added
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
 from medbert_jax.quality.frames import KEYS, count_faults
@@ -309,6 +309,8 @@ def _read(directory: Path, path: str, sha: str | None, table: str, schema: dict,
         if sha is not None and hashlib.sha256(content).hexdigest() != sha:
             return found.count("changed_file" if content.endswith(b"PAR1") else "truncated_file", table, path)
         frame = pl.read_parquet(io.BytesIO(content))
+        if sha is not None and set(schema) - set(frame.columns) <= set(ADDED.get(table, ())):
+            frame = with_added(table, frame)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError):
         return found.count("unreadable_file", table, path)
     found.of[table] += frame.height

@@ -56,6 +56,7 @@ _P, _V, _D, _M = ("patients",), ("visits",), ("diagnoses",), ("measurements",)
 _FILES = (*ALL, "splits")
 _OF_VISITS = tuple(name for name in ALL if "visit_id" in SCHEMAS[name])
 _OF_CODES = tuple(name for name in ALL if "code" in SCHEMAS[name])
+_DATED = ("diagnoses", *EVENT_TABLES)
 
 _AGAIN = "write the tables again from their source with `medbert ingest`"
 _READER = "mend the reader or the program that wrote the tables, then write them again"
@@ -212,6 +213,9 @@ ROW_RULES: tuple[Check, ...] = (
     Check("priority_value", _D, "error", "priority is below 1, which is the principal diagnosis", _READER,
          _col("priority") < 1),
     _of_schema("value_nan", _READER),
+    _of_schema("no_period", _SOURCE),
+    Check("death_time_against_date", _P, "error", "death_time is not on the day of death_date", _READER,
+         (_col("death_time").dt.date() != _col("death_date")).fill_null(_col("death_time").is_not_null())),
     Check("value_infinite", _M, "error", "value is infinite", _READER, _col("value").is_infinite()),
     # Completeness
     Check("unmapped_codes", _OF_CODES, "warning", f"codes of no code system ({', '.join(UNMAPPED)}) are over a tenth",
@@ -242,7 +246,7 @@ ROW_RULES: tuple[Check, ...] = (
          _outside(_ADMIT) | _outside(_DISCHARGE)),
     Check("implausible_date", _P, "warning", "birth or death after 2300, or death before 1900", _SOURCE,
          _outside(_col("death_date")) | (_col("birth_date") >= LATEST)),
-    Check("implausible_event_time", EVENT_TABLES, "warning", "times before 1900 or after 2300", _SOURCE,
+    Check("implausible_event_time", _DATED, "warning", "times before 1900 or after 2300", _SOURCE,
          _outside(_TIME)),
     Check("birth_before_1850", _P, "warning", "birth before 1850", _SOURCE, _col("birth_date") < pl.date(1850, 1, 1)),
     Check("birth_in_future", _P, "warning", "birth after today, of patients whose calendar is not shifted", _SOURCE,
@@ -255,16 +259,16 @@ ROW_RULES: tuple[Check, ...] = (
          _SHIFTED),
     Check("future_time", _V, "warning", "times after today, of patients whose calendar is not shifted", _SOURCE,
          _future(_ADMIT) | _future(_DISCHARGE)),
-    Check("future_event", EVENT_TABLES, "warning", "times after today, of patients whose calendar is not shifted",
+    Check("future_event", _DATED, "warning", "times after today, of patients whose calendar is not shifted",
          _SOURCE,
          _future(_TIME)),
     Check("before_birth", _V, "error", "visits before the patient's birth", _SOURCE, _ADMIT.dt.date() < _BIRTH),
     Check("after_death", _V, "error", "visits that begin after the day of death", _SOURCE, _ADMIT.dt.date() > _DEATH),
-    Check("event_before_birth", EVENT_TABLES, "warning", "events before the patient's birth", _SOURCE,
+    Check("event_before_birth", _DATED, "warning", "events and diagnoses before the patient's birth", _SOURCE,
          _TIME.dt.date() < _BIRTH),
-    Check("event_after_death", EVENT_TABLES, "warning", "events after the day of death", _SOURCE,
+    Check("event_after_death", _DATED, "warning", "events and diagnoses after the day of death", _SOURCE,
          _TIME.dt.date() > _DEATH),
-    Check("event_outside_visit", EVENT_TABLES, "warning", "events on no day of their visit", _SOURCE,
+    Check("event_outside_visit", _DATED, "warning", "events and diagnoses on no day of their visit", _SOURCE,
          (_TIME.dt.date() < _col("visit.admit_time").dt.date())
          | (_TIME.dt.date() > _col("visit.discharge_time").dt.date())),
     Check("visit_after_expired", _V, "warning", "visits after one that ended with death", _SOURCE,

@@ -9,6 +9,7 @@ from medbert_jax.ehr.schema import SCHEMAS
 from medbert_jax.simulation.block import Block, World
 from medbert_jax.simulation.codes import SYSTEMS
 from medbert_jax.simulation.errors import Planted, plant
+from medbert_jax.simulation.life import site_days
 from medbert_jax.simulation.visits import INPATIENT, OTHER, TYPES
 
 _EPOCH_DAYS = int((np.datetime64("2000-01-01") - np.datetime64("1970-01-01")).astype(int))
@@ -33,6 +34,7 @@ def frames(world: World, block: Block, ids: pl.Series, rng: np.random.Generator)
         "patients": _patients(world, block, ids, planted, rng),
         "visits": _visits(world, block, planted, names, visit_ids, rng),
         "diagnoses": _diagnoses(world, block, planted, names, visit_ids, rng),
+        "follow_up": _follow_up(world, block, ids),
     }
     for name, listed in world.clinic.listed.items():
         rows = getattr(block, name)
@@ -101,6 +103,7 @@ def _patients(world: World, block: Block, ids: pl.Series, planted: Planted, rng:
         "sex": _known(pl.Series(["female", "male"]).gather(lives.state.male), ~planted.patients["unknown_sex"]),
         "race": race,
         "death_date": _known(_date(death), told),
+        "death_time": pl.Series([None], dtype=pl.Datetime("us")).new_from_index(0, n),
     })  # fmt: skip
 
 
@@ -140,6 +143,9 @@ def _diagnoses(
     unknown = {name: rng.random(n) >= share for name, share in known.items() if name != "death"}
     row, at = planted.diagnosis_rows(mentions.visit, visits.patient)
     code = mentions.code[row]
+    # What was there is written down at the admission, what came later half-way, what is coded for the bill at the end.
+    admit, discharge = planted.admit[at], np.maximum(planted.discharge[at], planted.admit[at])
+    time = np.where(billed[row], discharge, np.where(here[row], admit, (admit + discharge) / 2))
     return _table("diagnoses", {
         "patient_id": names.gather(at),
         "visit_id": ids.gather(at),
@@ -148,4 +154,15 @@ def _diagnoses(
         "present_on_admission": _known(pl.Series(here), ~unknown["present_on_admission"])[row],
         "captured_at_billing": _known(pl.Series(billed), ~unknown["captured_at_billing"])[row],
         "priority": _known(pl.Series(mentions.priority + 1), ~unknown["priority"])[row],
+        "time": _known(_time(time), planted.known_admit[at] & planted.known_discharge[at]),
+    })  # fmt: skip
+
+
+def _follow_up(world: World, block: Block, ids: pl.Series) -> pl.DataFrame:
+    """From the first contact to death, leaving, or the last day of the data: what a payer or a registry would know."""
+    last = site_days(world.parameters)[1] - 1
+    return _table("follow_up", {
+        "patient_id": ids,
+        "start": _date(block.lives.entry),
+        "end": _date(np.minimum(block.lives.end, last)),
     })  # fmt: skip

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from polars.testing import assert_frame_equal
 
 from medbert_jax.disk import replaced_folder
 from medbert_jax.ehr.hashing import patient_hash
-from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
+from medbert_jax.ehr.schema import ADDED, SCHEMAS, EhrSource, EhrTables, check_tables
 from medbert_jax.ehr.tables import (
     new_folder,
     read_shard,
@@ -25,6 +26,7 @@ from medbert_jax.ehr.tables import (
     write_shard,
     write_tables,
 )
+from medbert_jax.quality.report import validate
 
 TESTS = Path(__file__).parents[1]
 
@@ -128,7 +130,7 @@ def test_content_hash_is_stable_for_ever(tmp_path):
         for name, columns in literal.items()
     }
     source = write_tables(EhrTables(**frames, source=EhrSource("literal", True, "days")), tmp_path, shards=2)
-    assert source.content_hash == "13b391d4ed54408b9b37e98f882e065d3c8757a59655a889a00ed8e6f32d1eb6"
+    assert source.content_hash == "abd8e0d4a55e67c728ae549569ad36dc2c2336e09c9aea612282a4cc44a93182"
 
 
 def test_writing_again_replaces_the_earlier_tables(tables, tmp_path):
@@ -273,7 +275,7 @@ def test_another_version_is_named(tables, tmp_path):
     write_tables(tables, tmp_path)
     record = json.loads((tmp_path / "source.json").read_text())
     (tmp_path / "source.json").write_text(json.dumps({**record, "written_as": "medbert_jax EHR tables, version 9"}))
-    with pytest.raises(ValueError, match=r"version 1.*: got .*version 9"):
+    with pytest.raises(ValueError, match=r"version 2.*: got .*version 9"):
         read_source(tmp_path)
 
 
@@ -397,3 +399,21 @@ def test_importing_tables_and_readers_imports_no_jax():
     names = ", ".join(f"medbert_jax.{name}" for name in modules.split(", "))
     code = f"import {names}; import sys; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_tables_of_version_1_are_read_with_what_came_later_unknown(tables, tmp_path):
+    write_tables(tables, tmp_path)
+    record = json.loads((tmp_path / "source.json").read_bytes())
+    for name, columns in ADDED.items():
+        path = f"{name}/shard-00000-of-00001.parquet"
+        pl.read_parquet(tmp_path / path).drop(columns).write_parquet(tmp_path / path)
+        record["files"][path] = hashlib.sha256((tmp_path / path).read_bytes()).hexdigest()
+    record["written_as"] = record["written_as"].replace("version 2", "version 1")
+    (tmp_path / "source.json").write_text(json.dumps(record))
+    old = read_tables(tmp_path)
+    assert check_tables(old) == [] and old.diagnoses["time"].is_null().all()
+    for name, columns in ADDED.items():
+        assert_frame_equal(
+            old.present()[name].drop(columns), tables.present()[name].drop(columns), check_row_order=False
+        )
+    assert not validate(tmp_path).failed

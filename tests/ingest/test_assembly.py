@@ -119,7 +119,7 @@ def test_every_rule_takes_what_it_names_and_nothing_else():
         ("b", "ICD10CM", "I50.9"),
     ]
     # What two rows of one patient say differently is unknown; what they agree on, or one says alone, stays.
-    assert made.tables.patients.sort("patient_id").rows()[2] == ("c", None, None, "z", None)
+    assert made.tables.patients.sort("patient_id").rows()[2] == ("c", None, None, "z", None, None)
     assert made.splits.sort("patient_id").rows() == [("a", "train"), ("b", "test")]
 
 

@@ -40,10 +40,11 @@ def clean():
                             "discharge_disposition": "home"})  # fmt: skip
             for priority, (system, code) in enumerate([("ICD10CM", "E11.9"), ("ICD9CM", "428.0")], start=1):
                 diagnoses.append({**keys, "code_system": system, "code": code, "present_on_admission": True,
-                                  "captured_at_billing": False, "priority": priority})  # fmt: skip
+                                  "captured_at_billing": False, "priority": priority, "time": at(day)})  # fmt: skip
             events.append({**keys, "time": at(day + 1), "code_system": "LOINC", "code": "4548-4", "value": 6.5,
                            "unit": "%", "ingredient": "metformin"})  # fmt: skip
-    return {"patients": patients, "visits": visits, "diagnoses": diagnoses} | {
+    followed = [{"patient_id": who, "start": date(2010, 1, 1), "end": date(2011, 1, 1)} for who in "abc"]
+    return {"patients": patients, "visits": visits, "diagnoses": diagnoses, "follow_up": followed} | {
         name: [dict(row) for row in events] for name in ("medications", "measurements", "procedures")
     }
 
@@ -91,7 +92,7 @@ def test_rules_are_told_apart():
 def test_nothing_is_found_where_nothing_is_wrong(ehr):
     report = check(ehr)
     assert (report.lines, report.not_run, report.failed) == ((), (), False)
-    assert report.rows == {"patients": 3, "visits": 6, "diagnoses": 12} | dict.fromkeys(
+    assert report.rows == {"patients": 3, "visits": 6, "diagnoses": 12, "follow_up": 3} | dict.fromkeys(
         ("medications", "measurements", "procedures"), 6
     )
     assert report.render().startswith("0 errors, 0 warnings, 0 notes by ")
@@ -106,7 +107,8 @@ def test_made_tables_have_notes_only(tmp_path, dates):
 V0 = {"patient_id": "a", "visit_id": "a1"}
 ICD = {**V0, "code_system": "ICD9CM", "code": "401.9", "present_on_admission": True, "priority": 3}
 EVENTS = ("medications", "measurements", "procedures")
-OTHERS = {("unlisted_patient", name): 4 if name == "diagnoses" else 2 for name in list(SCHEMAS)[1:]}
+OUTSIDE = {("event_outside_visit", name): 1 for name in EVENTS} | {("event_outside_visit", "diagnoses"): 2}
+OTHERS = {("unlisted_patient", name): {"diagnoses": 4, "follow_up": 1}.get(name, 2) for name in list(SCHEMAS)[1:]}
 # (table, row changed (None: a new one), its values, everything that is then found)
 ROWS = [
     ("patients", None, {"patient_id": None, "birth_date": date(1950, 1, 1), "sex": "male", "race": "Jade"},
@@ -123,21 +125,28 @@ ROWS = [
      {("patient_without_visits", "patients"): 1, ("patient_without_codes", "patients"): 1}),
     ("patients", 0, {"sex": "Female"}, {("sex_value", "patients"): 1}),
     ("patients", 0, {"sex": None, "race": None}, {("unknown_sex", "patients"): 1, ("unknown_race", "patients"): 1}),
+    ("patients", 0, {"death_date": date(2015, 1, 1), "death_time": datetime(2015, 1, 2, 3)},
+     {("death_time_against_date", "patients"): 1}),
+    ("patients", 0, {"death_time": datetime(2015, 1, 2, 3)}, {("death_time_against_date", "patients"): 1}),
+    ("diagnoses", 0, {"time": at(99, 23)}, {("event_outside_visit", "diagnoses"): 1}),
+    ("diagnoses", 0, {"time": at(104, 0)}, {("event_outside_visit", "diagnoses"): 1}),
+    ("follow_up", 0, {"end": date(2009, 12, 31)}, {("no_period", "follow_up"): 1}),
+    ("follow_up", 1, {"start": None}, {("no_period", "follow_up"): 1}),
     ("patients", 0, {"race": "J\ufffdde"}, {("replacement_character", "patients"): 1}),
     ("patients", 0, {"race": "Jade "}, {("blank_text", "patients"): 1}),
     ("patients", 0, {"birth_date": date(1849, 12, 31)}, {("birth_before_1850", "patients"): 1, ("age_value",
      "visits"): 2}),
     ("patients", 0, {"birth_date": date(2020, 6, 2)}, {("birth_in_future", "patients"): 1, ("before_birth",
      "visits"): 2}
-     | {("event_before_birth", name): 2 for name in EVENTS}),
+     | {("event_before_birth", name): 2 for name in EVENTS} | {("event_before_birth", "diagnoses"): 4}),
     ("patients", 0, {"death_date": date(2020, 6, 2)}, {("death_in_future", "patients"): 1}),
     ("patients", 0, {"death_date": date(2010, 7, 20)},  # the day of the second admission
      {("event_after_death", name): 1 for name in EVENTS}),
     ("patients", 0, {"death_date": date(2010, 7, 19)}, {("after_death", "visits"): 1}
-     | {("event_after_death", name): 1 for name in EVENTS}),
+     | {("event_after_death", name): 1 for name in EVENTS} | {("event_after_death", "diagnoses"): 2}),
     ("patients", 0, {"death_date": date(1899, 12, 31)}, {("implausible_date", "patients"): 1,
      ("death_before_birth", "patients"): 1, ("after_death", "visits"): 2} | {("event_after_death",
-      n): 2 for n in EVENTS}),
+      n): 2 for n in EVENTS} | {("event_after_death", "diagnoses"): 4}),
     ("visits", 0, {"visit_id": None}, {("null_visit_id", "visits"): 1, ("unlinked_code", "diagnoses"): 2,
      ("visit_without_codes", "visits"): 1} | {("unlinked_event", name): 1 for name in EVENTS}),
     ("visits", 0, {"visit_id": "1.0"}, {("float_visit_id", "visits"): 1, ("unlinked_code", "diagnoses"): 2,
@@ -150,11 +159,11 @@ ROWS = [
      ("overlapping_stays", "visits"): 1}),
     ("visits", 1, {"order": 3}, {("wrong_order", "visits"): 1}),
     ("visits", 1, {"admit_time": at(50), "discharge_time": at(53)}, {("order_against_time", "visits"): 1,
-     ("overlapping_stays", "visits"): 1} | {("event_outside_visit", name): 1 for name in EVENTS}),
+     ("overlapping_stays", "visits"): 1} | OUTSIDE),
     ("visits", 1, {"admit_time": at(102), "discharge_time": at(105)}, {("overlapping_stays", "visits"): 1}
-     | {("event_outside_visit", name): 1 for name in EVENTS}),
+     | OUTSIDE),
     ("visits", 1, {"admit_time": at(100), "discharge_time": at(103)}, {("overlapping_stays", "visits"): 1,
-     ("same_times", "visits"): 1} | {("event_outside_visit", name): 1 for name in EVENTS}),
+     ("same_times", "visits"): 1} | OUTSIDE),
     ("visits", 0, {"discharge_disposition": "Home"}, {("disposition_value", "visits"): 1}),
     ("visits", 0, {"discharge_disposition": "expired"}, {("visit_after_expired", "visits"): 1}),
     ("visits", 0, {"visit_type": "IP"}, {("visit_type_value", "visits"): 1}),
@@ -166,7 +175,7 @@ ROWS = [
      ("future_time", "visits"): 1, ("stay_against_dates", "visits"): 1}),
     ("visits", 1, {"discharge_time": at(203 + 1096), "length_of_stay": 1099}, {("long_stay", "visits"): 1}),
     ("visits", 0, {"discharge_time": at(98), "length_of_stay": -2}, {("discharge_before_admission", "visits"): 1,
-     ("negative_stay", "visits"): 1} | {("event_outside_visit", name): 1 for name in EVENTS}),
+     ("negative_stay", "visits"): 1} | OUTSIDE),
     ("visits", 0, {"length_of_stay": 5}, {("stay_against_dates", "visits"): 1}),
     ("visits", 0, {"age_days": -1, "age_precision_days": 30000}, {("age_value", "visits"): 1}),
     ("visits", 0, {"age_days": 20000, "age_precision_days": 1}, {("age_against_birth", "visits"): 1}),
@@ -327,7 +336,7 @@ def test_workers_find_the_same(tmp_path):
 def test_visits_that_two_patients_share(tmp_path, monkeypatch):
     """Counted over all shards; only in formats whose ids are unique."""
     rows = clean()
-    for name in set(rows) - {"patients"}:
+    for name in set(rows) - {"patients", "follow_up"}:
         rows[name] = [row | {"visit_id": row["visit_id"].replace("b1", "a1")} for row in rows[name]]
     for format, expected in (("omop", {("shared_visit_id", "visits"): 2}), ("meds", {})):
         tables = EhrTables(
@@ -364,6 +373,7 @@ def test_what_is_not_written_is_an_error_of_validation_too():
         "disposition_value": pl.lit("away").alias("discharge_disposition"),
         "undated_time": pl.lit(datetime(2011, 5, 3)).alias("admit_time"),
         "value_nan": pl.lit(float("nan")).alias("value"),
+        "no_period": pl.lit(None, pl.Date).alias("end"),
     }
     rules = {rule.id: rule for rule in ROW_RULES}
     assert {one.rule for one in ROW_FAULTS} == set(faulty)

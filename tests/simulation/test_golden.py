@@ -29,4 +29,4 @@ def test_one_draw_that_differs_is_seen(monkeypatch):
     monkeypatch.setattr(Clinic, "measurements", with_another_draw)
     after = make_simulated.contents("cerner", "rich", patients=60)
     assert [name for name in before if after[name] != before[name]] == ["ehr/measurements"]
-    assert before.keys() == after.keys() and len(before) == 10
+    assert before.keys() == after.keys() and len(before) == 13
