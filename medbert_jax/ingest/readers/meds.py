@@ -22,6 +22,7 @@ from medbert_jax.ingest.readers.meds_visits import (
     day_visits,
     linked,
     marked_visits,
+    on_such_days,
 )
 from medbert_jax.ingest.source_files import SourceError
 
@@ -29,6 +30,14 @@ _ORIGINS = {
     "drug": "medications", "measurement": "measurements", "procedure": "procedures", "observation": "none",
     "device": "none", "specimen": "none",
 }  # fmt: skip
+_TABLE = "Splits train, tuning, held_out of subject_splits are train, validation, test"
+_NONE = "; a patient in two of its rows, or in a split of another name, has none."
+_SPLITS = {
+    "auto": f"{_TABLE}, and so are the folders of these names in which data lie, for subjects that it lacks{_NONE}",
+    "table": f"{_TABLE}{_NONE}",
+    "folders": "The folders train, tuning, held_out in which data lie are the splits train, validation, test.",
+    "none": "The splits of the source are not taken.",
+}
 
 
 def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
@@ -75,11 +84,15 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
         of["diagnoses"], undecided = tell_version(dated, pl.coalesce("discharge_time", "time"))
         left.append(undecided)
     days = day_visits(of)
+    of = {name: on_such_days(table, days) for name, table in of.items()}
     event = ["patient_id", "visit_id", "time", "code_system", "code"]
     came = visits.select("patient_id", "visit_id").unique()
     by_stay = came.filter(pl.col("visit_id").str.starts_with(STAY)).height
     patients, told = with_splits(
-        patients_of(rows, options), raw["data"].select("folder", patient_id="subject_id"), raw.get("subject_splits")
+        patients_of(rows, options),
+        raw["data"].select("folder", patient_id="subject_id"),
+        raw.get("subject_splits"),
+        options,
     )
     told |= {"visits by id": came.height - by_stay, "visits by stay": by_stay, "visits by day": days.height}
     told["rows read as the parent of their code (codes.parquet)"] = rows.filter(pl.col("parents") == 1).height
@@ -114,10 +127,9 @@ def _assumptions(options: MedsOptions) -> tuple[str, ...]:
         "A discharge event makes no visit: without an admission before it, it says nothing.",
         "Birth is MEDS_BIRTH, death MEDS_DEATH, of a subject without them another code of these"
         + (", and only the year of birth is taken." if options.birth_year_only else ", to the day."),
-        "Sex and race are the latest that are given; birth and death are unknown where rows contradict each other.",
-        "Splits train, tuning, held_out of subject_splits are train, validation, test, and so are the folders of that "
-        "name in which data lie, for subjects that subject_splits lacks; a patient in two rows of it, or in a split of "
-        "another name, has none.",
+        "Sex and race are the latest that are given; birth is unknown where rows contradict each other; of several "
+        "days of death the earliest counts.",
+        _SPLITS[options.splits],
         "Priority is the column seq_num; present on admission and captured at billing are unknown.",
         *[US_ICD] * options.us_icd,
         "SNOMED codes are diagnoses unless the column table or omop_table names drugs, measurements or procedures; "

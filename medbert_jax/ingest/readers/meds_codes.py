@@ -29,7 +29,8 @@ def described_codes(table: pl.DataFrame | None) -> pl.DataFrame | None:
     if table is None:
         return None
     if table.schema["parent_codes"].is_nested():
-        table = table.explode("parent_codes")
+        parents = pl.col("parent_codes")  # an empty list stands for no parent, and not for no code
+        table = table.with_columns(pl.when(parents.list.len() > 0).then(parents)).explode("parent_codes")
     columns = {"code": "code", "description": "description", "parent": "parent_codes"}
     return table.select(text(table[column]).alias(name) for name, column in columns.items()).unique().sort(pl.all())
 

@@ -21,6 +21,9 @@ class MedsOptions:
     and discharge; those of a calendar day; auto tries the first two for each code."""
     outside: Literal["day", "none"] = "day"
     """What becomes of a diagnosis outside all visits: one visit per calendar day, or no visit (it leaves, counted)."""
+    splits: Literal["auto", "table", "folders", "none"] = "auto"
+    """Which splits of the source count: those of metadata/subject_splits.parquet (table), of the folders data/train,
+    data/tuning, data/held_out, of both, which must then say the same (auto), or none: patients are drawn anew."""
     birth_year_only: bool = False
     """Whether the day of birth is right to the year only (made from MIMIC-IV it is on 1 January)."""
     birth_codes: tuple[str, ...] = ()

@@ -15,12 +15,23 @@ _SEX = r"(?i)^(?:f|m|u|o|fem|mal|unk|oth|not |no |undiff|ambig|inter)"
 """Beginnings of what a sex, or that it is not known, is called."""
 
 
+def deaths_of(rows: pl.DataFrame) -> pl.DataFrame:
+    """patient_id, death_date, death_time of every row that says when a subject died; midnight is no time of day.
+
+    Other codes count for subjects alone who have no MEDS_DEATH.
+    """
+    said = rows.filter((pl.col("role") == "death") & pl.col("time").is_not_null())
+    said = said.filter(pl.col("by_standard") | ~pl.col("by_standard").any().over("patient_id"))
+    timed = pl.col("time").dt.time() != pl.time(0)
+    return said.select("patient_id", death_date=pl.col("time").dt.date(), death_time=pl.when(timed).then("time"))
+
+
 def patients_of(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
     """One row per subject of `rows`, without a split."""
 
-    def only(role: str) -> pl.Expr:
-        """The one day that MEDS's own code gives, or where there is none, another."""
-        known = (pl.col("role") == role) & pl.col("time").is_not_null()
+    def birth() -> pl.Expr:
+        """The one day of MEDS_BIRTH, or of the other codes where there is none."""
+        known = (pl.col("role") == "birth") & pl.col("time").is_not_null()
         own = known & pl.col("by_standard")
         days = pl.col("time").dt.date().filter(own | (known & ~own.any()))
         return pl.when(days.n_unique() == 1).then(days.first())
@@ -32,35 +43,40 @@ def patients_of(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
     count_unknown("code of sex", int(rows.select(odd.fill_null(False).sum()).item()))
     letter = pl.col("value").str.slice(0, 1).str.to_lowercase()
     sex = letter.replace_strict({"f": "female", "m": "male"}, default=None, return_dtype=pl.String)
-    told = rows.filter(pl.col("role").is_in(("birth", "death", "sex", "race")) | pl.col("race").is_not_null())
+    told = rows.filter(pl.col("role").is_in(("birth", "sex", "race")) | pl.col("race").is_not_null())
     told = told.group_by("patient_id").agg(
-        birth_date=only("birth"),
-        death_date=only("death"),
+        birth_date=birth(),
         sex=latest(pl.when(pl.col("role") == "sex").then(sex)),
         race=latest(pl.coalesce(pl.when(pl.col("role") == "race").then("value"), "race")),
     )
     if options.birth_year_only:
         told = told.with_columns(birth_year=pl.col("birth_date").dt.year(), birth_date=pl.lit(None, pl.Date))
-    return rows.select("patient_id").unique().join(told, on="patient_id", how="left")
+    died = deaths_of(rows).group_by("patient_id").agg(pl.col("death_date").min())
+    patients = rows.select("patient_id").unique().join(told, on="patient_id", how="left")
+    return patients.join(died, on="patient_id", how="left")
 
 
 def with_splits(
-    patients: pl.DataFrame, folders: pl.DataFrame, table: pl.DataFrame | None
+    patients: pl.DataFrame, folders: pl.DataFrame, table: pl.DataFrame | None, options: MedsOptions
 ) -> tuple[pl.DataFrame, Counter[str]]:
     """The patients, and those of subject_splits, with a column split where the source gives one; and what to tell.
 
     `folders` has patient_id and folder, of the rows of data; `table` is subject_splits.
     """
-    in_folder, told = _of_folders(folders), Counter()
+    told = Counter()
+    if table is not None:
+        table = table.select(patient_id="subject_id", written=text(table["split"])).drop_nulls("patient_id")
+        others = table.select("patient_id").unique().join(patients, on="patient_id", how="anti")
+        patients = pl.concat([patients, others], how="diagonal")
+    in_folder = _of_folders(folders if options.splits in ("auto", "folders") else folders.clear())
     told[_TWO] = in_folder.filter("is_in_two").height
-    if table is None:
+    if table is None or options.splits in ("folders", "none"):
         if in_folder.is_empty():
             return patients, told
         told[_BY_FOLDER] = in_folder.height
         return patients.join(in_folder.drop("is_in_two"), on="patient_id", how="left"), told
-    said = table.select(patient_id="subject_id", written=text(table["split"])).drop_nulls("patient_id")
     known = pl.col("written").replace_strict(_SPLITS, default=None, return_dtype=pl.String)
-    said = said.group_by("patient_id").agg(
+    said = table.group_by("patient_id").agg(
         split=pl.when(pl.col("written").n_unique() == 1).then(known.first()), is_said=pl.col("written").count() > 0
     )
     both = said.join(in_folder, on="patient_id", how="full", coalesce=True, suffix="_of_folder")
@@ -69,9 +85,6 @@ def with_splits(
     told[_BY_TABLE] = said["split"].count()
     both = both.select("patient_id", split=pl.coalesce("split", "split_of_folder"))
     told[_BY_FOLDER] = both["split"].count() - told[_BY_TABLE]
-    patients = pl.concat(
-        [patients, said.select("patient_id").join(patients, on="patient_id", how="anti")], how="diagonal"
-    )
     return patients.join(both, on="patient_id", how="left"), told
 
 

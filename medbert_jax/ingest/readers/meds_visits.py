@@ -105,6 +105,14 @@ def day_visits(codes: dict[str, pl.DataFrame]) -> pl.DataFrame:
     return events.join(days, on=keys).group_by(keys).agg(admit_time=pl.col("time").min())
 
 
+def on_such_days(codes: pl.DataFrame, days: pl.DataFrame) -> pl.DataFrame:
+    """The codes, of no visit where their day has no diagnosis and so is none of `day_visits`."""
+    keys = ["patient_id", "visit_id"]
+    codes = codes.join(days.select(*keys, is_visit=True), on=keys, how="left")
+    off = pl.col("visit_id").str.starts_with(_DAY) & pl.col("is_visit").is_null()
+    return codes.with_columns(visit_id=pl.when(~off).then("visit_id")).drop("is_visit")
+
+
 def linked(codes: pl.DataFrame, visits: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
     """The codes with visit_id: by its name, the stay around it, the day, in this order, as far as the options go."""
     by_name = options.visits in ("auto", "column")

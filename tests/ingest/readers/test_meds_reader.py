@@ -403,3 +403,20 @@ def test_patterns_of_a_site_may_leave_the_version_open():
     rows = [("1", at(1), "DX:E11"), ("1", at(1), "DX:V27")]
     assert build(*rows, patterns=patterns).diagnoses["code_system"].to_list() == ["ICD", "ICD"]
     assert build(*rows, patterns=patterns, us_icd=True).diagnoses["code_system"].to_list() == ["ICD10CM"]
+
+
+def test_the_words_of_codes_are_those_of_the_source_but_not_those_of_a_parent():
+    described = pl.DataFrame(
+        {
+            "code": ["ICD10CM//I50.9", "LOCAL//HF", "LAB//50912//mg/dL", "SHOE//44"],
+            "description": ["Heart failure", "Heart failure, local", "Creatinine", "Shoe"],
+            "parent_codes": [[], ["ICD10CM/I50.9"], [], []],
+        }
+    )
+    frames = raw(*((str(place), at(1), code) for place, code in enumerate(described["code"])))
+    rough = MEDS.build(frames | {"codes": described}, MedsOptions())
+    assert sorted(rough.titles.select("code_system", "code", "title").rows()) == [
+        ("ICD10CM", "I50.9", "Heart failure"), ("MIMIC_ITEM", "50912", "Creatinine"),
+    ]  # fmt: skip
+    assert rough.diagnoses["code"].to_list() == ["I50.9", "I50.9"]
+    assert build(*STAY).titles is None
