@@ -102,7 +102,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
     return Rough(
         patients=patients,
         visits=pl.concat([visits, days], how="diagonal"),
-        diagnoses=of["diagnoses"].select("patient_id", "visit_id", "code_system", "code", "priority"),
+        diagnoses=of["diagnoses"].select("patient_id", "visit_id", "code_system", "code", "priority", "time"),
         medications=of["medications"].select(event),
         measurements=of["measurements"].select(*event, "unit", value="number"),
         procedures=of["procedures"].select(event),

@@ -51,7 +51,14 @@ def patients_of(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
     )
     if options.birth_year_only:
         told = told.with_columns(birth_year=pl.col("birth_date").dt.year(), birth_date=pl.lit(None, pl.Date))
-    died = deaths_of(rows).group_by("patient_id").agg(pl.col("death_date").min())
+    died = (
+        deaths_of(rows)
+        .group_by("patient_id")
+        .agg(
+            pl.col("death_time").filter(pl.col("death_date") == pl.col("death_date").min()).min(),
+            pl.col("death_date").min(),
+        )
+    )
     patients = rows.select("patient_id").unique().join(told, on="patient_id", how="left")
     return patients.join(died, on="patient_id", how="left")
 

@@ -126,8 +126,10 @@ def test_birth_and_death_have_many_codes(tmp_path, birth, death):
     rows = [(1, BORN, birth), (1, at(2), "ICD10CM/I10"), (1, DIED, death)]
     own = {"birth_codes": ("SITE//BORN",), "death_codes": ("SITE/GONE",)} if "SITE" in birth else {}
     tables, _, said = read(write(tmp_path / "src", {"0.parquet": rows}), tmp_path / "ehr", **own)
-    assert tables.patients.select("birth_date", "death_date").rows() == [(date(1950, 5, 6), date(2015, 7, 8))]
-    assert tables.diagnoses["code"].to_list() == ["I10"]
+    assert tables.patients.select("birth_date", "death_date", "death_time").rows() == [
+        (date(1950, 5, 6), date(2015, 7, 8), DIED)
+    ]
+    assert tables.diagnoses.select("code", "time").rows() == [("I10", at(2))]
     assert not [line for line in said if "no pattern knows" in line]
 
 
@@ -143,8 +145,8 @@ def test_the_standards_own_code_comes_first_and_of_several_deaths_the_earliest(t
         (1, at(9), "SNOMED/419099009"), (2, at(2), "ICD10CM/I10"), (2, at(9), "DEATH"), (2, at(8), "SNOMED/419099009"),
     ]  # fmt: skip
     tables, *_ = read(write(tmp_path / "src", {"0.parquet": rows}), tmp_path / "ehr")
-    assert tables.patients.sort("patient_id").select("birth_date", "death_date").rows() == [
-        (date(1950, 5, 6), date(2015, 7, 8)), (None, date(2010, 3, 8)),
+    assert tables.patients.sort("patient_id").select("birth_date", "death_date", "death_time").rows() == [
+        (date(1950, 5, 6), date(2015, 7, 8), DIED), (None, date(2010, 3, 8), None),
     ]  # fmt: skip
 
 
