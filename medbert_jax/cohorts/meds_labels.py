@@ -1,6 +1,7 @@
 """A folder of MEDS labels in place of a cohort spec: who, when and what is given; the input follows from the time.
 
-MEDS: subject_id, prediction_time (inclusive: what happened at that time may be read) and boolean_value.
+MEDS: subject_id, prediction_time (inclusive: what happened at that time may be read) and boolean_value. Each file may
+have types of its own: ids that are numbers or text, times of any unit.
 """
 
 import hashlib
@@ -13,11 +14,20 @@ import polars as pl
 from medbert_jax.cohorts.judging import NO_VISITS, Exit, too_few_codes, with_counts, with_leaving
 from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.schema import EhrTables
+from medbert_jax.ingest.reader import flag, moment, text
 
 SEVERAL_TIMES = "several_prediction_times"
 """The flag of patients of whom the labels hold more than one prediction time."""
 
-_COLUMNS = {"subject_id": pl.Int64, "prediction_time": pl.Datetime("us"), "boolean_value": pl.Boolean}
+_COLUMNS = {"subject_id": text, "prediction_time": moment, "boolean_value": flag}
+"""Column → how it is read; what cannot be read is null."""
+
+
+def _is_read(name: str, dtype: pl.DataType) -> bool:
+    """Whether a column of that type can be what its name says: floats are no ids, and no number is a time."""
+    if name == "prediction_time":
+        return isinstance(dtype, (pl.Datetime, pl.Date, pl.String))
+    return dtype.is_integer() or isinstance(dtype, (pl.String, pl.Categorical, pl.Boolean))
 
 
 @dataclass(frozen=True)
@@ -36,9 +46,14 @@ class LabelFolder:
         for path in files:
             schema = parquet_schema(path)
             faults += [f"no column {name} in {path.name}" for name in _COLUMNS if name not in schema]
+            faults += [
+                f"column {name} of {schema[name]} in {path.name}"
+                for name in _COLUMNS
+                if name in schema and not _is_read(name, schema[name])
+            ]
         if not faults:
-            labels = scan_parquet(*files).select(pl.col(_COLUMNS).null_count()).collect().row(0, named=True)
-            faults += [f"{count} rows without {name}" for name, count in labels.items() if count]
+            nulls = _read(files).null_count().row(0, named=True)
+            faults += [f"{count} rows without {name}" for name, count in nulls.items() if count]
         if faults:
             raise ValueError(
                 f"a folder of MEDS labels holds .parquet files with {', '.join(_COLUMNS)} in every row: got"
@@ -55,10 +70,9 @@ class LabelFolder:
 
     def read(self) -> pl.DataFrame:
         """One row per subject, by patient_id: his first prediction time with its label, and how many times he has."""
-        labels = scan_parquet(*_files(self.folder)).select(pl.col(name).cast(kind) for name, kind in _COLUMNS.items())
-        labels = labels.sort("prediction_time", "boolean_value").group_by("subject_id", maintain_order=True)
-        first = labels.agg(pl.col("prediction_time", "boolean_value").first(), pl.len().alias("times")).collect()
-        return first.select(pl.col("subject_id").cast(pl.String).alias("patient_id"), pl.exclude("subject_id"))
+        labels = _read(_files(self.folder)).rename({"subject_id": "patient_id"})
+        labels = labels.sort("prediction_time", "boolean_value").group_by("patient_id", maintain_order=True)
+        return labels.agg(pl.col("prediction_time", "boolean_value").first(), pl.len().alias("times"))
 
 
 def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Exit]]:
@@ -96,6 +110,12 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
         too_few_codes(1, "ours"),
     ]
     return with_leaving(with_counts(tables, decided), lines), lines
+
+
+def _read(files: list[Path]) -> pl.DataFrame:
+    """All labels, in columns of one type: text, naive µs, Boolean."""
+    parts = [scan_parquet(path).select(_COLUMNS.keys()).collect() for path in files]
+    return pl.concat([part.select(read(part[name]) for name, read in _COLUMNS.items()) for part in parts])
 
 
 def _files(folder: str | Path) -> list[Path]:

@@ -113,7 +113,10 @@ def characteristics(datasets: Sequence[Description], *, share: bool = False) -> 
 
 def _event(about: Description) -> str:
     if about.is_cohort:
-        return f"“{about.metadata['cohort']['outcome']['description']}”"
+        cohort = about.metadata["cohort"]
+        return (
+            f"“{cohort['outcome']['description'] if 'outcome' in cohort else cohort['title']}”"  # labels have a title
+        )
     return f"a stay of more than {about.metadata['serialization']['prolonged_los_days']} days at any visit"
 
 

@@ -27,7 +27,8 @@ _WRITTEN_AS = "medbert_jax EHR tables, version "
 SPLITS_FILE = "splits.parquet"
 """The source's own splits (patient_id, split: train | validation | test), where it has any."""
 _OURS = re.compile(
-    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}|({'|'.join(SCHEMAS)})/shard-\d+-of-\d+\.parquet"
+    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}|unknown_codes\.csv"
+    rf"|({'|'.join(SCHEMAS)})/shard-\d+-of-\d+\.parquet"
 )
 """Files of a set of tables, which go with it when it is replaced; others in the folder stay."""
 _SCHEMA_TEXT = {name: {column: str(dtype) for column, dtype in schema.items()} for name, schema in SCHEMAS.items()}

@@ -51,7 +51,9 @@ class Rough:
     `patients` may have "birth_year" (only the year is known) and "split" (the source's own); `visits` has "order" only
     where the source has no dates; codes are as published. `other_ids` are the patient ids, row by row, of further
     tables that only add to `patients`: those without an id, and those not listed there, are counted like all others.
-    `told` are counts for the user that no ledger has, in the order in which they are said.
+    `told` are counts for the user that no ledger has, in the order in which they are said. `unknown_codes` are what
+    the source calls codes and nobody knows (code, rows, patients, description), `titles` what its codes mean
+    (code_system, code, title).
     """
 
     patients: pl.DataFrame
@@ -66,6 +68,8 @@ class Rough:
     left: tuple[Left, ...] = field(default=())
     other_ids: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
     told: Counter[str] = field(default_factory=Counter)
+    unknown_codes: pl.DataFrame | None = None
+    titles: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)

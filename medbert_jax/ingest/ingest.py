@@ -37,6 +37,7 @@ from medbert_jax.ingest.source_files import (
     read_chunks,
     size_in_memory,
 )
+from medbert_jax.ingest.unknown_codes import write_unknown_codes
 
 FORMATS = ("omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "desynpuf", "diabetes130")
 SHARD_BYTES = 100 * 2**20
@@ -87,6 +88,7 @@ class _Built:
     events: Ledger
     unreadable: Counter[str]
     told: Counter[str]
+    unknown_codes: pl.DataFrame | None
 
 
 def get_reader(format: str) -> Reader:
@@ -125,7 +127,8 @@ def ingest(
     """Read a source into EHR tables; returns the ledger of patients, visits and diagnosis codes.
 
     Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json;
-    the ledger of every shard stands in them under "by_shard". Cells of which nothing could be made (a date that is
+    the ledger of every shard stands in them under "by_shard"; of MEDS, unknown_codes.csv lists the codes that no
+    pattern knows. Cells of which nothing could be made (a date that is
     none) are unknown; ledger.json counts them by column under "unreadable_cells", and under "shared_visit_ids" visits
     whose id another patient has too, in formats where none should. An earlier set of tables there is
     replaced when the new one is whole: a source that is refused and a run that is killed leave it as it was.
@@ -208,6 +211,9 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
     if unreadable:
         said = ", ".join(f"{column} {count:,}" for column, count in sorted(unreadable.items()))
         announce(f"unknown now, because nothing could be made of what is written there: {said}")
+    unknown_codes = [one.unknown_codes for one in built if one.unknown_codes is not None]
+    if unknown_codes and (line := write_unknown_codes(unknown_codes, new)):
+        announce(line)
     ledger = functools.reduce(Ledger.merge, (one.ledger for one in built))
     _refuse_empty(ledger, sum((Counter(one.record.rows) for one in built), Counter()), unreadable)
     events = functools.reduce(Ledger.merge, (one.events for one in built))
@@ -332,11 +338,12 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
     raw = {table.name: _gather(job, table, chunks[table.name], shard)
            for table in reader.tables if chunks[table.name]}  # fmt: skip
     schemas = {name: frame.schema for name, frame in raw.items()}
-    assembled = None
+    assembled = unknown_codes = None
     try:
         with counting_unreadable() as unreadable:
             rough = reader.build(raw, job.options)
         del raw
+        unknown_codes = rough.unknown_codes
         assembled = assemble(job.format, rough, outpatient_los_zero=job.common.outpatient_los_zero)
     except _LIBRARY:
         pass
@@ -353,6 +360,7 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
         assembled.events,
         unreadable + assembled.unreadable,
         assembled.told,
+        unknown_codes,
     )
 
 

@@ -40,6 +40,8 @@ class RawTable:
     """Columns of codes: refused as floats, of which 250 and 250.0 are the same."""
     ids: tuple[str, ...] = ()
     """Columns of ids beside the patient's and those named …_id: refused as floats."""
+    folder: str = ""
+    """Column that is given the folder of each row's file, below the source's; "": none."""
     key: str = ""
     """Of a lookup: the column of its ids; only rows that a column KEY or …_KEY of another table names are kept."""
     frames: Callable[[Any, Any], Iterator[pl.DataFrame]] | None = None

@@ -44,6 +44,8 @@ _CURES = {
     "float_id": "export ids as whole numbers or text: as floats, long ones lose digits",
     "float_code": "export codes as text: as floats, 250 and 250.0 or 8 and 008 are the same",
     "empty_table": "export its rows",
+    "two_splits": "leave each subject whole in the folder of one split, or give --options.splits table or none",
+    "unlike_splits": "say by --options.splits table or folders which of the two counts",
     "wrong_type": "export it with the types that the format's documentation names",
     **dict.fromkeys(
         ("types_form", "record_form", "empty_record", "unequal_lists", "visit_numbers", "not_whole", "day_range",
@@ -182,6 +184,8 @@ def read_chunks(file: RawFile, files: Sequence[RawFile] = ()) -> Iterator[pl.Dat
         chunk = _plain_ids(chunk, file)
         if faults := [(file.name, *fault) for fault in _strange_types(chunk, table)]:
             raise FileFault(*faults[0], *faults[1:])
+        if table.folder:
+            chunk = chunk.with_columns(pl.lit(file.name.rpartition("/")[0]).alias(table.folder))
         yield chunk
 
 

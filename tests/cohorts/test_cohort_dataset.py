@@ -1,6 +1,7 @@
 """From cohort to dataset: what is told before anything is trained, what is refused, and cohort.parquet."""
 
 import json
+import sys
 from dataclasses import replace
 from datetime import date, datetime
 
@@ -11,10 +12,12 @@ import pytest
 from made_ehr import made_tables
 from prepared_datasets import prepare_cohort, prepare_pretraining
 
+from medbert_jax.cli import main
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.cohorts.spec import TemporalSplit
 from medbert_jax.data.token_store import open_token_store, read_metadata
+from medbert_jax.description.describe import describe
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER
@@ -96,7 +99,7 @@ def test_cohort_parquet_has_the_rows_of_the_datasets_patients(ehr, prepare):
         assert (opened.outcomes["label"][by_id] == mine["label"].to_numpy()).all()
 
 
-def test_labels_stand_in_for_a_spec(ehr, prepare, tmp_path):
+def test_labels_stand_in_for_a_spec(ehr, prepare, tmp_path, capsys):
     selected, _ = select_cohort(read_tables(ehr), load_spec("hf-later"))
     labels = selected.select(
         pl.col("patient_id").cast(pl.Int64).alias("subject_id"),
@@ -115,6 +118,8 @@ def test_labels_stand_in_for_a_spec(ehr, prepare, tmp_path):
         one, two = open_token_store(ours, split), open_token_store(theirs, split)
         assert np.array_equal(one.patient_id, two.patient_id)
         assert np.array_equal(one.code_ids, two.code_ids)
+    describe([theirs])
+    assert "labelled: the event is “MEDS labels labels”." in capsys.readouterr().out
     # Other labels in that folder are another dataset.
     labels.with_columns(~pl.col("boolean_value")).write_parquet(folder / "0.parquet")
     with pytest.raises(ValueError, match="is not replaced by another"):
@@ -123,6 +128,27 @@ def test_labels_stand_in_for_a_spec(ehr, prepare, tmp_path):
         prepare(str(folder), "labelled", gap_days=30)
     with pytest.raises(ValueError, match="got test_from 2013-01-01 and the labels labels"):
         prepare(str(folder), "labelled", test_from=date(2013, 1, 1))
+
+
+def test_labels_of_nobody_in_the_tables_are_refused_as_such(prepare, tmp_path):
+    labels = pl.DataFrame({"subject_id": ["s7"], "prediction_time": [date(2013, 1, 1)], "boolean_value": [True]})
+    (tmp_path / "labels").mkdir()
+    labels.write_parquet(tmp_path / "labels" / "0.parquet")
+    with pytest.raises(ValueError, match="got 1 subjects, none of whom is there; give the labels of this source"):
+        prepare(str(tmp_path / "labels"), "labelled")
+
+
+def test_labels_make_a_cohort_on_the_command_line(ehr, pretraining, tmp_path, capsys, monkeypatch):
+    ids = read_tables(ehr).patients["patient_id"]
+    labels = pl.DataFrame({"subject_id": ids.cast(pl.Int64), "boolean_value": [n % 2 == 0 for n in range(len(ids))]})
+    (tmp_path / "later").mkdir()
+    labels.with_columns(prediction_time=datetime(2100, 1, 1)).write_parquet(tmp_path / "later" / "0.parquet")
+    asked = f"cohort {ehr} {tmp_path / 'later'} c --pretraining-dataset {pretraining} --few-cases --data-dir {tmp_path}"
+    for command in (asked, f"describe {tmp_path / 'disease_cohort' / 'c' / '1.0.0'} --out {tmp_path / 'shown'}"):
+        monkeypatch.setattr(sys, "argv", ["medbert", *command.split()])
+        main()
+        assert "c: the event is “MEDS labels later”." in capsys.readouterr().out
+    assert "MEDS labels later" in (tmp_path / "shown" / "table2.md").read_text()
 
 
 def test_a_gap_can_be_asked_for_and_is_part_of_the_recipe(prepare):

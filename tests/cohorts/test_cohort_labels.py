@@ -74,3 +74,41 @@ def test_other_labels_are_another_cohort_and_sources_without_dates_are_refused(t
     assert one.to_dict()["labels_sha256"] != two.to_dict()["labels_sha256"]
     with pytest.raises(ValueError, match="got a source without dates"):
         select_cohort(tables_of({"1": person()}, dates=False), one)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pl.Datetime("ms"), pl.Datetime("us"), pl.Datetime("ns"), pl.Datetime("us", "Europe/Berlin"), pl.Date, pl.String],
+    ids=str,
+)
+def test_shards_may_have_times_of_other_units_and_ids_of_other_types(tmp_path, kind):
+    labels, plain = tmp_path / "labels" / "held_out" / "deep", {"boolean_value": [True, False]}
+    labels.mkdir(parents=True)
+    frame = pl.DataFrame({"subject_id": [1, 2], "prediction_time": [datetime(2010, 1, 4)] * 2, **plain})
+    frame.write_parquet(labels / "0.parquet")
+    time = pl.col("prediction_time")
+    zone = getattr(kind, "time_zone", None)
+    time = time.dt.replace_time_zone(zone) if zone else time.cast(kind)
+    frame.with_columns(time, subject_id=pl.Series([" 3", "s04"])).write_parquet(labels / "1.parquet")
+    tables = tables_of({name: person(STAY) for name in ("1", "2", "3", "s04", "5")})
+    frame, ledger = select_cohort(tables, LabelFolder.find(tmp_path / "labels"))
+    assert frame.select("patient_id", "label").rows() == [("1", 1), ("2", 0), ("3", 1), ("s04", 0)]
+    assert set(frame["prediction_time"]) == {datetime(2010, 1, 4)}
+    assert {line.rule: line.left.patients for line in ledger.lines if line.left.patients} == {"not_labelled": 1}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"subject_id": pl.lit(1.0)}, r"column subject_id of Float64 in 0\.parquet"),
+        ({"prediction_time": pl.lit(20100104)}, "column prediction_time of Int32"),
+        ({"prediction_time": pl.lit("in May")}, "1 rows without prediction_time"),
+        ({"boolean_value": pl.lit(2)}, "1 rows without boolean_value"),
+        ({"subject_id": pl.lit(" ")}, "1 rows without subject_id"),
+    ],
+)
+def test_what_is_no_id_no_time_and_no_label_is_refused(tmp_path, change, said):
+    row = pl.DataFrame({"subject_id": [1], "prediction_time": [AT_THE_END], "boolean_value": [True]})
+    row.with_columns(**change).write_parquet(tmp_path / "0.parquet")
+    with pytest.raises(ValueError, match=said):
+        LabelFolder.find(tmp_path)

@@ -313,8 +313,10 @@ def _write_meds(folder: Path, version: str, change, files) -> Path:
     events = tables["events"]
     patient = next((c for c in events.columns if c.lower() == "subject_id"), None)
     order = [c for c in events.columns if c.lower() in ("subject_id", "time")]
-    if patient and tables.pop("sorted", True) is True:
+    as_asked = tables.pop("sorted", True) is True
+    if patient and as_asked:
         events = events.sort(order, nulls_last=False, maintain_order=True)
+    if patient and (as_asked or version == "0.4"):  # the folders of 0.4 are splits: a subject is in one
         number = events[patient].cast(pl.Float64, strict=False).fill_null(0).cast(pl.Int64)
     else:
         number = pl.Series(range(events.height))

@@ -561,7 +561,7 @@ def test_tables_in_another_dress(whole, tmp_path, kind, dress):
         ("omop-csv", "condition_occurrence.csv", ("condition_occurrence/1.csv", "condition_occurrence/2.csv")),
         ("omop-csv", "visit_occurrence.csv", ("visit_occurrence/a/1.csv", "visit_occurrence/b/2.csv")),
         ("meds-0.3", "data/1.parquet", ("data/1.parquet", "data/7.parquet")),
-        ("meds-0.4", "data/train/0.parquet", ("data/train/0.parquet", "data/tuning/1.parquet")),
+        ("meds-0.4", "data/train/0.parquet", ("data/train/0.parquet", "data/train/more/1.parquet")),
     ],
 )
 def test_a_patient_in_two_files(whole, tmp_path, kind, path, halves):

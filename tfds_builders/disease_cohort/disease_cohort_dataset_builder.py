@@ -137,6 +137,11 @@ def _check(
         unlabelled = next(line.left.patients for line in found.ledger.lines if line.rule == "not_labelled")
         labelled, here = spec.read().height, found.ledger.came.patients - unlabelled
         announce(f"labels: {labelled:,} subjects, of whom {here:,} are in the EHR tables")
+        if not here:
+            raise ValueError(
+                f"labels must be of patients of the EHR tables, whose ids are compared as they are written: got"
+                f" {labelled:,} subjects, none of whom is there; give the labels of this source"
+            )
     refused = directory.parent / REFUSED_LEDGER
     cases, counts = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in (found.cases, found.sizes.sum(axis=0)))
     shown = ", ".join(f"{name} {cases[name]} of {counts[name]}" for name in SPLITS)

@@ -86,7 +86,10 @@ def _check(ingredients: Ingredients, found: Serialized, work: WorkFolder, direct
     counts = dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))
     wanted = dict(zip(SPLITS, ingredients.split.ratios or (1, 1, 0), strict=True))
     if any(wanted[split] > 0 and not counts[split] for split in SPLITS):
+        cure = "a ratio of 0 for a split that you do without"
+        if ingredients.split.ratios is None:
+            cure = "let the source's own splits have some for validation (MEDS: or none at all, --options.splits none)"
         raise ValueError(
             f"every split must have patients: got {counts} of these,\n{found.ledger.render()}\n"
-            "use more patients, or a ratio of 0 for a split that you do without"
+            f"use more patients, or {cure}"
         )

@@ -13,7 +13,7 @@ COLUMNS = {
     "time": pl.Datetime("us"),
     "code": pl.String,
     "numeric_value": pl.Float32,
-    **dict.fromkeys(MEDS.tables[0].optional[1:], pl.String),
+    **dict.fromkeys((*MEDS.tables[0].optional[1:], MEDS.tables[0].folder), pl.String),
 } | {"end": pl.Datetime("us"), "hadm_id": pl.Int64}
 
 
@@ -75,7 +75,7 @@ def test_events_make_a_stay_and_the_rest_days():
     }
     assert rough.visits.sort("admit_time").drop("patient_id", "visit_id").rows() == [
         (at(1, 8), at(5, 12), "inpatient", "facility"),
-        (at(20), None, None, None),
+        (at(20, 9), None, None, None),
     ]
     assert where(build(*STAY, outside="none"))["I10"] is None
     assert set(where(build(*STAY, visits="day")).values()) == {"day/2150-03-02", "day/2150-03-05", "day/2150-03-20"}
@@ -357,9 +357,10 @@ def test_files(tmp_path):
     assert [(file.table.name, file.name) for file in found] == [
         ("data", "data/1.parquet"),
         ("data", "data/train/0.parquet"),
+        ("codes", "metadata/codes.parquet"),
         ("subject_splits", "metadata/subject_splits.parquet"),
     ]
-    assert unused == ["metadata/codes.parquet"] and faults == []
+    assert unused == [] and faults == []
 
 
 UNSAID = [
@@ -402,3 +403,20 @@ def test_patterns_of_a_site_may_leave_the_version_open():
     rows = [("1", at(1), "DX:E11"), ("1", at(1), "DX:V27")]
     assert build(*rows, patterns=patterns).diagnoses["code_system"].to_list() == ["ICD", "ICD"]
     assert build(*rows, patterns=patterns, us_icd=True).diagnoses["code_system"].to_list() == ["ICD10CM"]
+
+
+def test_the_words_of_codes_are_those_of_the_source_but_not_those_of_a_parent():
+    described = pl.DataFrame(
+        {
+            "code": ["ICD10CM//I50.9", "LOCAL//HF", "LAB//50912//mg/dL", "SHOE//44"],
+            "description": ["Heart failure", "Heart failure, local", "Creatinine", "Shoe"],
+            "parent_codes": [[], ["ICD10CM/I50.9"], [], []],
+        }
+    )
+    frames = raw(*((str(place), at(1), code) for place, code in enumerate(described["code"])))
+    rough = MEDS.build(frames | {"codes": described}, MedsOptions())
+    assert sorted(rough.titles.select("code_system", "code", "title").rows()) == [
+        ("ICD10CM", "I50.9", "Heart failure"), ("MIMIC_ITEM", "50912", "Creatinine"),
+    ]  # fmt: skip
+    assert rough.diagnoses["code"].to_list() == ["I50.9", "I50.9"]
+    assert build(*STAY).titles is None
