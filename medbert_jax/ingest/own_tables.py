@@ -36,8 +36,8 @@ def write_ehr_tables(
 ) -> Ledger:
     """Write tables of one's own as EHR tables; print and return the ledger of patients, visits and diagnosis codes.
 
-    A table is a polars, pandas (from 2.2 on) or Arrow one, or whatever else has `__arrow_c_stream__`; a polars LazyFrame
-    is never in memory as a whole. Columns are those of `medbert_jax.ehr.schema.SCHEMAS`, of patients
+    A table is a polars, pandas (2.2 or later) or Arrow one, or whatever has `__arrow_c_stream__`; a polars LazyFrame is
+    never in memory as a whole. Columns are those of `medbert_jax.ehr.schema.SCHEMAS`, of patients
     "birth_year" and "split" (train | validation | test) too. Needed are patient_id, of visits visit_id and admit_time,
     of diagnoses visit_id, code and code_system, of the others code and code_system; the rest is unknown where it is not
     there. Ids are whole numbers or text, times dates, times or text as 2011-05-03 14:05. The rows go through the

@@ -250,7 +250,9 @@ def test_a_cohort_of_ones_own_is_a_yaml_file_and_does_not_replace_another(ehr, c
     with pytest.raises(ValueError, match="is not replaced by another"):
         prepare(ehr, str(tmp_path / "own.yaml"), "hf", cohort.parents[2])
     (tmp_path / "own.yaml").write_text(text.replace("minimum_codes: 2", "minimum_codes: 3"))
-    with pytest.raises(ValueError, match=r"cohort\.input\.minimum_codes: 2 → 3; choose another name, or give --replace"):
+    with pytest.raises(
+        ValueError, match=r"cohort\.input\.minimum_codes: 2 → 3; choose another name, or give --replace"
+    ):
         prepare(ehr, str(tmp_path / "own.yaml"), "own", tmp_path)
     assert prepare(ehr, str(tmp_path / "own.yaml"), "own", tmp_path, replace=True) == own
     assert read_metadata(own)["cohort"]["input"]["minimum_codes"] == 3

@@ -90,11 +90,10 @@ def _records(file: RawFile, numbers: np.ndarray | None) -> Iterator[pl.DataFrame
     for records in plain_values(file.path, file.name):
         frame = _frame(records, numbers, size, faults)
         if frame is not None and not faults.total():
-            ids.append(frame["patient_id"].unique())
+            ids += [str(record[0]).strip() for record in records]
             yield frame.with_columns(file=pl.lit(file.name))
     if not faults.total():
-        every = pl.concat(ids)
-        faults["repeated_patient", "patients that are there more than once"] = len(every) - every.n_unique()
+        faults["repeated_patient", "patients that are there more than once"] = len(ids) - len(set(ids))
     raise_faults(file, faults)
 
 
