@@ -26,6 +26,7 @@ def write_ehr_tables(
     medications=None,
     measurements=None,
     procedures=None,
+    follow_up=None,
     has_dates: bool = True,
     us_icd: bool = False,
     assumptions: Sequence[str] = (),
@@ -39,7 +40,7 @@ def write_ehr_tables(
     A table is a polars, pandas (2.2 or later) or Arrow one, or whatever has `__arrow_c_stream__`; a polars LazyFrame is
     never in memory as a whole. Columns are those of `medbert_jax.ehr.schema.SCHEMAS`, of patients
     "birth_year" and "split" (train | validation | test) too. Needed are patient_id, of visits visit_id and admit_time,
-    of diagnoses visit_id, code and code_system, of the others code and code_system; the rest is unknown where it is not
+    of diagnoses visit_id, code and code_system, of follow_up start and end, of the others code and code_system; the rest is unknown where it is not
     there. Ids are whole numbers or text, times dates, times or text as 2011-05-03 14:05. The rows go through the
     rules of every source (docs/data.md); an earlier set of tables in the folder is replaced.
 
@@ -51,6 +52,7 @@ def write_ehr_tables(
         medications: optional, as the next two.
         measurements: with value and unit.
         procedures: with time, as the two before.
+        follow_up: times in which what happens to a patient reaches the source: start and end, both days in it.
         has_dates: whether visits have dates; else they need `order` (1, 2, 3 …) in place of admit_time.
         us_icd: codes of the system "ICD" are ICD-9-CM or ICD-10-CM, as their shape tells.
         assumptions: what was assumed when the tables were made; goes into source.json.
@@ -65,7 +67,7 @@ def write_ehr_tables(
         BlockingIOError: another process is writing the folder.
     """
     given = {"patients": patients, "visits": visits, "diagnoses": diagnoses, "medications": medications,
-             "measurements": measurements, "procedures": procedures}  # fmt: skip
+             "measurements": measurements, "procedures": procedures, "follow_up": follow_up}  # fmt: skip
     faults: list[str] = []
     frames = {name: _lazy(name, table, faults) for name, table in given.items() if table is not None}
     for name, frame in frames.items():

@@ -137,6 +137,25 @@ def test_events_and_stated_values(tmp_path):
     assert got.diagnoses["present_on_admission"].to_list() == [True, False, None, True]
 
 
+def test_deaths_and_diagnoses_by_the_clock_and_follow_up(tmp_path):
+    tables = given(
+        patients={"death_time": ["2012-03-04 10:00", "2012-05-06 11:00"], "death_date": [None, "2012-05-07"]},
+        diagnoses={"time": ["2011-05-04", None, None, "2012-01-01 09:30", None]},
+        follow_up={"patient_id": [7310, 7310, 7311, 9], "start": ["2010-01-01", "2012-01-01", "2012-02-01", "2012-01-01"],
+                   "end": ["2010-12-31", "2012-12-31", "2012-01-01", "2012-12-31"]},
+    )  # fmt: skip
+    said = []
+    write(tmp_path / "ehr", tables, announce=said.append)
+    got = read_tables(tmp_path / "ehr")
+    deaths = got.patients.select(pl.col("death_date", "death_time").cast(pl.String)).rows()
+    assert deaths == [("2012-03-04", "2012-03-04 10:00:00.000000"), ("2012-05-07", None)]
+    assert got.diagnoses["time"].drop_nulls().to_list() == [datetime(2011, 5, 4), datetime(2012, 1, 1, 9, 30)]
+    assert got.follow_up is not None and got.follow_up["start"].dt.year().to_list() == [2010, 2012]
+    counted = next(line for line in said if line.startswith("unknown now"))
+    assert "death_time of another day than death_date 1" in counted
+    assert not validate(tmp_path / "ehr").failed
+
+
 def test_without_dates_only_a_known_order_counts(tmp_path):
     undated = {"admit_time": None, "discharge_time": None}
     visits = {

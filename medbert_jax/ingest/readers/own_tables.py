@@ -11,7 +11,7 @@ import polars as pl
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader, day, flag, moment, named, number, text, whole
+from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, day, flag, moment, named, number, text, whole
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
 
 NEEDED = {
@@ -21,6 +21,7 @@ NEEDED = {
     "medications": ("patient_id", "code", "code_system"),
     "measurements": ("patient_id", "code", "code_system"),
     "procedures": ("patient_id", "code", "code_system"),
+    "follow_up": ("patient_id", "start", "end"),
 }
 """Columns without which a table is refused; visits have admit_time too or, where there are no dates, order."""
 MORE = {"patients": ("birth_year", "split")}
@@ -68,6 +69,12 @@ def _columns(table: str, raw: pl.DataFrame) -> pl.DataFrame:
     read = {name: _READ[type(dtype)](raw[name]) for name, dtype in SCHEMAS[table].items()}
     if table == "patients":
         read["sex"] = named(raw["sex"], _SEX)
+        # Of a death by the clock the day follows; of two days that contradict each other, the day holds.
+        days = read["death_time"].dt.date()
+        read["death_date"] = read["death_date"].zip_with(read["death_date"].is_not_null(), days)
+        other = (days != read["death_date"]).fill_null(False)
+        count_unknown("death_time of another day than death_date", int(other.sum()))
+        read["death_time"] = read["death_time"].set(other, None)
         read["birth_year"], read["split"] = whole(raw["birth_year"]), named(raw["split"], _SPLIT)
     elif table == "visits":
         read["visit_type"] = read["visit_type"].str.to_lowercase()
@@ -111,6 +118,7 @@ def build(raw: dict[str, pl.DataFrame], options: OwnOptions) -> Rough:
         medications=tables.get("medications"),
         measurements=tables.get("measurements"),
         procedures=tables.get("procedures"),
+        follow_up=tables.get("follow_up"),
         has_dates=options.has_dates,
         age_precision=precision,
         assumptions=(*ASSUMPTIONS, *[_ORDER] * (not options.has_dates), *[US_ICD] * options.us_icd,
