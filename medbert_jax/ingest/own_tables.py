@@ -12,8 +12,9 @@ from medbert_jax.attrition.disclosure import masked
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.ehr.tables import read_source
 from medbert_jax.ingest.ingest import IngestOptions, ingest, summary
-from medbert_jax.ingest.readers.own_tables import NEEDED, OwnOptions, columns_of
+from medbert_jax.ingest.readers.own_tables import NEEDED, OWN_TABLES, OwnOptions, columns_of
 
+_RAW = {table.name: table for table in OWN_TABLES.tables}
 _INDEX = "__index_level_"  # what Arrow calls the unnamed index of a pandas frame
 
 
@@ -40,9 +41,10 @@ def write_ehr_tables(
     A table is a polars, pandas (2.2 or later) or Arrow one, or whatever has `__arrow_c_stream__`; a polars LazyFrame is
     never in memory as a whole. Columns are those of `medbert_jax.ehr.schema.SCHEMAS`, of patients
     "birth_year" and "split" (train | validation | test) too. Needed are patient_id, of visits visit_id and admit_time,
-    of diagnoses visit_id, code and code_system, of follow_up start and end, of the others code and code_system; the rest is unknown where it is not
-    there. Ids are whole numbers or text, times dates, times or text as 2011-05-03 14:05. The rows go through the
-    rules of every source (docs/data.md); an earlier set of tables in the folder is replaced.
+    of diagnoses visit_id, code and code_system, of follow_up start and end, of the others code and code_system; the
+    rest is unknown where it is not there. Ids are whole numbers or text, times dates, times or text as 2011-05-03
+    14:05. The rows go through the rules of every source (docs/data.md); an earlier set of tables in the folder is
+    replaced.
 
     Args:
         folder: will hold the EHR tables.
@@ -121,7 +123,7 @@ def _column_faults(name: str, columns: list[str], has_dates: bool) -> list[str]:
     for column in sorted(set(lower) - set(known)):
         near = difflib.get_close_matches(column, set(known) - set(lower), 1)
         faults.append(f"{name}: column {masked(column)} has no meaning here" + "".join(f" ({one}?)" for one in near))
-    if name == "visits" and not has_dates:
-        dated = [column for column in ("admit_time", "discharge_time") if column in lower]
-        faults += [f"visits: column {column} is given although there are no dates" for column in dated]
+    if not has_dates and name != "patients":
+        dated = [column for column in _RAW[name].times if column in lower]
+        faults += [f"{name}: column {column} is given although there are no dates" for column in dated]
     return faults

@@ -141,9 +141,12 @@ def test_deaths_and_diagnoses_by_the_clock_and_follow_up(tmp_path):
     tables = given(
         patients={"death_time": ["2012-03-04 10:00", "2012-05-06 11:00"], "death_date": [None, "2012-05-07"]},
         diagnoses={"time": ["2011-05-04", None, None, "2012-01-01 09:30", None]},
-        follow_up={"patient_id": [7310, 7310, 7311, 9], "start": ["2010-01-01", "2012-01-01", "2012-02-01", "2012-01-01"],
-                   "end": ["2010-12-31", "2012-12-31", "2012-01-01", "2012-12-31"]},
-    )  # fmt: skip
+        follow_up={
+            "patient_id": [7310, 7310, 7311, 9],
+            "start": ["2010-01-01", "2012-01-01", "2012-02-01", "2012-01-01"],
+            "end": ["2010-12-31", "2012-12-31", "2012-01-01", "2012-12-31"],
+        },
+    )
     said = []
     write(tmp_path / "ehr", tables, announce=said.append)
     got = read_tables(tmp_path / "ehr")
@@ -185,6 +188,7 @@ REFUSED = [
     ({"patients": {"mrn 7310": [1, 2]}}, {}, "column mrn #### has no meaning here"),
     ({"patients": {"Sex": ["F", "M"]}}, {}, "patients: column sex is there more than once"),
     ({"visits": {"order": [1, 2, 3]}}, {"has_dates": False}, "visits: column admit_time is given although"),
+    ({"diagnoses": {"time": [None] * 5}}, {"has_dates": False}, "diagnoses: column time is given although"),
     ({"visits": {"admit_time": None, "discharge_time": None}}, {"has_dates": False}, "visits: column order is missing"),
     ({"visits": {"visit_id": [12.0, 11.0, None]}}, {}, "visits.parquet: [float_id] column visit_id"),
     ({"diagnoses": {"code": [428.0, 41.4, 250.0, 428.0, 401.9]}}, {}, "diagnoses.parquet: [float_code] column code"),
