@@ -24,7 +24,7 @@ from tfds_builders.options import CohortOptions, PrepareOptions
 def ingest(options: IngestCommand) -> None:
     """Write the EHR tables; print the ledger, what was assumed and what is known."""
     from medbert_jax.ehr.tables import read_source
-    from medbert_jax.ingest.ingest import IngestOptions
+    from medbert_jax.ingest.ingest import IngestOptions, summary
     from medbert_jax.ingest.ingest import ingest as read
 
     ledger = read(
@@ -36,10 +36,7 @@ def ingest(options: IngestCommand) -> None:
         options=options.options,
         common=IngestOptions(outpatient_los_zero=options.outpatient_los_zero),
     )
-    written = read_source(options.out)
-    print(ledger.render())
-    print(*(f"assumed: {line}" for line in written.assumptions), sep="\n")
-    print("known:", ", ".join(f"{column} {share:.1%}" for column, share in written.known.items()))
+    print(*summary(ledger, read_source(options.out)), sep="\n")
     print(f"EHR tables in {options.out}")
 
 

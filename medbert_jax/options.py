@@ -28,7 +28,17 @@ class IngestCommand(Generic[ReaderOptions]):
     """file or folder of the source."""
     out: Positional[Path]
     """folder that will hold the EHR tables."""
-    format: Literal["omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "desynpuf", "diabetes130"]
+    format: Literal[
+        "omop",
+        "meds",
+        "mimic-iv",
+        "med-bert-tsv",
+        "med-bert-pickles",
+        "pytorch-ehr",
+        "desynpuf",
+        "diabetes130",
+        "own-tables",
+    ]
     """what the source is; `medbert ingest --format FORMAT --help` shows the options of its reader."""
     shards: Annotated[int, Ge(0)] = 0
     """parts that the tables are cut into, by a hash of the patient id; 0: as many as keep a worker below 1 GB."""

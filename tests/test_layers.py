@@ -144,6 +144,7 @@ def test_no_file_is_called_after_nothing():
         ("medbert_jax", "jax polars tensorflow_datasets sklearn"),
         ("medbert_jax.disk.replaced_folder", "jax polars numpy tensorflow_datasets sklearn"),
         ("medbert_jax.ehr.tables", "jax tensorflow_datasets sklearn"),
+        ("medbert_jax.ingest.own_tables", "jax pandas pyarrow tensorflow_datasets sklearn"),
         ("medbert_jax.printed_tables", "rich polars numpy"),
         ("medbert_jax.cohorts.select", "jax tensorflow_datasets sklearn"),
         ("medbert_jax.data.token_store", "jax polars tensorflow_datasets sklearn"),

@@ -49,14 +49,16 @@ EHR = Path("ehr")
         ("validate ehr --json-out report.json", ValidateOptions(EHR, Path("report.json"))),
         ("prepare ehr made", PrepareOptions(EHR, "made")),
         ("prepare ehr made --data-dir d --preset released_code --split-key k --minimum-patients 5 --vocabulary v.tsv"
-         " --unknown-code-limit 0.1 --back-off --exclude-cohort c --workers 2 --shard 1/8 --beam runner=F x=y",
+         " --unknown-code-limit 0.1 --back-off --exclude-cohort c --workers 2 --shard 1/8 --beam runner=F x=y"
+         " --replace",
          PrepareOptions(EHR, "made", Path("d"), "released_code", "k", 5, Path("v.tsv"), 0.1, True, Path("c"), 2, "1/8",
-                        ("runner=F", "x=y"))),
+                        ("runner=F", "x=y"), True)),
         ("cohort ehr dhf made --pretraining-dataset p", CohortOptions(EHR, "dhf", "made", Path("p"))),
         ("cohort ehr dhf made --pretraining-dataset p --data-dir d --gap-days 30 --test-from 2015-01-01 --few-cases"
-         " --unknown-code-limit 0.1 --back-off --review 3 --review-seed 4 --why me --workers 2 --shard 1/8 --beam x=y",
+         " --unknown-code-limit 0.1 --back-off --review 3 --review-seed 4 --why me --workers 2 --shard 1/8 --beam x=y"
+         " --replace",
          CohortOptions(EHR, "dhf", "made", Path("p"), Path("d"), 30, datetime.date(2015, 1, 1), True, 0.1, True, 3, 4,
-                       "me", 2, "1/8", ("x=y",))),
+                       "me", 2, "1/8", ("x=y",), True)),
         ("attrition ehr data --out run --share", AttritionOptions((EHR, Path("data")), Path("run"), True)),
         ("describe a b --paper DHF-Cerner PaCa-Truven --max-length 64",
          DescribeOptions((Path("a"), Path("b")), paper=("DHF-Cerner", "PaCa-Truven"), max_length=64)),

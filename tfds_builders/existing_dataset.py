@@ -19,23 +19,32 @@ def take_existing(directory: Path, recipe: dict, unknown_code_limit: float, anno
     """
     metadata = read_metadata(directory)
     made = metadata.get("recipe", {})
-    if differing := sorted(key for key in made | recipe if made.get(key) != recipe.get(key)):
+    if differing := _differing(made, recipe):
         changes = "; ".join(change for key in differing for change in _changes(key, made.get(key), recipe.get(key)))
         raise ValueError(
             f"a dataset is not replaced by another: {directory} differs from what is asked for in"
-            f" {changes}; choose another name, or delete that folder"
+            f" {changes}; choose another name, or give --replace"
         )
     if faults := _faults(directory, metadata.get("files", {})):
         shown = ", ".join(faults[:8]) + " …" * (len(faults) > 8)
         raise ValueError(
             f"the files of a dataset must all be there as they were written: got {len(faults)} that are not in"
-            f" {directory}: {shown}; copy them from where they are whole, or delete that folder and give the same"
-            " command again"
+            f" {directory}: {shown}; copy them from where they are whole, or give the same command with --replace"
         )
     fitted = "minimum_patients" in recipe
     shown = check_unknown(metadata["unknown_code_share"], unknown_code_limit, fitted=fitted)
     announce(f"codes unknown to the vocabulary: {shown}")
     announce(f"the dataset is there already: {directory}")
+
+
+def is_as_asked(directory: Path, recipe: dict) -> bool:
+    """Whether the dataset there was made by the recipe, with all its files. Errors as `read_metadata`."""
+    metadata = read_metadata(directory)
+    return not _differing(metadata.get("recipe", {}), recipe) and not _faults(directory, metadata.get("files", {}))
+
+
+def _differing(made: dict, asked: dict) -> list[str]:
+    return sorted(key for key in made | asked if made.get(key) != asked.get(key))
 
 
 def _changes(key: str, made, asked) -> list[str]:

@@ -42,6 +42,8 @@ class PrepareOptions:
     """i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end."""
     beam: tuple[str, ...] = ()
     """options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner."""
+    replace: bool = False
+    """a dataset of that name that was made otherwise, or is damaged, is replaced once the new one is there."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
@@ -87,6 +89,8 @@ class CohortOptions:
     """i/N, the part of task i of N of a batch scheduler's job array, i from 0; given without it at the end."""
     beam: tuple[str, ...] = ()
     """options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner."""
+    replace: bool = False
+    """a dataset of that name that was made otherwise, or is damaged, is replaced once the new one is there."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

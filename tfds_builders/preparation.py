@@ -35,7 +35,7 @@ from medbert_jax.data.token_store import METADATA_VERSION
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
 from tfds_builders.excluded_cohort import COHORT_TABLE
-from tfds_builders.existing_dataset import take_existing
+from tfds_builders.existing_dataset import is_as_asked, take_existing
 from tfds_builders.ingredients import Ingredients
 from tfds_builders.options import CohortOptions, PrepareOptions
 from tfds_builders.patient_sequences import Made, PatientSequencesBuilder
@@ -72,7 +72,8 @@ def prepare(
 ) -> Path | None:
     """Return the dataset's directory, DATA_DIR/FAMILY/NAME/VERSION, which appears whole or not at all.
 
-    A dataset of that name is returned as it is when it was made by the same recipe and is whole. With `options.shard`
+    A dataset of that name is returned as it is when it was made by the same recipe and is whole; any other is replaced,
+    where `options.replace` says so, once the new one is whole. With `options.shard`
     the part of one task is done, and None is returned. What unfinished runs of that name left is removed in the end.
 
     Args:
@@ -102,7 +103,9 @@ def prepare(
     directory = options.data_dir / builder_class.name / options.name / version
     # Tasks need not wait for one another: their files appear whole, and a shard done twice has the same bytes.
     with one_at_a_time(directory.parent, announce) if alone else contextlib.nullcontext():
-        if directory.exists():
+        if alone:
+            _bring_back(directory)
+        if directory.exists() and not (options.replace and not is_as_asked(directory, recipe)):
             take_existing(directory, recipe, options.unknown_code_limit, announce)
             if alone:
                 _remove_leftovers(directory, announce)
@@ -134,7 +137,8 @@ def prepare(
 
             # 4 The merge, and the dataset
             made = _merge(builder_class, ingredients, recipe, work, found, vocabulary, unknown, describe(found))
-            _build(builder_class, options, made)
+            with _replaced(directory):
+                _build(builder_class, options, made)
         if not work.remove_unless_used():
             announce(f"a task is still busy in {work.path}: the next command removes it")
         for left in directory.parent.glob(f"{version}.incomplete*"):
@@ -245,6 +249,30 @@ def _build(builder_class: type[PatientSequencesBuilder], options: PrepareOptions
         raise not_written(error, Path(error.filename or options.data_dir)) from error
     finally:
         logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _replaced(directory: Path) -> Generator[None]:
+    """Move an earlier dataset aside while the block, which is short, puts another in its place; the lock is held."""
+    earlier = _earlier(directory)
+    if directory.exists():
+        directory.rename(earlier)
+    try:
+        yield
+    finally:
+        _bring_back(directory)
+
+
+def _bring_back(directory: Path) -> None:
+    """Remove what `_replaced` moved aside; where nothing took its place, as when a run was killed, move it back."""
+    earlier = _earlier(directory)
+    if earlier.exists() and not directory.exists():
+        earlier.rename(directory)
+    shutil.rmtree(earlier, ignore_errors=True)
+
+
+def _earlier(directory: Path) -> Path:
+    return directory.with_name(f"{directory.name}.earlier")
 
 
 def _remove_leftovers(directory: Path, announce: Callable[[str], None]) -> None:

@@ -160,6 +160,23 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
     return source
 
 
+def holds_tables(directory: Path) -> bool:
+    """Whether the folder has any file that goes when a set of tables there is replaced."""
+    paths = [path for folder in ("", *SCHEMAS) for path in (directory / folder).glob("*")]
+    return any(_OURS.fullmatch(path.relative_to(directory).as_posix()) for path in paths)
+
+
+def unwritten_tables(directory: Path) -> list[str]:
+    """Names of the files and folders that hold a table of the schema, in a folder without any that `write_shard` wrote.
+
+    It may be that of tables of one's own.
+    """
+    if any(directory.glob("*/shard-*-of-*.parquet")):
+        return []
+    tables = (entry for entry in directory.iterdir() if entry.name.lower().partition(".")[0] in SCHEMAS)
+    return sorted(entry.name for entry in tables if entry.is_file() or any(entry.iterdir()))
+
+
 def read_source(directory) -> EhrSource:
     """What the folder's source can say. Errors as `read_tables`, of source.json alone."""
     return _read_record(Path(directory))[0]
@@ -253,6 +270,12 @@ def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
         raise FileNotFoundError(f"{rule}: got {directory}, which is no folder; make it with `medbert ingest`")
     if not path.is_file():
         found = sorted(entry.name for entry in directory.iterdir())
+        if own := unwritten_tables(directory):
+            raise FileNotFoundError(
+                f"{rule}: got {directory}, which holds tables as a program made them ({', '.join(own[:8])}); write EHR"
+                " tables from them with `medbert ingest --format own-tables` or medbert_jax.write_ehr_tables"
+                " (docs/own_tables.md)"
+            )
         what = "which is empty" if not found else f"which holds {', '.join(found[:8])}{' …' * (len(found) > 8)}"
         raise FileNotFoundError(f"{rule}: got {directory}, {what} and is foreign or unfinished; {_REREAD}")
     foreign = ValueError(f"{rule}: got {path}, which is damaged or of another program; {_REREAD}")

@@ -62,6 +62,7 @@ class Rough:
     medications: pl.DataFrame | None = None
     measurements: pl.DataFrame | None = None
     procedures: pl.DataFrame | None = None
+    follow_up: pl.DataFrame | None = None
     has_dates: bool
     age_precision: str
     assumptions: tuple[str, ...] = ()
@@ -150,6 +151,11 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
         codes[name] = _codes(name, table, visits.select(*keys, "rule"), left, unreadable)
     for number, rule in enumerate(_VISIT_RULES):
         left[rule]["visits"] = int((visits["rule"] == number).sum())
+    follow_up = None
+    if rough.follow_up is not None:
+        periods = _typed(rough.follow_up, SCHEMAS["follow_up"])
+        follow_up = periods.filter(pl.col("start") <= pl.col("end")).join(listed, on="patient_id", how="semi")
+        unreadable["follow_up"] += periods.height - follow_up.height
     visits = visits.filter(pl.col("rule") == -1)
     visits = visits.with_columns(*_stays(rough.has_dates, outpatient_los_zero))
 
@@ -157,6 +163,7 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
         patients=patients.select(SCHEMAS["patients"].keys()),
         visits=visits.select(SCHEMAS["visits"].keys()),
         **{name: table.select(SCHEMAS[name].keys()) for name, table in codes.items()},
+        follow_up=follow_up,
         source=EhrSource(format, rough.has_dates, rough.age_precision, rough.assumptions),
     )
     events = [name for name in codes if name != "diagnoses"]

@@ -9,7 +9,7 @@ key is reduced, once, to the rows that some id of the source names.
 import functools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,10 @@ from medbert_jax.ingest.source_files import (
 )
 from medbert_jax.ingest.unknown_codes import write_unknown_codes
 
-FORMATS = ("omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "desynpuf", "diabetes130")
+FORMATS = (
+    "omop", "meds", "mimic-iv", "med-bert-tsv", "med-bert-pickles", "pytorch-ehr", "desynpuf", "diabetes130",
+    "own-tables",
+)  # fmt: skip
 SHARD_BYTES = 100 * 2**20
 """Raw columns of one shard in memory, about; building it takes several times as much, within 1 GB."""
 SMALL_SOURCE = 64 * 2**20
@@ -104,10 +107,14 @@ def get_reader(format: str) -> Reader:
             from medbert_jax.ingest.readers.med_bert_tsv import MED_BERT_TSV as reader
         case "med-bert-pickles":
             from medbert_jax.ingest.readers.med_bert_pickles import MED_BERT_PICKLES as reader
+        case "pytorch-ehr":
+            from medbert_jax.ingest.readers.pytorch_ehr import PYTORCH_EHR as reader
         case "desynpuf":
             from medbert_jax.ingest.readers.desynpuf import DESYNPUF as reader
         case "diabetes130":
             from medbert_jax.ingest.readers.diabetes130 import DIABETES130 as reader
+        case "own-tables":
+            from medbert_jax.ingest.readers.own_tables import OWN_TABLES as reader
         case _:
             raise ValueError(f"format must be one of {', '.join(FORMATS)}: got {format}; choose the source's")
     return reader
@@ -174,6 +181,13 @@ def ingest(
         if reader.check:
             reader.check(sum((one.told for one in parts), Counter()), job.options)
         return _seal(new, parts, announce)
+
+
+def summary(ledger: Ledger, written: EhrSource) -> Iterator[str]:
+    """What the user is told of tables that were written: who left, what was assumed, what is known."""
+    yield ledger.render()
+    yield from (f"assumed: {line}" for line in written.assumptions)
+    yield "known: " + ", ".join(f"{column} {share:.1%}" for column, share in written.known.items())
 
 
 def _scatter_all(

@@ -22,7 +22,7 @@ from medbert_jax.disk.whole_files import meant_for
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
-from medbert_jax.ehr.tables import SPLITS_FILE, read_source, with_added
+from medbert_jax.ehr.tables import SPLITS_FILE, read_source, unwritten_tables, with_added
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
 from medbert_jax.quality.frames import KEYS, count_faults
@@ -85,7 +85,10 @@ class Report:
         counts = ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in self._by_severity().items())
         read = ", ".join(f"{n:,} {table}" for table, n in self.rows.items())
         ran = len({rule.id for rule in (*FILE_RULES, *ROW_RULES)})
-        notes = [f"{counts} by {ran} rules, in {self.shards} shard{'s' * (self.shards != 1)} of {read or 'no rows'}"]
+        go_on = "" if self.failed else "; no error: one may go on with `medbert prepare`"
+        notes = [
+            f"{counts} by {ran} rules, in {self.shards} shard{'s' * (self.shards != 1)} of {read or 'no rows'}{go_on}"
+        ]
         if self.not_run:
             names = ", ".join(sorted({rule for rule, _, _ in self.not_run}))
             notes.insert(0, f"not run on some shards, for want of files or columns above: {names}")
@@ -202,6 +205,12 @@ def _where(line: ReportLine) -> str:
 def _look_over(directory: Path, today: date) -> tuple[_Found, list[_Work]]:
     """The faults of the folder as such, and what is to be read, shard by shard."""
     found, source, listed = _Found(), None, None
+    unwritten = [] if (directory / "source.json").exists() else unwritten_tables(directory)
+    if unwritten:  # nothing else can be said of them
+        found.files["files"] = len(list(directory.iterdir()))
+        for file in unwritten:
+            found.count("unwritten_table", "files", file)
+        return found, []
     try:
         source = read_source(directory)
         listed = json.loads((directory / "source.json").read_bytes())["files"]

@@ -59,6 +59,10 @@ _OF_CODES = tuple(name for name in ALL if "code" in SCHEMAS[name])
 _DATED = ("diagnoses", *EVENT_TABLES)
 
 _AGAIN = "write the tables again from their source with `medbert ingest`"
+_WRITE = (
+    "write them with `medbert ingest . EHR --format own-tables`, or from Python with medbert_jax.write_ehr_tables"
+    " (docs/own_tables.md)"
+)
 _READER = "mend the reader or the program that wrote the tables, then write them again"
 _SOURCE = "look these rows up in the source; mend or leave out what is wrong there, then ingest again"
 _KNOW = "nothing, if the source does not say it; otherwise name the column to the reader and ingest again"
@@ -114,6 +118,9 @@ def _text_rules() -> tuple[Check, ...]:
 
 # fmt: off
 FILE_RULES: tuple[Rule, ...] = (
+    Rule("unwritten_table", ("files",), "error",
+         "tables as a program made them: EHR tables are what is written from them, with source.json and in shards",
+         _WRITE, unit="files"),
     Rule("missing_source", ("files",), "error", "source.json, written last, is not there: the writing never ended",
          _AGAIN,
          unit="files"),

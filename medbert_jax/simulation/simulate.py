@@ -14,7 +14,7 @@ from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.disk.replaced_folder import replaced
 from medbert_jax.disk.whole_files import whole_file, write_json
 from medbert_jax.ehr.schema import EhrSource, EhrTables
-from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, write_shard
+from medbert_jax.ehr.tables import ShardRecord, holds_tables, new_folder, read_source, seal, write_shard
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.simulation.block import BLOCK, World
 from medbert_jax.simulation.identity import ENGINE, Run
@@ -22,6 +22,8 @@ from medbert_jax.simulation.parameters import load_parameters
 from medbert_jax.simulation.records import frames
 from medbert_jax.simulation.truth import TRUTH_FILES, made_by, truth_frames
 
+SIMULATED = "simulated"
+"""The format of simulated tables in source.json."""
 SHARD_PATIENTS = 32_768
 """Patients of a shard, about, where the number of shards is not given: some 300 MB in memory."""
 
@@ -51,7 +53,7 @@ def simulate(
     The same seed, patients and shards give the same bytes, whatever the number of workers.
 
     Args:
-        out: folder that will hold the EHR tables; an earlier set of tables there is replaced.
+        out: folder that will hold the EHR tables; earlier simulated ones there are replaced, others never.
         patients: number of patients.
         site: cerner (2000–2017, ICD-9-CM, then ICD-10-CM) or truven (claims, 2011–2015, ICD-9-CM).
         world: rich, or what a dial turns off: bag, no-synonyms, independent, null.
@@ -63,7 +65,7 @@ def simulate(
         announce: gets lines of progress.
 
     Raises:
-        ValueError: settings out of range.
+        ValueError: settings out of range, or `out` holds tables that are not simulated.
         BlockingIOError: another process is writing `out` or `truth`.
     """
     if patients < 1 or shards < 0 or seed < 0:
@@ -78,6 +80,7 @@ def simulate(
                 raise ValueError(
                     f"the truth must stand outside of the tables: got {one} inside {other}; name a folder beside it"
                 )
+    _refuse_other_tables(Path(out))
     parameters = load_parameters(site, world)
     shards = shards or -(-patients // SHARD_PATIENTS)
     run = Run(site, world, seed, patients, shards, ENGINE, parameters.hash)
@@ -99,7 +102,7 @@ def simulate(
                               codes=rows["diagnoses"])  # fmt: skip
         write_json(new / "ledger.json", ledger.to_dict())
         source = EhrSource(
-            format="simulated",
+            format=SIMULATED,
             has_dates=True,
             age_precision="days",
             assumptions=("Simulated data: no patient is real.", made_by(asdict(run))),
@@ -110,6 +113,21 @@ def simulate(
     return source
 
 
+def _refuse_other_tables(out: Path) -> None:
+    """Raise ValueError where tables stand that no simulation made: replaced, they might be gone for good."""
+    if not holds_tables(out):
+        return
+    try:
+        format = read_source(out).format
+    except (OSError, ValueError):  # damaged, unfinished or of a later version: it may be anybody's
+        format = "unknown"
+    if format != SIMULATED:
+        raise ValueError(
+            f"simulated tables replace no others: got {out}, which holds tables of format {format}; name another"
+            " folder, or delete that one"
+        )
+
+
 def _shard(job: _Job, work: tuple[int, np.ndarray]) -> tuple[int, ShardRecord]:
     """Simulate one shard block by block; its number and what was written."""
     shard, numbers = work
@@ -118,7 +136,7 @@ def _shard(job: _Job, work: tuple[int, np.ndarray]) -> tuple[int, ShardRecord]:
     tables, hidden = (
         {name: pl.concat([one[name] for one in parts]) for name in parts[0]} for parts in zip(*blocks, strict=True)
     )
-    source = EhrSource("simulated", True, "days")
+    source = EhrSource(SIMULATED, True, "days")
     record = write_shard(EhrTables(**tables, source=source), job.new, shard, run.shards)
     for name, frame in hidden.items():
         (job.truth / name).mkdir(parents=True, exist_ok=True)

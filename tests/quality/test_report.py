@@ -309,6 +309,19 @@ def test_source_json_missing_damaged_and_undated(ehr):
         validate(ehr / "nowhere")
 
 
+def test_tables_that_were_never_written_as_ehr_tables_are_told_so(ehr, tmp_path):
+    own = tmp_path / "own"
+    own.mkdir()
+    for name in ("patients", "visits"):
+        pl.read_parquet(ehr / name / ONLY).write_parquet(own / f"{name}.parquet")
+    (own / "notes.txt").write_text("")
+    assert found(check(own)) == {("unwritten_table", "files"): 2}
+    # Beside a set that lost its source.json they are what they were: files of no business there.
+    (ehr / "source.json").unlink()
+    (ehr / "visits.csv").write_text("")
+    assert found(check(ehr)) == {("missing_source", "files"): 1, ("foreign_file", "files"): 1}
+
+
 def test_empty_missing_and_unreadable_tables(ehr):
     (ehr / "procedures" / ONLY).write_bytes(b"no Parquet")
     reseal(ehr)

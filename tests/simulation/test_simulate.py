@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import shutil
 from datetime import timedelta
 from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
 import pytest
+from made_ehr import made_tables
 
 from medbert_jax import commands
 from medbert_jax.data.serialization import SerializationConfig, order_histories
-from medbert_jax.ehr.tables import read_shard, read_source, read_tables
+from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
 from medbert_jax.options import SimulateOptions
 from medbert_jax.quality.report import validate
 from medbert_jax.simulation import simulate as module
@@ -173,6 +175,36 @@ def test_a_run_that_fails_leaves_tables_and_truth_as_they_were(tmp_path, monkeyp
     simulate(tmp_path / "ehr", truth=tmp_path / "truth", seed=4, **{**made, "shards": 1})
     check_truth(World(load_parameters()), tmp_path / "truth", read_source(tmp_path / "ehr"), seed=4)
     assert len([*(tmp_path / "truth").glob("*/*.parquet")]) == 4 and (tmp_path / "truth" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("there", ["ingested", "no source.json", "damaged", "of a later version", "a ledger alone"])
+def test_tables_that_no_simulation_made_are_never_replaced(tmp_path, there):
+    made = {"patients": 10, "workers": 1, "announce": lambda line: None}
+    out, record = tmp_path / "ehr", tmp_path / "ehr" / "source.json"
+    if there == "ingested":
+        write_tables(made_tables(patients=20, seed=1), out)
+    else:
+        simulate(out, **made)
+    if there == "damaged":
+        record.write_text("{")
+    elif there == "of a later version":
+        record.write_text(record.read_text().replace("tables, version ", "tables, version 9"))
+    elif there != "ingested":
+        record.unlink()
+    if there == "a ledger alone":
+        for name in ("patients", "visits", "diagnoses"):
+            shutil.rmtree(out / name)
+    before = files(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"replace no others: got .*ehr, which holds tables of format .*; name another"
+    ):
+        simulate(out, truth=tmp_path / "truth", **made)
+    assert files(tmp_path) == before
+    # What goes with no set of tables is in nobody's way.
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "patients.csv").write_text("mine")
+    simulate(tmp_path / "notes", **made)
+    assert (tmp_path / "notes" / "patients.csv").read_text() == "mine"
 
 
 def test_the_truth_has_one_writer(tmp_path, monkeypatch):

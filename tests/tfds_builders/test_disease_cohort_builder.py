@@ -249,6 +249,13 @@ def test_a_cohort_of_ones_own_is_a_yaml_file_and_does_not_replace_another(ehr, c
     assert read_metadata(own)["cohort"]["input"]["minimum_codes"] == 2
     with pytest.raises(ValueError, match="is not replaced by another"):
         prepare(ehr, str(tmp_path / "own.yaml"), "hf", cohort.parents[2])
+    (tmp_path / "own.yaml").write_text(text.replace("minimum_codes: 2", "minimum_codes: 3"))
+    with pytest.raises(
+        ValueError, match=r"cohort\.input\.minimum_codes: 2 → 3; choose another name, or give --replace"
+    ):
+        prepare(ehr, str(tmp_path / "own.yaml"), "own", tmp_path)
+    assert prepare(ehr, str(tmp_path / "own.yaml"), "own", tmp_path, replace=True) == own
+    assert read_metadata(own)["cohort"]["input"]["minimum_codes"] == 3
 
 
 def test_a_dataset_that_cannot_be_inherited_from_is_refused(ehr, pretraining, cohort, prepare, tmp_path):

@@ -18,6 +18,7 @@ import tensorflow_datasets as tfds
 from made_ehr import made_tables
 from prepared_datasets import prepare_pretraining
 
+import tfds_builders.preparation as preparation
 import tfds_builders.shards as shards
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.data import token_store
@@ -254,6 +255,46 @@ def test_the_same_dataset_is_found_again_and_another_does_not_replace_it(ehr, da
     with pytest.raises(ValueError, match=r"is not replaced by another: .* differs .* minimum_patients: 1 → 2; choose"):
         prepare_pretraining(ehr, "made", data_dir=dataset.parents[2], minimum_patients=2, announce=quiet)
     assert digests(dataset) == before
+
+
+def test_another_dataset_takes_the_place_where_that_is_asked_for(ehr, tmp_path, monkeypatch):
+    def make(**options):
+        return prepare_pretraining(ehr, "made", data_dir=tmp_path, announce=quiet, **options)
+
+    first = make()
+    before, written = digests(first), (first / "metadata.json").stat().st_mtime_ns
+    assert make(replace=True) == first
+    assert (first / "metadata.json").stat().st_mtime_ns == written  # as it was asked for: not made again
+
+    # Refused or killed while the new one is made: the earlier one is there, if need be from the next command on.
+    with pytest.raises(ValueError, match="vocabulary"):
+        make(vocabulary=first / "vocabulary.tsv", unknown_code_limit=0.0, replace=True)
+    assert digests(first) == before
+
+    def die(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(preparation, "_build", die)
+        with pytest.raises(KeyboardInterrupt):
+            make(minimum_patients=2, replace=True)
+        assert digests(first) == before
+        patch.setattr(preparation, "_bring_back", lambda directory: None)
+        with pytest.raises(KeyboardInterrupt):
+            make(minimum_patients=2, replace=True)
+    assert not first.exists()
+    make()
+    assert digests(first) == before
+
+    make(minimum_patients=2, replace=True)
+    assert digests(first) != before
+    assert read_metadata(first)["recipe"]["minimum_patients"] == 2
+    (first / "vocabulary.tsv").unlink()
+    with pytest.raises(ValueError, match="give the same command with --replace"):
+        make(minimum_patients=2)
+    make(replace=True)
+    assert digests(first) == before
+    assert [path.name for path in first.parent.iterdir() if not path.name.startswith(".")] == [first.name]
 
 
 def test_progress_is_told_by_shard(ehr, tmp_path, capsys):

@@ -22,8 +22,8 @@ from medbert_jax.ingest.source_files import Fault, FileFault, RawFile, SourceErr
 _BENCS = ("patient_id", "length of stay per visit", "days to the next visit", "codes", "visits")
 _COMBINED = ("patient_id", "label", "codes", "visits")
 _MOST_DAYS = 10**6
-_SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
-_US_ICD = (
+SPLITS = {"train": "train", "valid": "validation", "validation": "validation", "test": "test"}
+US_ICD = (
     "Codes whose ICD version the source does not say are of a US site: their shape tells ICD-9-CM from ICD-10-CM. "
     "Where both have such a code (V27.0) it leaves under undecided_version, since there are no days."
 )
@@ -61,8 +61,8 @@ def read_labels(path) -> pl.DataFrame:
     return pl.concat(frames).unique("patient_id", maintain_order=True)
 
 
-def _types(file: RawFile, files: Sequence[RawFile]) -> Iterator[pl.DataFrame]:
-    """number, code of a .types file; the empty_pad is none."""
+def read_types(file: RawFile, files: Sequence[RawFile], *, padded: bool = True) -> Iterator[pl.DataFrame]:
+    """number, code of a .types file; the empty_pad, which must be there where it is `padded`, is none."""
     others = [other.name for other in files if other.table.name == "types" and other.name != file.name]
     if others:
         what = f"is there beside {', '.join(others)}: the numbers of one mean other codes in the other"
@@ -78,8 +78,8 @@ def _types(file: RawFile, files: Sequence[RawFile]) -> Iterator[pl.DataFrame]:
         faults["types_form", "codes that are no text"] = sum(not isinstance(code, str) for code in types)
         faults["types_form", "numbers that are no whole numbers from 0 to 2³¹"] = len(types) - len(numbers)
         faults["types_form", "codes that share a number"] = len(numbers) - len(set(numbers))
-        faults["types_form", 'code "empty_pad" of number 0 missing'] = int(types.get("empty_pad") != 0)
-    _raise(file, faults)
+        faults["types_form", 'code "empty_pad" of number 0 missing'] = int(padded and types.get("empty_pad") != 0)
+    raise_faults(file, faults)
     codes = {code: number for code, number in types.items() if code != "empty_pad"}
     yield pl.DataFrame({"number": codes.values(), "code": codes.keys()}, schema={"number": pl.Int32, "code": pl.String})
 
@@ -88,7 +88,7 @@ def _histories(file: RawFile, files: Sequence[RawFile]) -> Iterator[pl.DataFrame
     """One row per code of a .bencs or combined file, checked against the .types beside it."""
     try:
         (types,) = (other for other in files if other.table.name == "types")
-        numbers = next(_types(types, files))["number"].sort().to_numpy()
+        numbers = next(read_types(types, files))["number"].sort().to_numpy()
     except (ValueError, FileFault):
         numbers = None  # none, several or a bad one: said of that file
     return _records(file, _COMBINED if "combined" in file.path.name.lower() else _BENCS, numbers)
@@ -104,10 +104,11 @@ def _records(file: RawFile, names: tuple[str, ...], numbers: np.ndarray | None) 
     if not faults.total():
         every = pl.concat(ids)
         faults["repeated_patient", "patients that are there more than once"] = len(every) - every.n_unique()
-    _raise(file, faults)
+    raise_faults(file, faults)
 
 
-def _raise(file: RawFile, faults: Counter) -> None:
+def raise_faults(file: RawFile, faults: Counter) -> None:
+    """Raise FileFault with what was counted under (rule, text)."""
     found: list[Fault] = [
         (file.name, rule, f"holds {count:,} {text}") for (rule, text), count in faults.items() if count
     ]
@@ -133,7 +134,7 @@ def _frame(records, names, numbers: np.ndarray | None, size: int, faults: Counte
     floats = sum(type(record[0]) is float for record in shaped)
     faults["float_id", "patient ids that are floats"] += floats
     faults["record_form", "patient ids that are neither whole numbers nor text"] += (
-        sum(not _is_id(record[0]) for record in shaped) - floats
+        sum(not is_id(record[0]) for record in shaped) - floats
     )
     if faults.total() > before:
         return None
@@ -206,7 +207,8 @@ def _frame(records, names, numbers: np.ndarray | None, size: int, faults: Counte
     )
 
 
-def _is_id(value) -> bool:
+def is_id(value) -> bool:
+    """Whether a patient may be called so: a whole number of 64 bits, or text without NUL."""
     if type(value) is int:
         return abs(value) < 2**63
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
@@ -217,7 +219,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
     records = rows.group_by("patient_id", "file").agg(visits=pl.col("visit").max(), codes=pl.len())
     records = records.with_columns(
         combined=kind.str.contains("combined[^/]*$"),
-        split=kind.str.extract(r"\.(\w+)$").replace_strict(_SPLITS, default=None, return_dtype=pl.String),
+        split=kind.str.extract(r"\.(\w+)$").replace_strict(SPLITS, default=None, return_dtype=pl.String),
     ).sort("patient_id", "combined", "file")
     alike = pl.col("split").filter(pl.col("combined") == pl.col("combined").first())
     patients = records.group_by("patient_id", maintain_order=True).agg(
@@ -249,7 +251,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
         diagnoses=codes.select("patient_id", "visit_id", "code_system", "code", priority="place"),
         has_dates=False,
         age_precision="unknown",
-        assumptions=(*ASSUMPTIONS, *[_US_ICD] * options.us_icd),
+        assumptions=(*ASSUMPTIONS, *[US_ICD] * options.us_icd),
         left=tuple(left),
     )
 
@@ -258,7 +260,7 @@ _COLUMNS = ("patient_id", "file", "visit", "place", "number", "length_of_stay")
 MED_BERT_PICKLES = Reader(
     format="med-bert-pickles",
     tables=(
-        RawTable("types", "", ("number", "code"), files=("*.types",), frames=_types),
+        RawTable("types", "", ("number", "code"), files=("*.types",), frames=read_types),
         RawTable("histories", "patient_id", _COLUMNS, files=("*.bencs*", "*combined_BertFT*"), frames=_histories),
     ),
     build=_build,
