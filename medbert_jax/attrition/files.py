@@ -9,7 +9,6 @@ from medbert_jax.attrition.ledger import Attrition, Branches, Counts, Ledger
 from medbert_jax.disk.seals import check_files, check_seal
 from medbert_jax.disk.whole_files import write_whole
 
-
 _AGAIN = "delete that folder and make the dataset again with `medbert prepare` or `medbert cohort`"
 
 

@@ -29,7 +29,8 @@ def describe(
     """Print Table 2, Table 3 and five example timelines per dataset; write them into the folder `out`.
 
     With `share` what rests on fewer than 11 patients is hidden, and there are no timelines, which are records of single
-    patients. `cache_dir` as in `open_token_store`. Raises ValueError for no dataset, and where `share` would write beside records of single patients.
+    patients. `cache_dir` as in `open_token_store`. Raises ValueError for no dataset, and where `share` would write
+    beside records of single patients.
     """
     if not datasets:
         raise ValueError("there must be a dataset to describe: got none; name one or more of their directories")
