@@ -143,8 +143,8 @@ def drawn_cohort(folder: Path, code: int, **metadata) -> Path:
         split: [Drawn([(0, 1, 1, [16, code])], event=case, id=f"{split}{case}") for case in (0, 1)]
         for split in ("train", "validation", "test")
     }
-    cohort = {"name": "drawn"}
-    return write_drawn(folder / "1.0.0", splits, kind="cohort", codes=CODES, cohort=cohort, **metadata)
+    metadata.setdefault("cohort", {"name": "drawn", "outcome": {"description": "a drawn disease"}})
+    return write_drawn(folder / "1.0.0", splits, kind="cohort", codes=CODES, **metadata)
 
 
 def test_fine_tuning_and_evaluation_refuse_records_of_another_cohort(tmp_path):
@@ -172,7 +172,7 @@ def test_members_of_another_cohort_are_refused(made, tmp_path):
     (cohort / "cohort.parquet").write_bytes(b"other")
     with pytest.raises(ValueError, match=r"got others as cohort\.parquet .*; copy them again"):
         find_excluded(cohort, read_source(made[0]))
-    with pytest.raises(ValueError, match=r"cohort\.parquet|must be"):
+    with pytest.raises(ValueError, match=r"got others as cohort\.parquet .*; copy them again"):
         write_review(made[0], cohort, 1)
 
 

@@ -54,9 +54,9 @@ def write_review(
             f"a chart review shows what a cohort's rules rest on: got {dataset}, which has labels and no rules;"
             " review the cohort where its labels were made"
         )
-    spec = parse_spec(metadata["cohort"], source=str(dataset))
     members = dataset / "cohort.parquet"
     check_files(dataset / "metadata.json", metadata, [members.name], "make the cohort again")
+    spec = parse_spec(metadata["cohort"], source=str(dataset))
     drawn = draw_charts(
         Path(ehr_directory), spec, each, members=members if members.exists() else None, seed=seed, workers=workers
     )
