@@ -75,7 +75,7 @@ def cohort(options: CohortOptions) -> None:
         return
     from medbert_jax.description.describe import show_table2
 
-    show_table2(directory)
+    show_table2(directory, options.cache_dir)
     if options.review:
         from medbert_jax.chart_review.page import write_review
 

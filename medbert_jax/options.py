@@ -105,6 +105,8 @@ class DescribeOptions:
     """codes that a model takes of one patient."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """who is an example among patients with as many codes."""
+    cache_dir: Path | None = None
+    """folder where the token store of a dataset that cannot be written, and has none, is kept."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

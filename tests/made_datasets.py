@@ -11,6 +11,8 @@ from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.data.example_records import encode_records
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.disk.seals import SUMS, sealed
+from medbert_jax.disk.whole_files import sha256_of
 
 
 @dataclass(frozen=True)
@@ -94,5 +96,6 @@ def write_drawn(
         "source": {"format": "drawn", "known": {"patients.birth_date": 0.75}},
         "time_is_ordinal": False,
     }
-    (directory / "metadata.json").write_text(json.dumps(record | metadata))
+    sums = {path.name: sha256_of(path) for path in sorted(directory.iterdir())}
+    (directory / "metadata.json").write_text(json.dumps(sealed(record | {SUMS: sums} | metadata)))
     return directory

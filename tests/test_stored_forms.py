@@ -171,6 +171,41 @@ def test_a_renamed_step_gives_way_to_the_one_before_it_and_is_told(stored):
     assert committed_steps(stored / "run") == [6]  # no step is called so
 
 
+def test_a_renamed_step_has_one_cure_and_it_works(stored):
+    steps = stored / "run" / "steps"
+    for name in ("000250", "04", "000004 (copy)"):
+        (steps / "000004").rename(steps / name)
+        with pytest.raises(CheckpointError, match="must bear the number of its manifest") as refused:
+            load_pretrained(stored / "run")
+        said = str(refused.value)
+        assert f"got steps/{name} of" in said and "; rename the folder to 000004\n" in said
+        assert "from a copy" not in said and "delete" not in said
+        (steps / name).rename(steps / "000004")
+        assert load_pretrained(stored / "run").step == 4
+
+
+def test_a_copied_step_is_told_with_what_to_do(stored):
+    steps = stored / "run" / "steps"
+    shutil.copytree(steps / "000004", steps / "000250")
+    with pytest.warns(UserWarning, match=r"falling back to step 4: .*got steps/000250 .*; delete .*/000250: 000004 is"):
+        assert load_pretrained(stored / "run").step == 4
+    # The copy may be all that is left of it.
+    victim = next(path for path in sorted((steps / "000004").rglob("*")) if path.is_file() and path.stat().st_size)
+    victim.write_bytes(victim.read_bytes() + b"x")
+    with pytest.raises(CheckpointError, match="; delete 000004, which is damaged, and rename the folder to 000004"):
+        load_pretrained(stored / "run")
+    shutil.rmtree(steps / "000004")
+    (steps / "000250").rename(steps / "000004")
+    assert load_pretrained(stored / "run").step == 4
+
+
+def test_a_run_whose_steps_are_misnamed_does_not_begin_again(stored):
+    (stored / "run" / "steps" / "000004").rename(stored / "run" / "steps" / "step4")
+    with pytest.raises(CheckpointError, match="got steps/step4 "):
+        run_pretrain.main(replace(PRETRAIN, dataset=str(stored / "dataset"), run=str(stored / "run")))
+    assert committed_steps(stored / "run") == [] and len((stored / "run" / "metrics.jsonl").read_text()) > 0
+
+
 def test_a_run_that_is_renamed_is_the_same_run(stored):
     (stored / "run").rename(stored / "mine")
     assert load_pretrained(stored / "mine").step == 4

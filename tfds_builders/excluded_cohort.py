@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.data.token_store import read_metadata
+from medbert_jax.disk.seals import check_files
 from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.schema import EhrSource
 
@@ -62,7 +63,9 @@ def find_excluded(directory, source: EhrSource) -> ExcludedCohort:
             f" content hash {theirs[:12]} of the tables of {path}, and {source.content_hash[:12]} of these; prepare"
             " that cohort from these tables"
         )
-    return ExcludedCohort(path, _sha256(path / COHORT_TABLE), metadata["cohort"]["name"], metadata["dataset_hash"])
+    sha256 = _sha256(path / COHORT_TABLE)
+    check_files(path / "metadata.json", metadata, [COHORT_TABLE], "prepare the cohort again")
+    return ExcludedCohort(path, sha256, metadata["cohort"]["name"], metadata["dataset_hash"])
 
 
 def _sha256(path: Path) -> str:

@@ -6,16 +6,15 @@ from pathlib import Path
 
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import check_unknown
+from medbert_jax.disk.seals import changed_files
 
 
 def take_existing(directory: Path, recipe: dict, unknown_code_limit: float, announce: Callable[[str], None]) -> None:
     """Tell that the dataset is there, and the share of its unknown codes.
 
-    Files are looked at for existence and size; those who read them check what is in them.
-
     Raises:
-        ValueError: it was made by another recipe, a file of it is missing or has another size, or more codes than the
-            limit are unknown.
+        ValueError: it was made by another recipe, a file of it is missing or another one, or more codes than the limit
+            are unknown.
     """
     metadata = read_metadata(directory)
     made = metadata.get("recipe", {})
@@ -25,7 +24,7 @@ def take_existing(directory: Path, recipe: dict, unknown_code_limit: float, anno
             f"a dataset is not replaced by another: {directory} differs from what is asked for in"
             f" {changes}; choose another name, or give --replace"
         )
-    if faults := _faults(directory, metadata.get("files", {})):
+    if faults := _faults(directory, metadata):
         shown = ", ".join(faults[:8]) + " …" * (len(faults) > 8)
         raise ValueError(
             f"the files of a dataset must all be there as they were written: got {len(faults)} that are not in"
@@ -61,8 +60,9 @@ def _changes(key: str, made, asked) -> list[str]:
     return [f"{key}: {made} → {asked}"]
 
 
-def _faults(directory: Path, sizes: dict[str, int]) -> list[str]:
+def _faults(directory: Path, metadata: dict) -> list[str]:
     """Return what is wrong with the files that TFDS' info and the metadata name."""
+    sizes: dict[str, int] = metadata.get("files", {})
     try:
         info = json.loads((directory / "dataset_info.json").read_bytes())
         lengths = {split["name"]: len(split["shardLengths"]) for split in info["splits"]}
@@ -80,4 +80,4 @@ def _faults(directory: Path, sizes: dict[str, int]) -> list[str]:
             faults.append(f"{name} is missing")
         elif (size := path.stat().st_size) != sizes.get(name, size) or not size:
             faults.append(f"{name} has {size} bytes" + f" and not {sizes[name]}" * (name in sizes))
-    return faults
+    return faults or [f"{name} is another one" for name in changed_files(directory, metadata)]

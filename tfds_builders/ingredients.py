@@ -1,6 +1,5 @@
 """What a dataset of patient sequences is made from, and what its metadata say of that."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.schema import EhrSource
+from medbert_jax.identity import identity
 from tfds_builders.excluded_cohort import ExcludedCohort
 from tfds_builders.shards import ShardJob
 from tfds_builders.splits import Split
@@ -41,7 +41,7 @@ class Ingredients:
         recipe = {
             "ehr_content_hash": self.source.content_hash,
             "preset": self.preset,
-            "serialization": dataclasses.asdict(self.serialization),
+            "serialization": identity(self.serialization),
             "split": self.split.recipe(),
         }
         if self.vocabulary is None:

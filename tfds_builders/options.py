@@ -64,6 +64,8 @@ class CohortOptions:
     """directory whose vocabulary and split the cohort inherits."""
     data_dir: Path = Path("data")
     """folder of all datasets."""
+    cache_dir: Path | None = None
+    """folder where the token store of a dataset that cannot be written, and has none, is kept."""
     gap_days: Annotated[int, Ge(0)] | None = None
     """the input ends so many days before the index, in place of what the spec says."""
     test_from: datetime.date | None = None

@@ -19,7 +19,8 @@ from tensorflow_datasets.core.dataset_builder import FileReaderBuilder
 from medbert_jax.data.example_records import CODE_FEATURES, OUTCOMES, PATIENT_FEATURES, VISIT_FEATURES
 from medbert_jax.data.token_store import write_token_store
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.disk.whole_files import put_in_place, whole_file, write_json
+from medbert_jax.disk.seals import SUMS, sealed
+from medbert_jax.disk.whole_files import put_in_place, sha256_of, whole_file, write_json
 from medbert_jax.ehr.hashing import SPLITS
 
 
@@ -44,8 +45,8 @@ class Made:
     vocabulary: Vocabulary
     ledgers: dict
     """The content of ledger.json."""
-    files: dict[str, list[tuple[Path, int, int]]]
-    """Split → (ArrayRecord file, patients, bytes of its records), in the order of the shards."""
+    files: dict[str, list[tuple[Path, int, int, str]]]
+    """Split → (ArrayRecord file, patients, bytes of its records, its sha256), in the order of the shards."""
     columns: Mapping[str, Callable[[], Iterator[dict[str, np.ndarray]]]]
     """Split → its columns for the token store, shard by shard."""
     tables: dict[str, pl.DataFrame]
@@ -70,7 +71,7 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
 
     def _download_and_prepare(self, dl_manager, download_config=None) -> None:
         del dl_manager, download_config  # nothing is downloaded
-        directory, splits = Path(self.data_dir), []  # a folder of TFDS's, which is renamed when all is there
+        directory, splits, sums = Path(self.data_dir), [], {}  # a folder of TFDS's, which is renamed when all is there
         self.made.vocabulary.write(directory / "vocabulary.tsv")
         write_json(directory / "ledger.json", self.made.ledgers)
         for name, rows in self.made.tables.items():
@@ -81,22 +82,26 @@ class PatientSequencesBuilder(FileReaderBuilder, skip_registration=True):
             store.mkdir(parents=True)
             write_token_store(store, self.made.columns[split](), self.made.metadata, split)
             template, files = self._get_filename_template(split), self.made.files[split]
-            for number, (path, _, _) in enumerate(files):
-                put_in_place(path, Path(template.sharded_filepath(shard_index=number, num_shards=len(files))))
+            for number, (path, _, _, sha256) in enumerate(files):
+                place = Path(template.sharded_filepath(shard_index=number, num_shards=len(files)))
+                put_in_place(path, place)
+                sums[place.name] = sha256
             splits.append(
                 tfds.core.SplitInfo(
                     name=split,
-                    shard_lengths=[patients for _, patients, _ in files],
-                    num_bytes=sum(size for _, _, size in files),
+                    shard_lengths=[patients for _, patients, _, _ in files],
+                    num_bytes=sum(size for _, _, size, _ in files),
                     filename_template=template,
                 )
             )
         self.info.set_splits(tfds.core.SplitDict(splits))
         # The token store is not among them: a dataset is whole without it.
-        files = {path.name: path.stat().st_size for path in sorted(directory.iterdir()) if path.is_file()}
+        paths = [path for path in sorted(directory.iterdir()) if path.is_file()]
+        files = {path.name: path.stat().st_size for path in paths}
+        sums = {path.name: sums.get(path.name) or sha256_of(path) for path in paths}
         metadata = self.info.metadata
         assert metadata is not None  # `_info` gives it
-        metadata.update(self.made.metadata, files=files)
+        metadata.update(sealed({**self.made.metadata, "files": files, SUMS: sums}))
 
     # Nothing is downloaded: no folder for it, and no word of it on the terminal.
     def _make_download_manager(self, *args, **kwargs):

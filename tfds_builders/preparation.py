@@ -209,7 +209,8 @@ def _merge(
     for number in range(source.shards):
         content.append(work.checksum(SERIALIZED, number, "sequences"))
         for split, part in work.noted(step, number).items():
-            files[split].append((work.file(step, number, split), part["patients"], part["bytes"]))
+            sha256 = work.checksum(step, number, split)
+            files[split].append((work.file(step, number, split), part["patients"], part["bytes"], sha256))
             kept += Counts(part["patients"], part["visits"], part["codes"])
     found.ledger.check(**dataclasses.asdict(kept))
     # The sequences, whose order the shards decide, and not only what they were to be made by.
@@ -218,7 +219,7 @@ def _merge(
         "version": METADATA_VERSION,
         "kind": builder_class.KIND,
         "preset": ingredients.preset,
-        "serialization": recipe["serialization"],
+        "serialization": dataclasses.asdict(ingredients.serialization),
         "source": dataclasses.asdict(source),
         "split": {**recipe["split"], "counts": dict(zip(SPLITS, found.sizes.sum(axis=0).tolist(), strict=True))},
         "vocabulary_hash": vocabulary.hash,

@@ -6,7 +6,10 @@ from pathlib import Path
 
 from medbert_jax.attrition.flow_chart import flow_chart
 from medbert_jax.attrition.ledger import Attrition, Branches, Counts, Ledger
+from medbert_jax.disk.seals import check_files, check_seal
 from medbert_jax.disk.whole_files import write_whole
+
+_AGAIN = "delete that folder and make the dataset again with `medbert prepare` or `medbert cohort`"
 
 
 def read_attrition(folders: Sequence[Path]) -> Attrition:
@@ -21,6 +24,7 @@ def read_attrition(folders: Sequence[Path]) -> Attrition:
         path, cure = Path(folder) / "ledger.json", "`medbert ingest`, `medbert prepare` and `medbert cohort` write it"
         if not path.is_file():
             raise FileNotFoundError(f"a folder with an attrition must hold ledger.json: got {folder}; {cure}")
+        _check_sums(Path(folder))
         try:
             ledgers.append(Ledger.from_dict(json.loads(path.read_bytes())))
         except ValueError as error:
@@ -28,6 +32,18 @@ def read_attrition(folders: Sequence[Path]) -> Attrition:
             what = "no JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else f"this: {error}"
             raise ValueError(f"ledger.json must be as it was written: got {path} with {what}; {cure} again") from None
     return Attrition(ledgers, _branches(Path(folders[-1])) if folders else {})
+
+
+def _check_sums(folder: Path) -> None:
+    """Raise ValueError where a dataset's metadata, or its ledger, are not what was written."""
+    path = folder / "metadata.json"
+    try:
+        metadata = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError):  # EHR tables; a damaged file is told by who reads it
+        return
+    if isinstance(metadata, dict):
+        check_seal(path, metadata, _AGAIN)
+        check_files(path, metadata, ["ledger.json"], _AGAIN)
 
 
 def _branches(folder: Path) -> Branches:

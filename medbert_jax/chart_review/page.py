@@ -18,6 +18,7 @@ from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.description.chart import Entry, day_words
 from medbert_jax.description.chart_timeline import Lane, timeline, timeline_style
+from medbert_jax.disk.seals import check_files
 from medbert_jax.disk.whole_files import write_whole
 from medbert_jax.ehr.tables import read_source
 
@@ -38,7 +39,8 @@ def write_review(
     Shows `each` random cases, controls, and patients of every line under which somebody left.
 
     Raises:
-        ValueError: the dataset was made of other EHR tables, or of labels instead of a spec.
+        ValueError: the dataset was made of other EHR tables, or of labels instead of a spec, or its members are those
+            of another one.
     """
     metadata, dataset = read_metadata(dataset), Path(dataset)
     made_of, given = metadata["source"]["content_hash"], read_source(ehr_directory).content_hash
@@ -52,8 +54,9 @@ def write_review(
             f"a chart review shows what a cohort's rules rest on: got {dataset}, which has labels and no rules;"
             " review the cohort where its labels were made"
         )
-    spec = parse_spec(metadata["cohort"], source=str(dataset))
     members = dataset / "cohort.parquet"
+    check_files(dataset / "metadata.json", metadata, [members.name], "make the cohort again")
+    spec = parse_spec(metadata["cohort"], source=str(dataset))
     drawn = draw_charts(
         Path(ehr_directory), spec, each, members=members if members.exists() else None, seed=seed, workers=workers
     )

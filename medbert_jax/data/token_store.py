@@ -9,22 +9,22 @@ needs nothing but numpy; TFDS is not imported even for decoding.
 
 import contextlib
 import errno
-import io
 import json
 import os
 import re
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from medbert_jax.data.column_files import ColumnFile, mapped_column
 from medbert_jax.data.example_records import OUTCOMES, decode_records
 from medbert_jax.data.sequences import PatientSequences, sequence_faults
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.disk.lock import locked
 from medbert_jax.disk.replaced_folder import replaced
+from medbert_jax.disk.seals import SUMS, check_files, check_seal
 from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import write_json
 from medbert_jax.ehr.hashing import SPLITS, assign_split
@@ -32,15 +32,15 @@ from medbert_jax.ehr.hashing import SPLITS, assign_split
 METADATA_VERSION = 1
 """Of metadata.json. Version 0 says none."""
 _VERSION = 3  # since 3 store.json says the split
+_AGAIN = "delete that folder and prepare the dataset again"
 _ALL = re.compile(r".*", re.DOTALL)
-_HEADER_BYTES = 128  # of an .npy file of one dimension
 _RECORDS_AT_ONCE = 10_000  # fastest: the arrays stay in the cache
 
 
 def read_metadata(dataset_directory) -> dict:
     """Return the metadata of a dataset that `medbert prepare` or `medbert cohort` made.
 
-    Raises FileNotFoundError or ValueError when the directory is not such a dataset.
+    Raises FileNotFoundError or ValueError when the directory is not such a dataset, or they were changed since.
     """
     path = Path(dataset_directory) / "metadata.json"
     advice = "pass DATA_DIR/ehr_pretraining/NAME/1.0.0 or DATA_DIR/disease_cohort/NAME/1.0.0"
@@ -55,6 +55,7 @@ def read_metadata(dataset_directory) -> dict:
         what = f"no {', '.join(missing)}" if missing else f"kind {metadata['kind']!r}"
         raise ValueError(f"metadata.json must describe a dataset of patient sequences: got {what}; {advice}")
     refuse_newer(str(path), metadata.get("version", 0), METADATA_VERSION)
+    check_seal(path, metadata, _AGAIN)
     return metadata
 
 
@@ -70,18 +71,21 @@ def read_vocabulary(dataset_directory) -> Vocabulary:
     return vocabulary
 
 
-def open_token_store(dataset_directory, split: str, cache_dir="") -> PatientSequences:
+def open_token_store(
+    dataset_directory, split: str, cache_dir="", tell: Callable[[str], object] = lambda line: None
+) -> PatientSequences:
     """Return the patients of a split ("train", "validation" or "test") as memory maps, in the dataset's order.
 
     Decodes the split from the dataset's ArrayRecord files where the store is absent, of another version, or of another
     dataset hash or split, whatever its folder is called; verifies the checksum of every file otherwise. With
-    `cache_dir` what is decoded is kept there, under the dataset's hash, and not beside the dataset.
+    `cache_dir` what is decoded is kept there, under the dataset's hash, and not beside the dataset. Files that are
+    decoded must have the sha256 that metadata.json says of them; `tell` is told where it says none.
 
     Raises:
         OSError: the store is absent, and cannot be written where it is to be kept.
         FileNotFoundError: no dataset, or a file of it that must be decoded is missing.
-        ValueError: an unknown split, a file that is damaged, one whose checksum differs, or patients that are not as
-            many as metadata.json says.
+        ValueError: an unknown split, a file that is damaged, one whose checksum differs, one of another dataset, or
+            patients that are not as many as metadata.json says.
     """
     directory, metadata = Path(dataset_directory), read_metadata(dataset_directory)
     if split not in metadata["split"]["counts"]:
@@ -97,8 +101,8 @@ def open_token_store(dataset_directory, split: str, cache_dir="") -> PatientSequ
         store = Path(cache_dir) / metadata["dataset_hash"] / split
         checksums = _fresh_checksums(store, metadata, split)
     if checksums is None:
-        checksums = _build(directory, metadata, split, store)
-    mapped = {name: _mapped(store / f"{name}.npy", checksum) for name, checksum in checksums.items()}
+        checksums = _build(directory, metadata, split, store, tell)
+    mapped = {name: mapped_column(store / f"{name}.npy", checksum) for name, checksum in checksums.items()}
     columns = {name: column for name, column in mapped.items() if column is not None}
     if damaged := sorted(mapped.keys() - columns.keys()):
         raise ValueError(
@@ -129,19 +133,7 @@ def _fresh_checksums(store: Path, metadata: dict, split: str) -> dict[str, int] 
     return checksums if said == (_VERSION, metadata["dataset_hash"], split) else None
 
 
-def _mapped(path: Path, checksum: int) -> np.ndarray | None:
-    """Return the column as a memory map, or None where the file is not what was written, header included."""
-    try:
-        content = np.memmap(path, np.uint8, "r")
-    except (OSError, ValueError):  # gone, or empty
-        return None
-    # The header was written last, when the length was known. It is not read before it is known to be whole: numpy
-    # takes other types and lengths from a damaged one.
-    values, header = content[_HEADER_BYTES:], content[:_HEADER_BYTES]
-    return np.load(path, mmap_mode="r") if zlib.crc32(header.data, zlib.crc32(values.data)) == checksum else None
-
-
-def _build(directory: Path, metadata: dict, split: str, store: Path) -> dict[str, int]:
+def _build(directory: Path, metadata: dict, split: str, store: Path, tell: Callable[[str], object]) -> dict[str, int]:
     """Decode a split into a folder of its own, which takes its place; who waits for another that does so has it too.
 
     Returns column → checksum.
@@ -151,6 +143,7 @@ def _build(directory: Path, metadata: dict, split: str, store: Path) -> dict[str
         with locked(store.with_name(f".{split}.build.lock"), stays=False):
             if (there := _fresh_checksums(store, metadata, split)) is not None:
                 return there
+            _check_records(directory, metadata, split, [path.name for path, _ in files], tell)
             with replaced(store, _ALL) as new:
                 records = _parts(files, OUTCOMES[metadata["kind"]])
                 return write_token_store(new, map(store_columns, records), metadata, split)
@@ -159,8 +152,8 @@ def _build(directory: Path, metadata: dict, split: str, store: Path) -> dict[str
             raise
         raise OSError(
             "a dataset without a token store is decoded once, into a folder that may be written: got"
-            f" '{error.strerror}' for {store.parent}; give pretraining or fine-tuning --cache-dir FOLDER, with one that"
-            " may be written, or copy the dataset into one"
+            f" '{error.strerror}' for {store.parent}; give --cache-dir FOLDER, with one that may be written, or"
+            " copy the dataset into one"
         ) from error
 
 
@@ -184,7 +177,7 @@ def write_token_store(
             patient_ids.append(part["patient_id"])
             for name in part.keys() - {"patient_id"}:
                 if name not in columns:
-                    columns[name] = _ColumnFile(folder / f"{name}.npy", part[name].dtype, open_files)
+                    columns[name] = ColumnFile(folder / f"{name}.npy", part[name].dtype, open_files)
                 columns[name].append(part[name], offsets=name.endswith("_offsets"))
         # The longest id sets the width of the column, so it is written when all are known.
         ids = np.concatenate(patient_ids)
@@ -199,7 +192,7 @@ def write_token_store(
                 f" got {strangers:,} of other splits among {len(ids):,}; give the files their names back, or prepare"
                 " the dataset again"
             )
-        columns["patient_id"] = _ColumnFile(
+        columns["patient_id"] = ColumnFile(
             folder / "patient_id.npy", np.dtype(f"S{max(1, np.strings.str_len(ids).max(initial=1))}"), open_files
         )
         columns["patient_id"].append(ids)
@@ -227,21 +220,35 @@ def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
     info = json.loads((directory / "dataset_info.json").read_bytes())
     lengths = next(s["shardLengths"] for s in info["splits"] if s["name"] == split)
     name, shards = info["name"], len(lengths)
-    return [
+    files = [
         (directory / f"{name}-{split}.array_record-{shard:05d}-of-{shards:05d}", int(length))
         for shard, length in enumerate(lengths)
     ]
+    if missing := [path.name for path, _ in files if not path.is_file()]:
+        raise FileNotFoundError(
+            f"the files of a dataset must all be there: {len(missing)} of {len(files)} are missing in {directory};"
+            " copy them too, or prepare the dataset again"
+        )
+    return files
+
+
+def _check_records(
+    directory: Path, metadata: dict, split: str, names: list[str], tell: Callable[[str], object]
+) -> None:
+    """Raise ValueError where files of a split are another dataset's; tell where nothing says whose they are."""
+    if SUMS in metadata:
+        check_files(directory / "metadata.json", metadata, names, _AGAIN)
+    else:
+        tell(
+            f"the records of split {split} are taken as they are: metadata.json of {directory} says no {SUMS} of them,"
+            " as those of earlier versions; prepare the dataset again to have them compared"
+        )
 
 
 def _parts(files: list[tuple[Path, int]], outcomes: dict[str, type]) -> Iterator[PatientSequences]:
     """Yield the patients of the records, a chunk at a time."""
     from array_record.python import array_record_module
 
-    if missing := [path.name for path, _ in files if not path.is_file()]:
-        raise FileNotFoundError(
-            f"the files of a dataset must all be there: {len(missing)} of {len(files)} are missing in"
-            f" {files[0][0].parent}; copy them too, or prepare the dataset again"
-        )
     for path, length in files:
         try:
             reader = array_record_module.ArrayRecordReader(os.fspath(path))
@@ -266,35 +273,3 @@ def _in_order(sequences: PatientSequences, path: Path) -> PatientSequences:
     if faults := [line for rule, line in found.items() if rule in ("visit_ids", "serialization_ids")]:
         raise ValueError("\n".join([*faults, f"so it is in {path}; copy the file again, or prepare the dataset again"]))
     return sequences
-
-
-class _ColumnFile:
-    """An .npy file that grows: numpy leaves room in the header for a longer shape."""
-
-    def __init__(self, path: Path, dtype: np.dtype, open_files: contextlib.ExitStack):
-        self._file, self._dtype = open_files.enter_context(path.open("wb")), dtype
-        self._checksum = self._length = self._last = 0
-        self._write_header()
-
-    def append(self, values: np.ndarray, *, offsets: bool = False) -> None:
-        if offsets:  # continue those before
-            values = (values[1:] if self._length else values) + self._last
-            self._last = int(values[-1])
-        data = np.ascontiguousarray(values, self._dtype).view(np.uint8)
-        self._checksum = zlib.crc32(data.data, self._checksum)
-        self._file.write(data.data)
-        self._length += len(values)
-
-    def finish(self) -> int:
-        """Write the header with the final length; return the checksum of the values and then the header."""
-        self._file.seek(0)
-        header = self._write_header()
-        self._file.flush()
-        return zlib.crc32(header, self._checksum)
-
-    def _write_header(self) -> bytes:
-        header = io.BytesIO()
-        described = {"descr": self._dtype.str, "fortran_order": False, "shape": (self._length,)}
-        np.lib.format.write_array_header_1_0(header, described)
-        self._file.write(header.getvalue())
-        return header.getvalue()

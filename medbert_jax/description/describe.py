@@ -1,5 +1,6 @@
 """`medbert describe`: descriptive tables and example timelines of datasets, on the terminal and as files."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,11 +24,13 @@ def describe(
     share: bool = False,
     max_length: int = 512,
     seed: int = 0,
+    cache_dir: Path | None = None,
 ) -> None:
     """Print Table 2, Table 3 and five example timelines per dataset; write them into the folder `out`.
 
     With `share` what rests on fewer than 11 patients is hidden, and there are no timelines, which are records of single
-    patients. Raises ValueError for no dataset, and where `share` would write beside records of single patients.
+    patients. `cache_dir` as in `open_token_store`. Raises ValueError for no dataset, and where `share` would write
+    beside records of single patients.
     """
     if not datasets:
         raise ValueError("there must be a dataset to describe: got none; name one or more of their directories")
@@ -36,11 +39,12 @@ def describe(
             f"a folder to be shared must hold no records of single patients: got {out} with {', '.join(found)} in it;"
             " name another folder"
         )
-    about = describe_datasets(datasets, max_length=max_length)
+    about = describe_datasets(datasets, max_length=max_length, cache_dir=cache_dir)
     tables = {"table2": [table2(about, paper=paper, share=share)], "table3": characteristics(about, share=share)}
     print_tables([table.printed for several in tables.values() for table in several])
     if not share:
-        examples = [(one.name, example_charts(path, one, seed=seed)) for path, one in zip(datasets, about, strict=True)]
+        chart = functools.partial(example_charts, seed=seed, cache_dir=cache_dir)
+        examples = [(one.name, chart(path, one)) for path, one in zip(datasets, about, strict=True)]
         for name, charts in examples:
             print(f"Example timelines of {name} (+ a code that is new, = one that an earlier visit has)")
             print(*map(chart_text, charts), sep="\n")
@@ -53,9 +57,9 @@ def describe(
         print(f"tables{'' if share else f' and {TIMELINES}'} in {out}")
 
 
-def show_table2(dataset: Path) -> None:
+def show_table2(dataset: Path, cache_dir: Path | None = None) -> None:
     """Print Table 2 of one dataset."""
-    print_tables([table2(describe_datasets([dataset])).printed])
+    print_tables([table2(describe_datasets([dataset], cache_dir=cache_dir)).printed])
 
 
 def write_figures(tables: Sequence[FigureTable], path: Path, about: Sequence[Description], *, share: bool) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -68,13 +69,14 @@ class Description:
         return int(self.tally.sex.sum())
 
 
-def describe_dataset(directory, *, max_length: int = 512, name: str | None = None) -> Description:
+def describe_dataset(directory, *, max_length: int = 512, name: str | None = None, cache_dir=None) -> Description:
     """Count all patients of all splits of a dataset, whole histories.
 
     Args:
         directory: DATA_DIR/FAMILY/NAME/1.0.0, as `medbert prepare` and `medbert cohort` make it.
         max_length: codes that a model takes of one patient.
         name: what to call the dataset; None: NAME.
+        cache_dir: as in `open_token_store`.
 
     Raises:
         FileNotFoundError, ValueError: no dataset, a damaged one, or one without patients.
@@ -90,7 +92,7 @@ def describe_dataset(directory, *, max_length: int = 512, name: str | None = Non
     tallies = (
         tally_patients(part, metadata, icd10, max_length)
         for split in splits
-        for part in _slices(open_token_store(directory, split))
+        for part in _slices(open_token_store(directory, split, cache_dir, _tell))
     )
     return Description(
         name=name or directory.absolute().parent.name,
@@ -101,7 +103,7 @@ def describe_dataset(directory, *, max_length: int = 512, name: str | None = Non
     )
 
 
-def describe_datasets(directories, *, max_length: int = 512) -> list[Description]:
+def describe_datasets(directories, *, max_length: int = 512, cache_dir=None) -> list[Description]:
     """Describe several datasets, those of one name called FAMILY/NAME."""
     paths = [Path(directory).absolute() for directory in directories]
     names = [path.parent.name for path in paths]
@@ -109,7 +111,8 @@ def describe_datasets(directories, *, max_length: int = 512) -> list[Description
         raise ValueError(f"datasets must be different ones: got {', '.join(names)}; name each once")
     if len(set(names)) < len(names):
         names = ["/".join(path.parts[-3:-1]) for path in paths]
-    return [describe_dataset(path, max_length=max_length, name=name) for path, name in zip(paths, names, strict=True)]
+    describe = functools.partial(describe_dataset, max_length=max_length, cache_dir=cache_dir)
+    return [describe(path, name=name) for path, name in zip(paths, names, strict=True)]
 
 
 def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray, max_length: int) -> Tally:
@@ -174,6 +177,10 @@ def _age(patients: PatientSequences, last: np.ndarray) -> np.ndarray:
     index = patients.outcomes["index_day"]
     later = np.where((day >= 0) & (index >= 0), index - day, 0)
     return np.where(age < 0, -1, age + later)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _slices(patients: PatientSequences) -> Iterator[PatientSequences]:

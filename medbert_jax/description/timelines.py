@@ -28,14 +28,14 @@ def choose_patients(lengths: np.ndarray, percentiles: Sequence[int], seed: int) 
     return {percent: int(order[place]) for place, percent in sorted(places.items())}
 
 
-def example_charts(directory, about: Description, *, seed: int = 0) -> list[Chart]:
+def example_charts(directory, about: Description, *, seed: int = 0, cache_dir=None) -> list[Chart]:
     """Return the charts, "patient 1" to 5, of a dataset's training patients (nobody looks at those of the test split).
 
-    They stand at `PERCENTILES` of the number of codes.
+    They stand at `PERCENTILES` of the number of codes. `cache_dir` as in `open_token_store`.
     """
     counts = about.metadata["split"]["counts"]
     split = next(split for split in ("train", *counts) if counts.get(split))
-    patients = open_token_store(directory, split)
+    patients = open_token_store(directory, split, cache_dir)
     chosen = choose_patients(patients.lengths, PERCENTILES, seed)
     vocabulary = read_vocabulary(directory)
     few = patients.take(np.array([*chosen.values()]))

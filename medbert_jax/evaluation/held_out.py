@@ -10,6 +10,7 @@ from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.evaluation.predictions import write_predictions
 from medbert_jax.metrics.calibration import brier, expected_calibration_error, log_loss
 from medbert_jax.metrics.discrimination import AurocInterval, auroc_delong, average_precision, order_nobody
+from medbert_jax.training.progress import say
 
 DEGENERATE = "degenerate"
 """The metric, with value 1, of a split where others do not exist, because its scores are all equal or not finite."""
@@ -27,7 +28,7 @@ def evaluate_test(
     `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business. Probabilities
     that are not finite are not written, for no tool could read them. `cache_dir` as in `open_token_store`.
     """
-    test = open_token_store(dataset, "test", cache_dir)
+    test = open_token_store(dataset, "test", cache_dir, say)
     labels, probabilities = test.outcomes["label"], predict(test)
     if np.isfinite(probabilities).all():
         write_predictions(

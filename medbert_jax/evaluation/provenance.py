@@ -2,7 +2,6 @@
 
 import subprocess
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -10,6 +9,8 @@ import jax
 
 from medbert_jax.evaluation.held_out import without_degenerate
 from medbert_jax.evaluation.results import RunRecord, result_rows, write_results
+from medbert_jax.identity import identity, identity_of
+from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.cohort_data import CohortData
 from medbert_jax.training.config import FinetuneConfig
@@ -18,19 +19,19 @@ from medbert_jax.training.progress import versions
 
 
 def identify(run: RunSpec, cohort: CohortData, checkpoint_at: Callable[[str], Checkpoint]) -> dict:
-    """What decides the numbers of a run: its configuration, with contents in place of paths.
+    """What decides the numbers of a run: its configuration, with contents in place of paths; see `identity`.
 
     ValueError where a fine-tuning's checkpoint does not go with the cohort.
     """
-    identity = {"kind": type(run).__name__} | asdict(run) | {"dataset": cohort.metadata["dataset_hash"], "results": ""}
+    known = {"kind": type(run).__name__} | identity(run) | {"dataset": cohort.metadata["dataset_hash"], "results": ""}
     if isinstance(run, FinetuneConfig):
         checkpoint = checkpoint_at(run.checkpoint)
         checkpoint.check_cohort(cohort)
         pretrained = run.backbone == "pretrained"  # the others take the architecture alone
-        identity["run"] = ""
-        del identity["cache_dir"]
-        identity["checkpoint"] = checkpoint.fingerprint if pretrained else checkpoint.config["model"]
-    return identity
+        known["run"] = ""
+        model = identity_of(ModelConfig, checkpoint.config["model"])
+        known["checkpoint"] = checkpoint.fingerprint if pretrained else model
+    return known
 
 
 def file_results(

@@ -20,10 +20,12 @@ from jax.sharding import SingleDeviceSharding
 from medbert_jax.disk.plain_path import plain_path
 from medbert_jax.disk.whole_files import fingerprint
 from medbert_jax.training.manifest import (
+    ASIDE,
     MANIFEST,
     CheckpointError,
     commit_step,
     committed_steps,
+    misnamed_steps,
     read_manifest,
     remove_uncommitted,
     step_folder,
@@ -154,7 +156,7 @@ def stored_parameters(run_path: str | Path, step: int) -> dict:
 def latest_good_step(run_path: str | Path, warn: Callable[[str], object] = warnings.warn) -> int | None:
     """The newest step whose files are all as they were written; every damaged newer one is told to `warn`.
 
-    None when the run has no committed step. Raises CheckpointError when it has some and none is intact.
+    None when the run has no step. Raises CheckpointError when it has some and none is intact and called by its number.
     """
     faults = []
     for step in reversed(committed_steps(run_path)):
@@ -166,11 +168,11 @@ def latest_good_step(run_path: str | Path, warn: Callable[[str], object] = warni
         for fault in faults:
             warn(f"falling back to step {step}: {fault}")
         return step
-    if faults:
+    if faults := faults or misnamed_steps(run_path):
         lines = "\n".join(faults)
         raise CheckpointError(
-            f"a run needs an intact step to go on from: got none in {run_path}\n{lines}\nput the damaged files of "
-            "one step back from a copy, or train again into a new folder"
+            f"a run needs an intact step to go on from: got none in {run_path}\n{lines}\ndo what is said of one of "
+            "them, or train again into a new folder"
         )
     return None
 
@@ -207,7 +209,7 @@ def _clear_way(run_path: Path, step: int) -> None:
         try:
             verify_step(run_path, later)
         except CheckpointError:
-            aside = folder.with_name(f"{folder.name}.damaged")
+            aside = folder.with_name(f"{folder.name}{ASIDE}")
             shutil.rmtree(aside, ignore_errors=True)
             folder.rename(aside)
         else:

@@ -10,6 +10,7 @@ from medbert_jax.data.token_store import open_token_store, read_metadata, read_v
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.training.lineage import check_dataset
+from medbert_jax.training.progress import say
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,13 @@ def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0,
     """The cohort with the training subset of this size and replicate; whole sequences. See `open_token_store`."""
     metadata = read_metadata(dataset)
     check_dataset(metadata, kind="cohort")
-    train = open_token_store(dataset, "train", cache_dir)
+    train = open_token_store(dataset, "train", cache_dir, say)
     return CohortData(
         metadata["cohort"]["name"],
         metadata,
         read_vocabulary(dataset),
         train.take(training_subset(train.patient_id, train_size, replicate)),
-        open_token_store(dataset, "validation", cache_dir),
+        open_token_store(dataset, "validation", cache_dir, say),
     )
 
 

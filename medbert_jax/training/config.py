@@ -9,6 +9,7 @@ from annotated_types import Ge, Interval
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.identity import NO_IDENTITY
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.training.corpus import CorpusConfig
@@ -57,7 +58,7 @@ class PretrainConfig:
     validation_size: Annotated[int, Ge(0)] = 0
     """Validation patients that evaluations look at; 0, or more than there are, takes all."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
-    cache_dir: str = ""
+    cache_dir: str = field(default="", metadata=NO_IDENTITY)
     """Folder where the token store of a dataset that cannot be written, and has none, is kept; empty: beside it."""
 
     def __post_init__(self):
@@ -124,7 +125,7 @@ class FinetuneConfig:
     validation_size: Annotated[int, Ge(0)] = 0
     """Validation patients that early stopping looks at; 0, or more than there are, takes all."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    cache_dir: str = ""
+    cache_dir: str = field(default="", metadata=NO_IDENTITY)
     """Folder where the token store of a dataset that cannot be written, and has none, is kept; empty: beside it."""
 
     def __post_init__(self):

@@ -3,6 +3,7 @@
 Orbax loads flipped bits without a word, hence the checksums, verified before every restore.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 from medbert_jax.disk.whole_files import canonical_json, fingerprint, wait_for_disk, write_whole
 
 MANIFEST, STEPS = "MANIFEST.json", "steps"
+ASIDE = ".damaged"
+"""Ending of a step's folder that a later one of its number took the place of."""
 RUN_FILES = ("config.json", "vocabulary.tsv")
 _FORMAT, _READABLE = 2, (1, 2)  # those of format 1 say a metric too, which nothing asks for
 _STEP_FOLDER = re.compile(r"\d{6,}(\.orbax-checkpoint-tmp.*)?")
@@ -50,8 +53,37 @@ def _step_name(step: int) -> str:
 def committed_steps(run_path: str | Path) -> list[int]:
     """Numbers of the steps that have a manifest, ascending. Reads names only."""
     manifests = (Path(run_path) / STEPS).glob(f"*/{MANIFEST}")
-    names = [path.parent.name for path in manifests if path.parent.name.isdecimal()]
-    return sorted(int(name) for name in names if name == _step_name(int(name)))
+    return sorted(int(path.parent.name) for path in manifests if _is_step_name(path.parent.name))
+
+
+def _is_step_name(name: str) -> bool:
+    return name.isdecimal() and name == _step_name(int(name))
+
+
+def misnamed_steps(run_path: str | Path) -> list[str]:
+    """Of folders that hold a step and are called none: what is wrong, and what to do. For where no step is found."""
+    faults = []
+    for file in sorted((Path(run_path) / STEPS).glob(f"*/{MANIFEST}")):
+        if file.parent.name.endswith(ASIDE) or _is_step_name(file.parent.name):
+            continue
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none of ours
+            faults.append(_misnamed(file.parent, json.loads(file.read_bytes())["manifest"]["step"]))
+    return faults
+
+
+def _misnamed(folder: Path, step: int) -> str:
+    own, run_path = step_folder(folder.parent.parent, step), folder.parent.parent
+    cure = f"rename the folder to {own.name}"
+    if own.exists():
+        try:
+            verify_step(run_path, step)
+            cure = f"delete {folder}: {own.name} is there and intact"
+        except CheckpointError:  # then a copy may be all that is left
+            cure = f"delete {own.name}, which is damaged, and {cure}"
+    return (
+        f"a step folder must bear the number of its manifest: got {STEPS}/{folder.name} of {run_path} with the "
+        f"manifest of step {step}; {cure}"
+    )
 
 
 def commit_step(run_path: Path, step: int, *, changes: dict, arrays: dict) -> None:
@@ -89,11 +121,7 @@ def read_manifest(run_path: str | Path, step: int) -> Manifest:
             f"of {run_path}; read it with the version of medbert_jax that its README.md names"
         )
     if body["step"] != step:
-        raise CheckpointError(
-            f"a step folder must bear the number of its manifest: got {STEPS}/{file.parent.name} of {run_path} with "
-            f"the manifest of step {body['step']}; rename the folder to {_step_name(body['step'])}, or delete it where "
-            "that one is there"
-        )
+        raise CheckpointError(_misnamed(file.parent, body["step"]))
     return Manifest(**{field.name: body[field.name] for field in fields(Manifest)})
 
 
@@ -138,5 +166,5 @@ def _sealed(body: dict) -> bytes:
 def _damaged(run_path: str | Path, step: int, faults: list[str]) -> CheckpointError:
     return CheckpointError(
         f"a step must be as it was written: step {step} of {run_path} is damaged: {'; '.join(faults)}; "
-        "restore another step, or copy these files again from an intact place"
+        "copy these files again from an intact place, or delete that folder and take another step"
     )

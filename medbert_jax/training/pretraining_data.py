@@ -20,7 +20,7 @@ def load_split(
 
     Every validation patient counts once in an epoch, whatever the batching of the training.
     """
-    sequences, rows = open_token_store(config.dataset, split, config.cache_dir), config.rows
+    sequences, rows = open_token_store(config.dataset, split, config.cache_dir, say), config.rows
     length = config.model.max_length
     if split == "validation":
         rows = replace(rows, batching="rows", short_row=min(rows.short_row, length), long_row=0)

@@ -1,5 +1,6 @@
 """The runs of an experiment: every model goes the same way, what is done is skipped, a new model registers nothing."""
 
+import json
 import os
 import signal
 from dataclasses import asdict, dataclass, field, replace
@@ -12,8 +13,9 @@ from made_datasets import Drawn, write_drawn
 from made_sequences import TINY_MODEL
 
 import run_finetune
-from medbert_jax.data.token_store import open_token_store
+from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.disk.seals import sealed
 from medbert_jax.evaluation.predictions import read_predictions
 from medbert_jax.evaluation.results import read_results
 from medbert_jax.evaluation.tables import auroc_table
@@ -136,7 +138,7 @@ def test_what_is_done_is_skipped_and_what_differs_is_not(cohort, tmp_path, capsy
 def test_the_test_patients_are_read_after_the_fit_and_by_evaluation_alone(cohort, tmp_path, monkeypatch):
     opened = []
 
-    def open_split(dataset, split, cache_dir):
+    def open_split(dataset, split, cache_dir, tell):
         opened.append(split)
         return open_token_store(dataset, split)
 
@@ -228,10 +230,8 @@ def test_a_fine_tuning_is_made_by_the_script_from_one_checkpoint(cohort, checkpo
 
 
 def test_a_cohort_of_another_pretraining_is_refused_before_any_fit(cohort, checkpoint, tmp_path):
-    metadata = cohort / "metadata.json"
-    metadata.write_text(
-        metadata.read_text().replace('"pretraining_dataset_hash": "p"', '"pretraining_dataset_hash": "q"')
-    )
+    metadata = read_metadata(cohort) | {"pretraining_dataset_hash": "q"}
+    (cohort / "metadata.json").write_text(json.dumps(sealed(metadata)))
     config = FinetuneConfig(str(cohort), checkpoint, results=str(tmp_path / "results"), backbone="untrained")
     with pytest.raises(ValueError, match="must have the split and vocabulary of the checkpoint's pretraining dataset"):
         run_all([config], no_fine_tuning)

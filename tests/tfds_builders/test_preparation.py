@@ -599,6 +599,12 @@ def test_given_splits_that_test_on_training_patients_are_refused(dataset, given,
     settings = {"few_cases": True, "data_dir": tmp_path, "pretraining_dataset": dataset, "announce": quiet}
     with pytest.raises(ValueError, match=r"must not be training patients of its pretraining .*: got \d\d+ who are"):
         prepare_cohort(source, "hf-later", "hf", **settings)
+    # Of one that came without its token store it is made where the option says.
+    bare = shutil.copytree(dataset, tmp_path / "bare", ignore=shutil.ignore_patterns("token_store"))
+    elsewhere = settings | {"pretraining_dataset": bare, "cache_dir": tmp_path / "cache"}
+    with pytest.raises(ValueError, match=r"must not be training patients of its pretraining .*: got \d\d+ who are"):
+        prepare_cohort(source, "hf-later", "hf", **elsewhere)
+    assert not (bare / "token_store").exists() and [*(tmp_path / "cache").glob("*/train/store.json")]
     tables = made_tables(400, seed=17)
     theirs = np.array(SPLITS)[assign_split(tables.patients["patient_id"], key="medbert")].tolist()
     same = with_splits(tmp_path / "same", {"patient_id": tables.patients["patient_id"].to_list(), "split": theirs})

@@ -223,7 +223,7 @@ def test_falls_back_to_the_last_good_step_and_says_so(run):
     with pytest.warns(UserWarning, match="falling back to step 1"):
         latest_good_step(run.path)
     _flip(run, 1)
-    with pytest.raises(CheckpointError, match=r"(?s)intact step.*step 3.*step 2.*step 1.*\nput the damaged files"):
+    with pytest.raises(CheckpointError, match=r"(?s)intact step.*step 3.*step 2.*step 1.*\ndo what is said of one"):
         latest_good_step(run.path)
 
 

@@ -83,7 +83,7 @@ def prepare_cohort(
         back_off=options.back_off,
         cohort=spec,
     )
-    check = partial(_check, spec, ingredients.split, pretraining, options.few_cases, announce)
+    check = partial(_check, spec, ingredients.split, pretraining, options, announce)
     describe = partial(_describe, spec, metadata["dataset_hash"], announce)
     return prepare(Builder, ingredients, options, check=check, describe=describe, announce=announce)
 
@@ -125,14 +125,14 @@ def _check(
     spec: CohortSpec | LabelFolder,
     split: Split,
     pretraining_dataset: Path,
-    few_cases: bool,
+    options: CohortOptions,
     announce: Callable[[str], None],
     found: Serialized,
     work: WorkFolder,
     directory: Path,
 ) -> None:
     """Tell what the test split can show; refuse a cohort with which nothing can be shown. Its ledger is kept."""
-    _check_seen_before(pretraining_dataset, split, found, work)
+    _check_seen_before(pretraining_dataset, split, found, work, options.cache_dir, announce)
     if isinstance(spec, LabelFolder):
         unlabelled = next(line.left.patients for line in found.ledger.lines if line.rule == "not_labelled")
         labelled, here = spec.read().height, found.ledger.came.patients - unlabelled
@@ -149,7 +149,7 @@ def _check(
     if any(not 0 < cases[name] < counts[name] for name in SPLITS):
         fault = f"every split of a cohort must have cases and controls: got cases {shown}; take more patients or"
         fault += " another spec" if spec.to_dict().get("split") is None else " another day in split.test_from"
-    elif cases["test"] < FEWEST_TEST_CASES and not few_cases:
+    elif cases["test"] < FEWEST_TEST_CASES and not options.few_cases:
         fault = f"a cohort must have at least {FEWEST_TEST_CASES} test cases: got cases {shown}; take more"
         fault += " patients, or give --few-cases (few_cases=True)"
     half_width = auroc_half_width(cases["test"], counts["test"] - cases["test"])
@@ -162,13 +162,21 @@ def _check(
     refused.unlink(missing_ok=True)
 
 
-def _check_seen_before(pretraining_dataset: Path, split: Split, found: Serialized, work: WorkFolder) -> None:
+def _check_seen_before(
+    pretraining_dataset: Path,
+    split: Split,
+    found: Serialized,
+    work: WorkFolder,
+    cache_dir: Path | None,
+    announce: Callable[[str], None],
+) -> None:
     """Splits that are not the pretraining dataset's must not put its training patients to the test."""
     theirs = read_metadata(pretraining_dataset)["split"]
     if {**theirs, **split.recipe()} == theirs:
         return
     hashes, place = patient_hashes(work, len(found.sizes))
-    trained_on = patient_hash(open_token_store(pretraining_dataset, "train").patient_id, "unique")
+    train = open_token_store(pretraining_dataset, "train", cache_dir, announce)
+    trained_on = patient_hash(train.patient_id, "unique")
     if seen := int(np.isin(hashes[place != SPLITS.index("train")], trained_on).sum()):
         raise ValueError(
             "validation and test patients of a cohort must not be training patients of its pretraining dataset:"
