@@ -39,7 +39,7 @@ def take_existing(directory: Path, recipe: dict, unknown_code_limit: float, anno
 def is_as_asked(directory: Path, recipe: dict) -> bool:
     """Whether the dataset there was made by the recipe, with all its files. Errors as `read_metadata`."""
     metadata = read_metadata(directory)
-    return not _differing(metadata.get("recipe", {}), recipe) and not _faults(directory, metadata.get("files", {}))
+    return not _differing(metadata.get("recipe", {}), recipe) and not _faults(directory, metadata)
 
 
 def _differing(made: dict, asked: dict) -> list[str]:
