@@ -7,6 +7,11 @@ checkpoint; SIGTERM or Ctrl-C saves and ends it with exit code 75. Duration and 
 Paper: Methods, "Pre-training Med-BERT".
 """
 
+from medbert_jax.command_end import listen
+
+if __name__ == "__main__":  # before what takes seconds to import
+    listen("run_pretrain.py", resumes=True)
+
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
