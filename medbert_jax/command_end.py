@@ -15,12 +15,10 @@ import time
 from collections.abc import Generator
 from types import FrameType
 
-from medbert_jax.printed_tables import take_any_terminal
-
 RESUMES = 75
 """What a run that was interrupted and saved ends with (EX_TEMPFAIL): the same command goes on with it."""
-_REACHED, _CLEARED = 1.5, 8.0
-"""Seconds: until Python's own code must have been reached by a signal, and for what is cleared away after that."""
+_WOKEN, _REACHED, _CLEARED = 0.1, 1.4, 8.0
+"""Seconds: until the main thread is woken for a signal, must have obeyed it, and has cleared away after that."""
 
 
 def listen(program: str, *, resumes: bool = False) -> None:
@@ -53,11 +51,17 @@ def listen(program: str, *, resumes: bool = False) -> None:
     def watch() -> None:
         while (number := os.read(woken, 1)[0]) not in ends or signal.getsignal(number) is not handle:
             pass  # of others, and of a training, which listens by itself
+        if not reached.wait(
+            _WOKEN
+        ):  # the main thread waits: another has got it, or polars lets waits go on (SA_RESTART)
+            signal.siginterrupt(number, True)
+            signal.pthread_kill(main, number)
         if reached.wait(_REACHED):
             time.sleep(_CLEARED)
         tell(number)
         os._exit(ends[signal.Signals(number)][0])
 
+    main = threading.get_ident()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -73,6 +77,8 @@ def told(program: str, *, again: str) -> Generator[None]:
 
     `again` says what the same command does after Ctrl-C.
     """
+    from medbert_jax.printed_tables import take_any_terminal
+
     take_any_terminal()
     try:
         try:

@@ -4,15 +4,12 @@ import contextlib
 import functools
 import re
 import signal
-import time
 from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 _CGROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
-_PATIENCE = 1.0
-"""Seconds that a process has to end by SIGTERM."""
 
 
 class WatchedContext(SpawnContext):
@@ -37,11 +34,9 @@ class WatchedContext(SpawnContext):
         """End all processes, whatever they are at; return when they are gone."""
         started = [one for one in self._started if one.pid is not None]
         for one in started:
-            one.terminate()
-        latest = time.monotonic() + _PATIENCE
+            one.kill()  # which they cannot put off; what they write is whole or not there
         for one in started:
-            one.join(max(0.0, latest - time.monotonic()))
-            one.kill()
+            one.join()
 
     def fault(self, workers: int) -> BaseException:
         """What to raise for a pool that broke."""

@@ -14,6 +14,7 @@ from typing import TypeVar
 from medbert_jax.ehr.worker_deaths import WatchedContext
 
 _ENDING = (signal.SIGINT, signal.SIGTERM)
+_UNHANDLED = (signal.SIG_IGN, None)  # ignored, or handled by what is not Python
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -81,11 +82,20 @@ def _environment(name: str, value: str) -> Generator[None]:
 @contextlib.contextmanager
 def _later() -> Generator[None]:
     """Signals wait for the end of the block, and in a process that it starts until that is at work."""
+    came, handlers = [], {}
+    if threading.current_thread() is threading.main_thread():  # Python's handlers run there, whichever thread is hit
+        handlers = {number: handler for number in _ENDING if (handler := signal.getsignal(number)) not in _UNHANDLED}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def _start(ready: Event) -> None:
