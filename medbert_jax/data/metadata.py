@@ -13,13 +13,18 @@ METADATA_VERSION = 1
 _AGAIN = "delete that folder and prepare the dataset again"
 
 
-class Split(TypedDict):
-    """Who is in which split, and how many."""
+class SplitRule(TypedDict, total=False):
+    """Who is in which split."""
+
+    key: str
+    ratios: tuple[float, float, float] | None
+    sha256: str | None
+
+
+class Split(SplitRule):
+    """And how many they are."""
 
     counts: dict[str, int]
-    key: NotRequired[str]
-    ratios: NotRequired[tuple[float, float, float] | None]
-    sha256: NotRequired[str]
 
 
 class Serialization(TypedDict, total=False):
@@ -106,12 +111,19 @@ def read_metadata(dataset_directory) -> dict:
     refuse_newer(str(path), version, METADATA_VERSION)
     check_form(metadata, _Any, path, cure=cure)
     check_seal(path, metadata, _AGAIN)
-    if version and (missing := [key for key in _SINCE_1[metadata["kind"]] if key not in metadata]):
+    if version and (missing := _missing_since_1(metadata)):
         raise ValueError(
             f"metadata.json of version {version} must say all of a dataset: got no {', '.join(missing)} in {path};"
             f" {cure}"
         )
     return metadata
+
+
+def _missing_since_1(metadata: dict) -> list[str]:
+    missing = [key for key in _SINCE_1[metadata["kind"]] if key not in metadata]
+    for name, form in (("serialization", Serialization), ("source", Source)):
+        missing += [f"{name}.{key}" for key in form.__annotations__ if key not in metadata.get(name, ())]
+    return missing
 
 
 def read_dataset_info(dataset_directory) -> dict:

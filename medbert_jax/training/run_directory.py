@@ -150,10 +150,10 @@ class RunDirectory:
         earlier = self.metrics_path.read_bytes() if self.metrics_path.exists() else b""
         write_whole(self.metrics_path, earlier + row.encode())
         told = ", ".join(f"{name} {old} → {new or 'none'}" for name, (old, new) in changes.items())
-        differs = "dropout differs from here on; " if "dropout" in changes else ""
+        differs = ": dropout differs from here on" if "dropout" in changes else ""
         say(
-            f"bit for bit, a run goes on only with the packages it was saved with: got {told} after step {step:,}; "
-            f"{differs}noted in {METRICS}, install the earlier ones where every bit matters"
+            f"bit for bit, a run goes on only with the packages it was saved with: got {told} after step {step:,}"
+            f"{differs}; noted in {METRICS}, install the earlier ones where every bit matters"
         )
 
     def close(self) -> None:

@@ -4,8 +4,9 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
+from medbert_jax.data.metadata import SplitRule
 from medbert_jax.disk.stored_json import check_form, read_object
 from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.models.config import ModelConfig
@@ -18,12 +19,16 @@ CONFIG_VERSION = 1
 _KINDS: dict[str, type] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
 
 
+class _Split(SplitRule, total=False):
+    counts: dict[str, int]
+
+
 class _Facts(TypedDict, total=False):
     """What a run says besides the fields of its configuration, for those who ask for it."""
 
     model: ModelConfig
     dataset_hash: str
-    split: dict[str, Any]
+    split: _Split
 
 
 class RunDirectoryError(ValueError):
