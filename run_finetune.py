@@ -7,6 +7,11 @@ goes on where it stopped; SIGTERM or Ctrl-C ends it with exit code 75. Predictio
 Paper: Methods, "Fine-tuning" and "Evaluation".
 """
 
+from medbert_jax.command_end import listen
+
+if __name__ == "__main__":  # before what takes seconds to import
+    listen("run_finetune.py", resumes=True)
+
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial

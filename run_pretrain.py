@@ -7,6 +7,11 @@ checkpoint; SIGTERM or Ctrl-C saves and ends it with exit code 75. Duration and 
 Paper: Methods, "Pre-training Med-BERT".
 """
 
+from medbert_jax.command_end import listen
+
+if __name__ == "__main__":  # before what takes seconds to import
+    listen("run_pretrain.py", resumes=True)
+
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -31,7 +36,7 @@ from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import init_state, make_eval_step, make_train_step, step_shapes, summarize
 from medbert_jax.training.pretraining_data import load_split
 from medbert_jax.training.processes import join_processes
-from medbert_jax.training.progress import MetricsLog, Progress, announce, say, versions
+from medbert_jax.training.progress import MetricsLog, Progress, announce, say, versions, versions_of
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, put_global, replicated
 from medbert_jax.training.validation import Validations, tell_one_class, validate
@@ -109,7 +114,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     if step:
         stored = restore_step(run.path, step, layout.stored["params"], layout.stored["opt_state"])
         window = stored.progress.get("window", ())
-        run.note_versions(step, stored.progress.get("versions", {}))
+        run.note_versions(step, versions_of(stored.progress))
         number = put_global(np.int32(step), replicated(mesh))
         state = layout.from_disk({"params": stored.params, "opt_state": stored.opt_state, "step": number})
         say(f"resumed from step {step:,}")

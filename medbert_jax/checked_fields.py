@@ -67,14 +67,15 @@ def _faults(place: str, kind: Any, value: Any) -> list[Fault]:
     if origin is tuple and isinstance(value, tuple):
         return _faults_within(place, parts, value)
     name = _NAMES.get(origin) or f"a {origin.__name__}"
-    return [] if _is_a(origin, value) else [(place, name, value, f"give {name}")]
+    return [] if is_a(origin, value) else [(place, name, value, f"give {name}")]
 
 
 def _is_of_kind(kind: Any, value: Any) -> bool:
     return get_origin(kind) is Annotated and not _faults("", get_args(kind)[0], value)
 
 
-def _is_a(kind: type, value: Any) -> bool:
+def is_a(kind: Any, value: Any) -> bool:
+    """Whether a value is of a type that has no parts: True is no number, and NaN and infinity are none."""
     if kind is Any or isinstance(kind, TypeVar):
         return True
     if isinstance(value, bool):

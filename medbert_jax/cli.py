@@ -8,6 +8,7 @@ from typing import Any
 import tyro
 
 from medbert_jax import commands
+from medbert_jax.command_end import told
 from medbert_jax.options import (
     AttritionOptions,
     DemoOptions,
@@ -19,7 +20,6 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
-from medbert_jax.printed_tables import take_any_terminal
 from tfds_builders.options import CohortOptions, PrepareOptions
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
@@ -61,24 +61,11 @@ def _ingest_kind(arguments: list[str]) -> type:
 
 
 def main() -> None:
-    """Entry point: wrong input ends with its three-part message and exit code 2, without a traceback."""
-    take_any_terminal()
+    """Do what the process's arguments say; wrong input ends with its three-part message, without a traceback."""
     command, rest = next(iter(sys.argv[1:]), ""), sys.argv[2:]
     if command in SCRIPTS:
         SCRIPTS[command](rest)
         return
-    try:
+    with told("medbert", again="the same command begins again"):
         options = parse(sys.argv[1:])
         COMMANDS[command][1](options)
-    except Exception as error:
-        # A FloatingPointError is a diverged run, a CheckpointError a damaged folder: both say what to do.
-        if isinstance(error, ValueError | OSError | FloatingPointError) or type(error).__name__ == "CheckpointError":
-            print(f"medbert: {error}", file=sys.stderr)
-            sys.exit(2)
-        if type(error).__name__ == "Interrupted":  # a training that was asked to stop, and has saved
-            print(f"medbert: {error}", file=sys.stderr)
-            sys.exit(75)
-        raise
-    except KeyboardInterrupt:
-        print("medbert: ended at once by Ctrl-C; the same command begins again", file=sys.stderr)
-        sys.exit(130)

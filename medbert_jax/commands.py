@@ -1,7 +1,6 @@
 """What each command of `medbert` does: thin over the functions of the package, which it imports when it is called."""
 
 import importlib.metadata
-import json
 import platform
 import re
 import sys
@@ -157,12 +156,15 @@ def demo(options: DemoOptions) -> None:
 
 def _refuse_other_demo(out: Path, simulated: dict[str, int] | None) -> None:
     """ValueError where `out` holds a demo of other patients, whose tables would be replaced; None: of a real source."""
-    source, truth = out / "ehr" / "source.json", out / "truth" / "truth.json"
-    if not source.exists():
+    from medbert_jax.disk.stored_json import read_object
+    from medbert_jax.ehr.tables import read_source
+
+    ehr, truth = out / "ehr", out / "truth" / "truth.json"
+    if not (ehr / "source.json").exists():
         return
     there = "a source that was ingested"
-    if json.loads(source.read_bytes())["format"] == "simulated":
-        made = json.loads(truth.read_bytes()) if truth.exists() else {}
+    if read_source(ehr).format == "simulated":
+        made = read_object(truth) if truth.exists() else {}
         if simulated is not None and all(made.get(name) == value for name, value in simulated.items()):
             return
         there = f"{made.get('patients', 'other')} simulated patients, seed {made.get('seed', 'unknown')}"
@@ -218,9 +220,9 @@ def _requirements() -> list[str]:
 def _show_ledger(dataset: Path | None) -> None:
     if dataset is None:  # one task of many
         return
-    from medbert_jax.attrition.ledger import Ledger
+    from medbert_jax.attrition.files import read_ledger
 
-    print(Ledger.from_dict(json.loads((dataset / "ledger.json").read_bytes())).render())
+    print(read_ledger(dataset).render())
     print(f"dataset in {dataset}")
 
 

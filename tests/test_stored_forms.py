@@ -23,7 +23,8 @@ from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import good_step, latest_good_step
 from medbert_jax.training.manifest import CheckpointError, committed_steps
 from medbert_jax.training.pretrained import load_pretrained
-from medbert_jax.training.run_directory import RunDirectory, RunDirectoryError, read_config
+from medbert_jax.training.run_directory import RunDirectory
+from medbert_jax.training.stored_config import RunDirectoryError, read_config
 
 STORED = sorted(path for path in (Path(__file__).parent / "stored").iterdir() if (path / "run").is_dir())
 REFUSED = (ValueError, CheckpointError, FileNotFoundError)
@@ -53,7 +54,7 @@ def edit_json(path: Path, **changes) -> None:
 
 
 @pytest.mark.parametrize("version", STORED, ids=lambda path: path.name)
-def test_what_an_earlier_version_wrote_is_read_resumed_and_fine_tuned(version, tmp_path):
+def test_what_an_earlier_version_wrote_is_read_resumed_and_fine_tuned(version, tmp_path, capsys):
     assert sum(path.stat().st_size for path in version.rglob("*") if path.is_file()) < 1_000_000
     folder = shutil.copytree(version, tmp_path / "stored")
     dataset, cohort, run = folder / "dataset", folder / "cohort", folder / "run"
@@ -73,6 +74,9 @@ def test_what_an_earlier_version_wrote_is_read_resumed_and_fine_tuned(version, t
     run_pretrain.main(replace(PRETRAIN, dataset=str(dataset), run=str(run)))  # elsewhere than where it was started
     assert committed_steps(run) == [4, 6]
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    (noted,) = [row for row in rows if row["kind"] == "versions"]
+    assert noted["dropout"] == ["rbg", "threefry2x32"]
+    assert "dropout rbg → threefry2x32 after step 4: dropout differs from here on" in capsys.readouterr().err
     assert [row["step"] for row in rows if "loss" in row] == [1, 2, 3, 4, 5, 6]
 
     places = {"dataset": cohort, "checkpoint": run, "results": folder / "results"}

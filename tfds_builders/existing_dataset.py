@@ -1,10 +1,9 @@
 """A dataset that is there already: whether it is the one that is asked for, and whole."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
-from medbert_jax.data.token_store import read_metadata
+from medbert_jax.data.metadata import read_dataset_info, read_metadata
 from medbert_jax.data.vocabulary import check_unknown
 from medbert_jax.disk.seals import changed_files
 
@@ -64,12 +63,12 @@ def _faults(directory: Path, metadata: dict) -> list[str]:
     """Return what is wrong with the files that TFDS' info and the metadata name."""
     sizes: dict[str, int] = metadata.get("files", {})
     try:
-        info = json.loads((directory / "dataset_info.json").read_bytes())
-        lengths = {split["name"]: len(split["shardLengths"]) for split in info["splits"]}
-    except (OSError, ValueError, KeyError):
+        info = read_dataset_info(directory)
+    except (OSError, ValueError):
         return ["dataset_info.json, which is missing or damaged"]
+    lengths = {split["name"]: len(split["shardLengths"]) for split in info["splits"]}
     names = {
-        f"{info['name']}-{split}.{info['fileFormat']}-{number:05d}-of-{count:05d}"
+        f"{info['name']}-{split}.{info.get('fileFormat', 'array_record')}-{number:05d}-of-{count:05d}"
         for split, count in lengths.items()
         for number in range(count)
     }

@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from medbert_jax.attrition.ledger import Counts
-from medbert_jax.data.token_store import METADATA_VERSION
+from medbert_jax.data.metadata import METADATA_VERSION
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
 from tfds_builders.excluded_cohort import COHORT_TABLE

@@ -1,7 +1,6 @@
 """Which patient is in which split: a keyed hash of the id, or splits.parquet beside the EHR tables; and when."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import polars as pl
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.hashing import SPLITS, assign_split
-from medbert_jax.ehr.tables import SPLITS_FILE
+from medbert_jax.ehr.tables import SPLITS_FILE, listed_files
 
 GIVEN = "given"
 """The key of splits that come with the tables."""
@@ -63,7 +62,7 @@ def find_split(ehr_directory: Path, key: str, ratios: tuple[float, float, float]
     tables, has other columns than patient_id and split, or is wanted and missing.
     """
     path = ehr_directory / SPLITS_FILE
-    written = json.loads((ehr_directory / "source.json").read_bytes())["files"].get(SPLITS_FILE)
+    written = listed_files(ehr_directory).get(SPLITS_FILE)
     if not path.exists():
         if written or key == GIVEN or ratios is None:
             raise ValueError(

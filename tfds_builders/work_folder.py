@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from medbert_jax.disk.lock import locked
+from medbert_jax.disk.stored_json import parse_object
 from medbert_jax.disk.whole_files import sha256_of, whole_file, write_whole
 
 _IN_USE = "in_use"
@@ -106,7 +107,7 @@ class WorkFolder:
         checksum, _, text = self.file(step, shard, "done").read_text("utf-8").partition("\n")
         if hashlib.sha256(text.encode()).hexdigest() != checksum:
             raise ValueError(f"a marker must have the checksum of its first line: shard {shard} of {step} has not")
-        return json.loads(text)
+        return parse_object(text)
 
 
 def one_at_a_time(dataset: Path, announce: Callable[[str], None]) -> contextlib.AbstractContextManager[None]:

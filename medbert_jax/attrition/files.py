@@ -1,12 +1,12 @@
 """The attrition of folders of EHR tables and datasets: from their ledgers, and the metadata of the last, to files."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from medbert_jax.attrition.flow_chart import flow_chart
 from medbert_jax.attrition.ledger import Attrition, Branches, Counts, Ledger
 from medbert_jax.disk.seals import check_files, check_seal
+from medbert_jax.disk.stored_json import parse_object, read_object
 from medbert_jax.disk.whole_files import write_whole
 
 _AGAIN = "delete that folder and make the dataset again with `medbert prepare` or `medbert cohort`"
@@ -19,31 +19,32 @@ def read_attrition(folders: Sequence[Path]) -> Attrition:
         FileNotFoundError: a folder without ledger.json.
         ValueError: no folder, files that are damaged or do not fit together.
     """
-    ledgers = []
-    for folder in folders:
-        path, cure = Path(folder) / "ledger.json", "`medbert ingest`, `medbert prepare` and `medbert cohort` write it"
-        if not path.is_file():
-            raise FileNotFoundError(f"a folder with an attrition must hold ledger.json: got {folder}; {cure}")
-        _check_sums(Path(folder))
-        try:
-            ledgers.append(Ledger.from_dict(json.loads(path.read_bytes())))
-        except ValueError as error:
-            # What from_dict says has three parts of its own.
-            what = "no JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else f"this: {error}"
-            raise ValueError(f"ledger.json must be as it was written: got {path} with {what}; {cure} again") from None
-    return Attrition(ledgers, _branches(Path(folders[-1])) if folders else {})
+    return Attrition(list(map(read_ledger, folders)), _branches(Path(folders[-1])) if folders else {})
+
+
+def read_ledger(folder: str | Path) -> Ledger:
+    """The ledger of EHR tables or of a dataset. Errors as `read_attrition`."""
+    path, cure = Path(folder) / "ledger.json", "`medbert ingest`, `medbert prepare` and `medbert cohort` write it"
+    if not path.is_file():
+        raise FileNotFoundError(f"a folder with an attrition must hold ledger.json: got {folder}; {cure}")
+    _check_sums(Path(folder))
+    try:
+        return Ledger.from_dict(parse_object(path.read_bytes()))
+    except ValueError as error:  # what from_dict says has three parts of its own
+        raise ValueError(
+            f"ledger.json must be as it was written: got {path} with this: {error}; {cure} again"
+        ) from None
 
 
 def _check_sums(folder: Path) -> None:
     """Raise ValueError where a dataset's metadata, or its ledger, are not what was written."""
     path = folder / "metadata.json"
     try:
-        metadata = json.loads(path.read_bytes())
+        metadata = read_object(path)
     except (FileNotFoundError, ValueError):  # EHR tables; a damaged file is told by who reads it
         return
-    if isinstance(metadata, dict):
-        check_seal(path, metadata, _AGAIN)
-        check_files(path, metadata, ["ledger.json"], _AGAIN)
+    check_seal(path, metadata, _AGAIN)
+    check_files(path, metadata, ["ledger.json"], _AGAIN)
 
 
 def _branches(folder: Path) -> Branches:
@@ -51,7 +52,7 @@ def _branches(folder: Path) -> Branches:
     if not path.is_file():  # EHR tables have no splits
         return {}
     try:
-        metadata = json.loads(path.read_bytes())
+        metadata = read_object(path)
         sizes, cases = metadata["split"]["counts"], metadata.get("cases")
         if cases is None:
             return {split: Counts(patients=int(size)) for split, size in sizes.items()}

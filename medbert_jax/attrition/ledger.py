@@ -4,8 +4,10 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from typing import TypedDict
 
 from medbert_jax.attrition.disclosure import SMALLEST, hidden_cells
+from medbert_jax.disk.stored_json import form_faults
 from medbert_jax.printed_tables import Table, table_text
 
 # Who says so: the paper, the same authors elsewhere, or we, in a gap that they leave.
@@ -27,6 +29,28 @@ class Counts:
 
     def __sub__(self, other: "Counts") -> "Counts":
         return Counts(self.patients - other.patients, self.visits - other.visits, self.codes - other.codes)
+
+
+class _Counts(TypedDict):
+    patients: int
+    visits: int
+    codes: int
+
+
+class _Line(TypedDict):
+    rule: str
+    text: str
+    tag: str
+    left: _Counts
+
+
+class _Record(TypedDict):
+    """As it is stored."""
+
+    title: str
+    came: _Counts
+    lines: list[_Line]
+    kept: _Counts
 
 
 @dataclass(frozen=True)
@@ -124,17 +148,16 @@ class Ledger:
     @classmethod
     def from_dict(cls, record: dict) -> "Ledger":
         """The ledger of `to_dict`. Raises ValueError where it is none or "kept" does not follow from the lines."""
-        try:
-            lines = [
-                LedgerLine(line["rule"], line["text"], line["tag"], Counts(**line["left"])) for line in record["lines"]
-            ]
-            ledger, kept = cls(record["title"], Counts(**record["came"]), lines), Counts(**record["kept"])
-        except (KeyError, TypeError):
+        if any(form_faults(record, _Record)):
             raise ValueError(
                 "a ledger must have title, came, lines and kept: got something else; give ledger.json of EHR tables or"
                 " of a dataset"
-            ) from None
-        ledger.check(**asdict(kept))
+            )
+        lines = [
+            LedgerLine(line["rule"], line["text"], line["tag"], Counts(**line["left"])) for line in record["lines"]
+        ]
+        ledger = cls(record["title"], Counts(**record["came"]), lines)
+        ledger.check(**record["kept"])
         return ledger
 
     def render(self) -> str:

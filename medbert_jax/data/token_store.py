@@ -9,7 +9,6 @@ needs nothing but numpy; TFDS is not imported even for decoding.
 
 import contextlib
 import errno
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -20,43 +19,20 @@ import numpy as np
 
 from medbert_jax.data.column_files import ColumnFile, mapped_column
 from medbert_jax.data.example_records import OUTCOMES, decode_records
+from medbert_jax.data.metadata import read_dataset_info, read_metadata
 from medbert_jax.data.sequences import PatientSequences, sequence_faults
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.disk.lock import locked
 from medbert_jax.disk.replaced_folder import replaced
-from medbert_jax.disk.seals import SUMS, check_files, check_seal
-from medbert_jax.disk.versions import refuse_newer
+from medbert_jax.disk.seals import SUMS, check_files
+from medbert_jax.disk.stored_json import form_faults, read_object
 from medbert_jax.disk.whole_files import write_json
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 
-METADATA_VERSION = 1
-"""Of metadata.json. Version 0 says none."""
 _VERSION = 3  # since 3 store.json says the split
 _AGAIN = "delete that folder and prepare the dataset again"
 _ALL = re.compile(r".*", re.DOTALL)
 _RECORDS_AT_ONCE = 10_000  # fastest: the arrays stay in the cache
-
-
-def read_metadata(dataset_directory) -> dict:
-    """Return the metadata of a dataset that `medbert prepare` or `medbert cohort` made.
-
-    Raises FileNotFoundError or ValueError when the directory is not such a dataset, or they were changed since.
-    """
-    path = Path(dataset_directory) / "metadata.json"
-    advice = "pass DATA_DIR/ehr_pretraining/NAME/1.0.0 or DATA_DIR/disease_cohort/NAME/1.0.0"
-    if not path.is_file():
-        raise FileNotFoundError(f"a dataset directory must hold metadata.json: got {dataset_directory}; {advice}")
-    try:
-        metadata = json.loads(path.read_bytes())
-        missing = [key for key in ("kind", "dataset_hash", "split", "vocabulary_hash") if key not in metadata]
-    except (ValueError, TypeError):
-        missing = ["valid JSON"]
-    if missing or metadata["kind"] not in OUTCOMES:
-        what = f"no {', '.join(missing)}" if missing else f"kind {metadata['kind']!r}"
-        raise ValueError(f"metadata.json must describe a dataset of patient sequences: got {what}; {advice}")
-    refuse_newer(str(path), metadata.get("version", 0), METADATA_VERSION)
-    check_seal(path, metadata, _AGAIN)
-    return metadata
 
 
 def read_vocabulary(dataset_directory) -> Vocabulary:
@@ -121,16 +97,17 @@ def open_token_store(
 def _fresh_checksums(store: Path, metadata: dict, split: str) -> dict[str, int] | None:
     """Return column → checksum, as store.json says, or None where the store must be made (again)."""
     try:
-        record = json.loads((store / "store.json").read_bytes())
+        record = read_object(store / "store.json")
     except (FileNotFoundError, ValueError):
         return None
-    checksums = record.get("columns") if isinstance(record, dict) else None
+    checksums = record.get("columns")
     names = {field.name for field in fields(PatientSequences)} - {"outcomes"}
     names |= {f"outcome_{name}" for name in OUTCOMES[metadata["kind"]]}
-    if not isinstance(checksums, dict) or set(checksums) != names:
+    if not isinstance(checksums, dict) or any(form_faults(checksums, dict[str, int])) or set(checksums) != names:
         return None
-    said = record.get("version"), record.get("dataset_hash"), record.get("split")
-    return checksums if said == (_VERSION, metadata["dataset_hash"], split) else None
+    said = {name: record.get(name) for name in ("version", "dataset_hash", "split")}
+    fresh = said == {"version": _VERSION, "dataset_hash": metadata["dataset_hash"], "split": split}
+    return checksums if fresh and type(said["version"]) is int else None
 
 
 def _build(directory: Path, metadata: dict, split: str, store: Path, tell: Callable[[str], object]) -> dict[str, int]:
@@ -217,8 +194,13 @@ def _of_other_splits(ids: np.ndarray, rule: dict, split: str) -> int:
 
 def _record_files(directory: Path, split: str) -> list[tuple[Path, int]]:
     """Return the ArrayRecord files of a split and how many records each must have, from dataset_info.json."""
-    info = json.loads((directory / "dataset_info.json").read_bytes())
-    lengths = next(s["shardLengths"] for s in info["splits"] if s["name"] == split)
+    info = read_dataset_info(directory)
+    lengths = {one["name"]: one["shardLengths"] for one in info["splits"]}.get(split)
+    if lengths is None:
+        raise ValueError(
+            f"dataset_info.json must have the splits of metadata.json: got no {split} in {directory}; copy"
+            " the file again, or prepare the dataset again"
+        )
     name, shards = info["name"], len(lengths)
     files = [
         (directory / f"{name}-{split}.array_record-{shard:05d}-of-{shards:05d}", int(length))

@@ -36,10 +36,11 @@ def changed_files(folder: Path, said: Mapping, names: Iterable[str] | None = Non
 
     None: all that it names. A file that is not there is none of them, and one that it does not name is.
     """
-    if SUMS not in said:
+    sums = said.get(SUMS)
+    if not isinstance(sums, dict):  # none are said; what stands there is the seal's to look at
         return []
-    names = said[SUMS] if names is None else names
-    return [name for name in names if (folder / name).is_file() and sha256_of(folder / name) != said[SUMS].get(name)]
+    names = sums if names is None else names
+    return [name for name in names if (folder / name).is_file() and sha256_of(folder / name) != sums.get(name)]
 
 
 def check_files(path: Path, said: Mapping, names: Iterable[str], cure: str) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.disk.replaced_folder import replaced
-from medbert_jax.disk.versions import refuse_newer
+from medbert_jax.disk.stored_json import form_faults, read_object
+from medbert_jax.disk.versions import number_of, refuse_newer
 from medbert_jax.disk.whole_files import write_json, write_whole
 from medbert_jax.ehr.hashing import hash_start, mix64
 from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTables, check_tables, schema_faults
@@ -182,6 +183,11 @@ def read_source(directory) -> EhrSource:
     return _read_record(Path(directory))[0]
 
 
+def listed_files(directory) -> dict[str, str]:
+    """Path within the folder → sha256, of every file of the tables. Errors as `read_source`."""
+    return _read_record(Path(directory))[1]
+
+
 def read_shard(directory, shard: int) -> EhrTables:
     """One shard of the tables: every row of the patients whose hash falls in it. Errors as `read_tables`."""
     source, files = _read_record(Path(directory))
@@ -278,22 +284,25 @@ def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
             )
         what = "which is empty" if not found else f"which holds {', '.join(found[:8])}{' …' * (len(found) > 8)}"
         raise FileNotFoundError(f"{rule}: got {directory}, {what} and is foreign or unfinished; {_REREAD}")
-    foreign = ValueError(f"{rule}: got {path}, which is damaged or of another program; {_REREAD}")
+    foreign = f"{rule}: got {path}, which is damaged or of another program"
     try:
-        record = json.loads(path.read_bytes())
-        program, said, version = record.pop("written_as").partition(_WRITTEN_AS)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise foreign from None
+        record = read_object(path)
+    except ValueError:
+        raise ValueError(f"{foreign}; {_REREAD}") from None
+    program, said, version = str(record.pop("written_as", "")).partition(_WRITTEN_AS)
     if program or not said:
-        raise foreign
-    refuse_newer(str(path), version, _VERSION)
-    try:
-        files = record.pop("files")
-        record["assumptions"] = tuple(record["assumptions"])
-        source = EhrSource(**record)
-    except (KeyError, TypeError):
-        raise foreign from None
-    return source, files
+        raise ValueError(f"{foreign}; {_REREAD}")
+    refuse_newer(str(path), number_of(version), _VERSION)
+    names = {field.name for field in dataclasses.fields(EhrSource)}
+    faults = [f"{name} is missing" for name in sorted(names - record.keys())]
+    faults += form_faults(record, EhrSource) if not faults else []
+    files = record.pop("files", None)
+    faults += form_faults(files, dict[str, str], "files")
+    if faults or record.keys() - names:
+        what = f", where {', '.join(faults[:8])}" if faults else ""
+        raise ValueError(f"{foreign}{what}; {_REREAD}")
+    record["assumptions"] = tuple(record["assumptions"])
+    return EhrSource(**record), files or {}
 
 
 def _read_shards(directory: Path, source: EhrSource, files: dict[str, str], shards) -> EhrTables:

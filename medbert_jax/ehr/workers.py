@@ -1,7 +1,6 @@
 """A function of one shard (or file), run for many: by processes on one machine."""
 
 import contextlib
-import functools
 import multiprocessing
 import os
 import signal
@@ -9,10 +8,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing.context import SpawnContext
 from multiprocessing.synchronize import Event
 from typing import TypeVar
 
+from medbert_jax.ehr.worker_deaths import WatchedContext
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
+_UNHANDLED = (signal.SIG_IGN, None)  # ignored, or handled by what is not Python
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -28,13 +30,15 @@ class Workers:
         self._cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self._workers = workers or self._cores
         self._pool: ProcessPoolExecutor | None = None
-        self._context = _Context()
+        self._context = WatchedContext()
 
     def __enter__(self) -> "Workers":
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_) -> None:
         if self._pool:
+            if kind is not None and not issubclass(kind, Exception):  # who pressed Ctrl-C does not wait for a shard
+                self._context.end()
             self._pool.shutdown(cancel_futures=True)
 
     def __call__(self, function: Callable[[Item], Result], shards: Sequence[Item]) -> Iterator[Result]:
@@ -47,68 +51,19 @@ class Workers:
             yield from map(function, shards)
             return
         if not self._pool:
+            # Made before signals wait: with it starts a process of the library's, which lets them through again.
             at_work = (self._context.ready,)
             self._pool = ProcessPoolExecutor(self._workers, self._context, initializer=_start, initargs=at_work)
         try:
             # Submitting starts the processes. Polars reads its variable once, when it is imported, which a script does
             # that imports it at its top and is imported again by every process: the variable must be there by then.
-            with _environment("POLARS_MAX_THREADS", str(max(1, self._cores // self._workers))):
+            with _environment("POLARS_MAX_THREADS", str(max(1, self._cores // self._workers))), _later():
                 futures = [self._pool.submit(function, shard) for shard in shards]
             for done in as_completed(futures):
                 yield done.result()
         except BrokenProcessPool:
             self._pool.shutdown()  # by then each has its exit code
             raise self._context.fault(self._workers) from None
-
-
-class _Context(SpawnContext):
-    """Keeps the processes that it starts, for what the pool does not tell: of what one died."""
-
-    def __init__(self):
-        super().__init__()
-        self._started = []
-
-    @functools.cached_property
-    def ready(self) -> Event:
-        """Whether a process has come so far as to work."""
-        return self.Event()
-
-    def Process(self, *args, **named):  # ty: ignore[incompatible-attribute-override]
-        self._started.append(super().Process(*args, **named))
-        return self._started[-1]
-
-    def fault(self, workers: int) -> BaseException:
-        """What to raise for a pool that broke."""
-        codes = [one.exitcode for one in self._started]
-        # Of the others the pool gets rid by SIGTERM.
-        code = next((code for code in codes if code not in (None, 0, -signal.SIGTERM)), codes[0])
-        if code == -signal.SIGINT:
-            return KeyboardInterrupt()
-        if code == -signal.SIGKILL:
-            return ChildProcessError(
-                f"each of {workers} workers must have the memory for one shard: got one that was killed, which is what"
-                " the system does to a process that takes too much; give the same command again with fewer workers, or"
-                " write the EHR tables with more shards"
-            )
-        if not self.ready.is_set():
-            return ChildProcessError(
-                'a script must start workers under `if __name__ == "__main__":`, for each of them runs it again, down'
-                f" to there: got one that ended with {_told(code)} while it did; put the calls under that line, or give"
-                " workers=1"
-            )
-        return ChildProcessError(
-            f"workers must live until their work is done: got one that ended with {_told(code)}; what it said stands"
-            " above: mend that, or give the same command again with one worker to see more"
-        )
-
-
-def _told(code: int | None) -> str:
-    """An exit code, with the name of the signal where it was one."""
-    if code is None or code >= 0:
-        return f"exit code {code}"
-    with contextlib.suppress(ValueError):  # one that has no name
-        return f"exit code {code} ({signal.Signals(-code).name})"
-    return f"exit code {code}"
 
 
 @contextlib.contextmanager
@@ -124,9 +79,30 @@ def _environment(name: str, value: str) -> Generator[None]:
         del os.environ[name]
 
 
+@contextlib.contextmanager
+def _later() -> Generator[None]:
+    """Signals wait for the end of the block, and in a process that it starts until that is at work."""
+    came, handlers = [], {}
+    if threading.current_thread() is threading.main_thread():  # Python's handlers run there, whichever thread is hit
+        handlers = {number: handler for number in _ENDING if (handler := signal.getsignal(number)) not in _UNHANDLED}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
+
+
 def _start(ready: Event) -> None:
     ready.set()
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches all: one traceback is enough, that of the parent
+    for number in _ENDING:  # Ctrl-C reaches all: one sentence is enough, that of the parent
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.disk.tables_on_disk import parquet_metadata, read_parquet
-from medbert_jax.disk.versions import refuse_newer
+from medbert_jax.disk.versions import number_of, refuse_newer
 from medbert_jax.disk.whole_files import whole_file
 from medbert_jax.evaluation.results import rows_sha256
 
@@ -105,7 +105,7 @@ def read_predictions(path) -> Predictions:
             f"predictions must be a Parquet file: got {path.name}, unreadable; pass a finished run's file"
         ) from error
     if "time_is_ordinal" in said:  # ours
-        refuse_newer(str(path), said.get("version", 0), VERSION)
+        refuse_newer(str(path), number_of(said.get("version", "0")), VERSION)
     faults = [
         f"{name} {frame.schema[name] if name in frame.columns else 'missing'}"
         for name, dtypes in SCHEMA.items()

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from medbert_jax.disk.tables_on_disk import parquet_metadata, read_parquet
-from medbert_jax.disk.versions import refuse_newer
+from medbert_jax.disk.versions import number_of, refuse_newer
 from medbert_jax.disk.whole_files import whole_file
 from medbert_jax.ehr.hashing import SPLITS
 
@@ -190,7 +190,7 @@ def _read(path: Path) -> pl.DataFrame:
         raise ValueError(
             f"a run's results must be readable Parquet: got {path.name}, unreadable; delete it and run again"
         ) from error
-    refuse_newer(str(path), said.get("version", 0), VERSION)
+    refuse_newer(str(path), number_of(said.get("version", "0")), VERSION)
     if dict(frame.schema) != schema:
         names = {*schema, *frame.columns}
         wrong = sorted(name for name in names if schema.get(name) != frame.schema.get(name))

@@ -8,7 +8,6 @@ read by the names of its files, without checksums.
 import functools
 import hashlib
 import io
-import json
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field
@@ -22,7 +21,7 @@ from medbert_jax.disk.whole_files import meant_for
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
-from medbert_jax.ehr.tables import SPLITS_FILE, read_source, unwritten_tables, with_added
+from medbert_jax.ehr.tables import SPLITS_FILE, listed_files, read_source, unwritten_tables, with_added
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
 from medbert_jax.quality.frames import KEYS, count_faults
@@ -213,13 +212,12 @@ def _look_over(directory: Path, today: date) -> tuple[_Found, list[_Work]]:
         return found, []
     try:
         source = read_source(directory)
-        listed = json.loads((directory / "source.json").read_bytes())["files"]
-        texts = [text for pair in listed.items() for text in pair]
-        if not (0 < source.shards < 100_000 and type(source.has_dates) is bool and all(type(t) is str for t in texts)):
+        listed = listed_files(directory)
+        if not 0 < source.shards < 100_000:
             raise ValueError
     except FileNotFoundError:
         found.count("missing_source", "files", "source.json")
-    except (ValueError, TypeError, AttributeError):
+    except ValueError:
         found.count("damaged_source", "files", "source.json")
         source = listed = None
     there = {name: _shard_files(directory, name, found) for name in SCHEMAS}

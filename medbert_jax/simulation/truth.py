@@ -1,12 +1,12 @@
 """What is hidden: traits, windows and every event, enough to take up a life again; never read by the pipeline."""
 
-import json
 import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from medbert_jax.disk.stored_json import read_object
 from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.simulation.block import Block, World
@@ -82,7 +82,7 @@ def check_truth(world: World, truth, tables: EhrSource, **settings: int) -> None
     path = Path(truth) / "truth.json"
     if not path.is_file():
         raise FileNotFoundError(f"{rule}: got {truth}, which holds no truth.json; {advice}")
-    said = json.loads(path.read_bytes())
+    said = read_object(path, cure=advice)
     used = {
         "site": world.parameters.site_name,
         "world": world.parameters.world_name,

@@ -10,7 +10,7 @@ from medbert_jax.training.checkpointing import good_step, restore_step, step_fin
 from medbert_jax.training.cohort_data import CohortData
 from medbert_jax.training.lineage import check_pretraining_dataset, check_vocabulary
 from medbert_jax.training.progress import say
-from medbert_jax.training.run_directory import read_config, stored_model
+from medbert_jax.training.stored_config import read_config, stored_model
 
 
 @dataclass(frozen=True)

@@ -2,28 +2,36 @@
 
 import runpy
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
 
-from medbert_jax.printed_tables import take_any_terminal
-from medbert_jax.training.interruption import EXIT_CODE, Interrupted
-from medbert_jax.training.manifest import CheckpointError
+from medbert_jax.command_end import told
 
 Config = TypeVar("Config")
 
 PRESETS = Path(__file__).resolve().parents[2] / "configs"
 """The shipped ones, beside the package in a checkout as where a wheel is installed; files, because an import of
 `configs` would find a folder of that name where the user is."""
-EXPECTED_ERRORS = (ValueError, OSError, CheckpointError, FloatingPointError)
-"""Errors whose message tells the user what to do."""
 
 
 def read_preset(path: Path) -> Any:
-    """Return the CONFIG of a preset file, None where it has none."""
-    return runpy.run_path(str(path)).get("CONFIG")
+    """Return the CONFIG of a preset file, None where it has none. Raises ValueError, with the line, where it fails."""
+    try:
+        return runpy.run_path(str(path)).get("CONFIG")
+    except Exception as fault:
+        kind = type(fault).__name__
+        frames = traceback.extract_tb(fault.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        if isinstance(fault, SyntaxError) and fault.filename == str(path):
+            lines, fault = [fault.lineno or 1], fault.msg
+        raise ValueError(
+            f"a preset must be a Python file that runs: got '{fault}' ({kind}) in {path}"
+            f"{f', line {lines[-1]}' if lines else ''}; correct it"
+        ) from None
 
 
 def shipped_preset(name: str) -> Any:
@@ -69,17 +77,5 @@ def run_script(
     Wrong input, a damaged checkpoint and a diverged run end with their message and exit code 2, without a traceback; a
     run that was asked to stop, and has saved, with exit code 75; one that Ctrl-C ended at once, with 130.
     """
-    take_any_terminal()
-    try:
+    with told(program, again="the same command goes on from what was saved before"):
         print(main(parse_config(kinds, arguments, program=program)))
-    except Interrupted as interrupted:
-        print(f"{program}: {interrupted}", file=sys.stderr)
-        sys.exit(EXIT_CODE)
-    except KeyboardInterrupt:
-        print(
-            f"{program}: ended at once by Ctrl-C; the same command goes on from what was saved before", file=sys.stderr
-        )
-        sys.exit(130)
-    except EXPECTED_ERRORS as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        sys.exit(2)

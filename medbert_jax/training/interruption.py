@@ -10,10 +10,6 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_CODE = 75
-"""What a run that was interrupted and saved ends with (EX_TEMPFAIL): the same command goes on with it."""
-
-
 _NOTICED = b"\nasked to stop: this ends where it can be gone on from; Ctrl-C again ends it at once\n"
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.training.run_directory import read_config
+from medbert_jax.training.stored_config import read_config
 
 
 def check_dataset(metadata: dict, *, kind: str, preset: str | None = None) -> None:

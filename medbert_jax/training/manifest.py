@@ -5,19 +5,20 @@ Orbax loads flipped bits without a word, hence the checksums, verified before ev
 
 import contextlib
 import hashlib
-import json
 import re
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from medbert_jax.disk.stored_json import form_faults, parse_object
+from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import canonical_json, fingerprint, wait_for_disk, write_whole
 
 MANIFEST, STEPS = "MANIFEST.json", "steps"
 ASIDE = ".damaged"
 """Ending of a step's folder that a later one of its number took the place of."""
 RUN_FILES = ("config.json", "vocabulary.tsv")
-_FORMAT, _READABLE = 2, (1, 2)  # those of format 1 say a metric too, which nothing asks for
+_FORMAT = 2  # those of format 1 say a metric too, which nothing asks for
 _STEP_FOLDER = re.compile(r"\d{6,}(\.orbax-checkpoint-tmp.*)?")
 
 
@@ -67,7 +68,7 @@ def misnamed_steps(run_path: str | Path) -> list[str]:
         if file.parent.name.endswith(ASIDE) or _is_step_name(file.parent.name):
             continue
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # none of ours
-            faults.append(_misnamed(file.parent, json.loads(file.read_bytes())["manifest"]["step"]))
+            faults.append(_misnamed(file.parent, parse_object(file.read_bytes())["manifest"]["step"]))
     return faults
 
 
@@ -109,17 +110,14 @@ def read_manifest(run_path: str | Path, step: int) -> Manifest:
         )
     content = file.read_bytes()
     try:
-        body = json.loads(content)["manifest"]
-        intact = content == _sealed(body)
-    except (ValueError, KeyError, TypeError):
-        intact = False
-    if not intact:
+        body = parse_object(content).get("manifest")
+    except ValueError:
+        body = None
+    if not isinstance(body, dict) or content != _sealed(body):
         raise _damaged(run_path, step, [f"{STEPS}/{file.parent.name}/{MANIFEST} has other bytes"])
-    if body["format"] not in _READABLE:
-        raise CheckpointError(
-            f"a step must have manifest format {' or '.join(map(str, _READABLE))}: got {body['format']} in step {step} "
-            f"of {run_path}; read it with the version of medbert_jax that its README.md names"
-        )
+    refuse_newer(f"the manifest of step {step} of {run_path}", body.get("format"), _FORMAT, error=CheckpointError)
+    if faults := list(form_faults(body, Manifest)):
+        raise _damaged(run_path, step, [f"{STEPS}/{file.parent.name}/{MANIFEST}, where {', '.join(faults[:8])}"])
     if body["step"] != step:
         raise CheckpointError(_misnamed(file.parent, body["step"]))
     return Manifest(**{field.name: body[field.name] for field in fields(Manifest)})

@@ -21,7 +21,7 @@ from medbert_jax.training.checkpointing import latest_good_step, restore_step, s
 from medbert_jax.training.manifest import CheckpointError, verify_step
 from medbert_jax.training.merging import differences, leaf_shapes
 from medbert_jax.training.progress import say
-from medbert_jax.training.run_directory import VOCABULARY, RunDirectoryError, read_config, stored_model
+from medbert_jax.training.stored_config import VOCABULARY, RunDirectoryError, read_config, stored_model
 
 _BACKBONE = ("embeddings", "encoder")
 

@@ -12,7 +12,12 @@ import jax
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
+from medbert_jax import __version__
+from medbert_jax.disk.stored_json import parse_object
+
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+DROPOUT = "threefry2x32"
+"""Whose words are the seeds of dropout (`training.pretraining.step_keys`)."""
 
 
 def announce(what: str, config, mesh: Mesh | AbstractMesh) -> None:
@@ -25,17 +30,24 @@ def announce(what: str, config, mesh: Mesh | AbstractMesh) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the numbers depend on."""
-    return {name: version(name) for name in PACKAGES}
+    """Versions of what the numbers depend on, and where dropout has its seeds from."""
+    return {"medbert_jax": __version__, **{name: version(name) for name in PACKAGES}, "dropout": DROPOUT}
+
+
+def versions_of(progress: Mapping) -> dict[str, str]:
+    """The `versions` that a step was saved with, from its progress; steps before there were any had dropout by rbg."""
+    if "versions" not in progress:
+        return {"dropout": "rbg"}
+    return {"dropout": DROPOUT, **progress["versions"]}
 
 
 def metrics_row(line: bytes) -> dict | None:
     """The record that is a line of metrics; None where it is not as one is written."""
     try:
-        row = json.loads(line.decode())
-    except (ValueError, RecursionError):
+        row = parse_object(line)
+    except ValueError:
         return None
-    is_record = isinstance(row, dict) and isinstance(row.get("kind"), str) and type(row.get("step")) is int
+    is_record = isinstance(row.get("kind"), str) and type(row.get("step")) is int
     return row if is_record else None
 
 

@@ -8,7 +8,7 @@ import contextlib
 import json
 import platform
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
@@ -18,23 +18,25 @@ import jax
 from medbert_jax import __version__
 from medbert_jax.data.vocabulary import FIRST_CODE, Vocabulary
 from medbert_jax.disk.lock import NoLocksError, locked
-from medbert_jax.disk.versions import refuse_newer
 from medbert_jax.disk.whole_files import canonical_json, meant_for, remove_unfinished, write_whole
-from medbert_jax.models.config import ModelConfig
-from medbert_jax.training.config import FinetuneConfig, PretrainConfig
-from medbert_jax.training.manifest import RUN_FILES, STEPS, remove_uncommitted
+from medbert_jax.training.manifest import STEPS, remove_uncommitted
 from medbert_jax.training.processes import all_processes
 from medbert_jax.training.progress import metrics_row, say, versions
+from medbert_jax.training.stored_config import (
+    CONFIG,
+    CONFIG_VERSION,
+    VOCABULARY,
+    RunDirectoryError,
+    as_json,
+    defaults_of,
+    flatten,
+    read_config,
+    stored_config,
+    with_defaults,
+)
 
-CONFIG, VOCABULARY = RUN_FILES
-CONFIG_VERSION = 1
-"""Of config.json. Version 0 says none; it goes up when a field is renamed, removed or means another thing."""
 CARD, METRICS, LOCK = "README.md", "metrics.jsonl", "lock"
 DAMAGED_METRICS = "metrics.damaged.jsonl"
-
-
-class RunDirectoryError(ValueError):
-    """A run folder cannot be used as asked."""
 
 
 @dataclass(eq=False)
@@ -71,7 +73,7 @@ class RunDirectory:
         for another configuration or vocabulary, with every difference.
         """
         path = Path(path).absolute()
-        config = {**_as_json(config), "kind": kind, "version": CONFIG_VERSION}
+        config = {**as_json(config), "kind": kind, "version": CONFIG_VERSION}
         lock, removed, changes = contextlib.ExitStack(), (), {}
         if jax.process_index() == 0:
             try:
@@ -139,7 +141,7 @@ class RunDirectory:
         write_whole(self.metrics_path, b"".join(kept))
 
     def note_versions(self, step: int, before: Mapping[str, str]) -> None:
-        """Say, and add to the metrics, which packages are others than those that `step` was saved with."""
+        """Say, and add to the metrics, which versions are others than those that `step` was saved with."""
         now = versions()
         changes = {name: [before[name], now.get(name)] for name in before if now.get(name) != before[name]}
         if jax.process_index() or not changes:
@@ -148,9 +150,10 @@ class RunDirectory:
         earlier = self.metrics_path.read_bytes() if self.metrics_path.exists() else b""
         write_whole(self.metrics_path, earlier + row.encode())
         told = ", ".join(f"{name} {old} → {new or 'none'}" for name, (old, new) in changes.items())
+        differs = ": dropout differs from here on" if "dropout" in changes else ""
         say(
-            f"bit for bit, a run goes on only with the packages it was saved with: got {told} after step {step:,}; "
-            f"noted in {METRICS}, install the earlier ones where every bit matters"
+            f"bit for bit, a run goes on only with the packages it was saved with: got {told} after step {step:,}"
+            f"{differs}; noted in {METRICS}, install the earlier ones where every bit matters"
         )
 
     def close(self) -> None:
@@ -166,100 +169,6 @@ class RunDirectory:
         self.close()
 
 
-def read_config(path: str | Path, tell: Callable[[str], object] = lambda line: None) -> dict:
-    """The configuration of a run folder, with the defaults of fields that are new since, which `tell` is told.
-
-    Raises RunDirectoryError where there is none, and for one of a newer version.
-    """
-    stored = _stored_config(path)
-    filled, was = _with_defaults(stored), _flatten(stored)
-    if new := [f"{key} = {json.dumps(value)}" for key, value in _flatten(filled).items() if key not in was]:
-        tell(f"new since {CONFIG} of {path} was written, with their defaults: {', '.join(new)}")
-    return filled
-
-
-def stored_model(config: dict, path: str | Path) -> ModelConfig:
-    """The architecture in a configuration that `read_config` gave."""
-    stored = config.get("model") or {}
-    strange = sorted(stored.keys() - {field.name for field in fields(ModelConfig)})
-    if not stored or strange:
-        raise RunDirectoryError(
-            f'{CONFIG} must have the fields of a ModelConfig under "model": got {", ".join(strange) or "nothing"} in '
-            f"{path}; load it with the version of medbert_jax that its README.md names"
-        )
-    return ModelConfig(**stored)
-
-
-def _stored_config(path: str | Path) -> dict:
-    """config.json as it is there; the only one who opens it."""
-    try:
-        stored = json.loads((Path(path) / CONFIG).read_bytes())
-        if not isinstance(stored, dict):
-            raise ValueError("no JSON object")
-    except (OSError, ValueError) as fault:
-        raise RunDirectoryError(
-            f"a run folder must hold a readable {CONFIG}: got {path} ({fault}); give the folder that the "
-            "training printed"
-        ) from fault
-    refuse_newer(f"{CONFIG} in {path}", stored.get("version", 0), CONFIG_VERSION, error=RunDirectoryError)
-    return stored
-
-
-def _defaults(config: dict) -> dict:
-    """What the fields of a configuration of this kind are where nobody sets them; an architecture that is not there
-    has none.
-    """
-    kinds = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
-    said = config.get("kind", "pretrain")
-    if not isinstance(said, str) or said not in kinds:
-        raise RunDirectoryError(
-            f"{CONFIG} must be that of a {' or a '.join(kinds)} run: got kind {said!r}; put the file back from a copy"
-        )
-    defaults = _as_json(asdict(kinds[said]()) | {"model": asdict(ModelConfig())})
-    strange = [name for name in config.keys() & defaults.keys() if isinstance(defaults[name], dict)]
-    strange = sorted(name for name in strange if not isinstance(config[name], dict))
-    if strange:
-        got = ", ".join(f"{name} {config[name]!r}" for name in strange)
-        raise RunDirectoryError(
-            f"{CONFIG} must have the parts of a configuration: got {got}; put the file back from a copy"
-        )
-    return {name: value for name, value in defaults.items() if name != "model" or name in config}
-
-
-def _with_defaults(config: dict) -> dict:
-    """The configuration, and the default of every field of its kind that it lacks."""
-
-    def filled(stored: dict, defaults: dict) -> dict:
-        inner = [name for name in stored.keys() & defaults.keys() if isinstance(defaults[name], dict)]
-        return defaults | stored | {name: filled(stored[name], defaults[name]) for name in inner}
-
-    return filled(config, _defaults(config))
-
-
-def _flatten(data: Mapping, prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in data.items():
-        nested = isinstance(value, Mapping) and value
-        flat |= _flatten(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return flat
-
-
-def _as_json(config: dict) -> dict:
-    """The configuration as JSON gives it back: tuples are lists."""
-    faults = []
-    for key, value in _flatten(config).items():
-        try:
-            json.dumps(value, allow_nan=False)
-        except (TypeError, ValueError):
-            faults.append(f"{key} = {value!r}")
-    if faults:
-        raise RunDirectoryError(
-            f"a configuration must be JSON data with finite numbers: got {'; '.join(faults)}; use text, "
-            "numbers, lists and dicts"
-        )
-    return json.loads(json.dumps(config))
-
-
 def _drift(
     path: Path,
     config: dict,
@@ -268,12 +177,12 @@ def _drift(
     tell: Callable[[str], object] = lambda line: None,
 ) -> dict:
     """The permitted differences from the stored configuration; the others raise, all of them listed."""
-    stored, given = _stored_config(path), config
+    stored, given = stored_config(path), config
     if stored.get("kind") == config["kind"]:
-        stored, given = read_config(path, tell), _with_defaults(config)
-    facts = {"version", *(given.keys() - _defaults(given).keys())}  # of the data, say; the others are its fields
+        stored, given = read_config(path, tell), with_defaults(config)
+    facts = {"version", *(given.keys() - defaults_of(given).keys())}  # of the data, say; the others are its fields
     # An older version is read as this one.
-    stored, given = _flatten({**stored, "version": CONFIG_VERSION}), _flatten(given)
+    stored, given = flatten({**stored, "version": CONFIG_VERSION}), flatten(given)
     changes, lines, removed = {}, [], []
     for key in sorted(stored.keys() | given.keys()):
         if key in stored and key in given and stored[key] == given[key]:
@@ -336,7 +245,7 @@ def _check_own(path: Path) -> None:
 
 def _model_card(config: dict, facts: Mapping[str, object]) -> bytes:
     """What was trained, on what, with which versions, for people."""
-    packages = {"Python": platform.python_version(), "medbert_jax": __version__, **versions()}
+    packages = {"Python": platform.python_version(), **versions()}
     task = {"pretrain": "pretrained on patient histories", "finetune": "fine-tuned on a disease cohort"}
     rows = {**facts, **{f"model.{key}": value for key, value in config.get("model", {}).items()}}
     rows["written by"] = f"medbert_jax {__version__}, configuration version {config['version']}"

@@ -17,11 +17,11 @@ from made_ehr import made_tables
 from prepared_datasets import prepare_pretraining
 
 import medbert_jax
+from medbert_jax.command_end import RESUMES
 from medbert_jax.ehr.tables import write_tables
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.command_line import parse_config
 from medbert_jax.training.config import PretrainConfig
-from medbert_jax.training.interruption import EXIT_CODE
 from medbert_jax.training.manifest import committed_steps
 from medbert_jax.training.processes import ProcessesConfig
 
@@ -202,7 +202,7 @@ def test_a_signal_to_one_of_them_stops_both_after_the_same_step(keyboard, folder
             break  # its exit code and what it said are looked at below
         time.sleep(0.1)
     processes[1].send_signal(by)
-    said = ended(folder, name, processes, EXIT_CODE)
+    said = ended(folder, name, processes, RESUMES)
     (step,) = committed_steps(folder / name)
     assert step > 20  # dispatches of more than one step: the two must agree on a question, not on a step
     assert all(f"step {step:,} is saved" in one for one in said)

@@ -10,7 +10,7 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.training import progress as progress_module
 from medbert_jax.training import run_directory
 from medbert_jax.training.pretraining import summarize
-from medbert_jax.training.progress import MetricsLog, Progress, metrics_row
+from medbert_jax.training.progress import MetricsLog, Progress, metrics_row, versions, versions_of
 from medbert_jax.training.run_directory import RunDirectory
 
 ROWS = [
@@ -99,6 +99,8 @@ def test_other_packages_are_told_and_both_are_noted(run, monkeypatch, capsys):
     run.note_versions(4, {"jax": "0.12.0", "jaxlib": "0.12.0", "numpy": "2.3.0"})
     run.note_versions(4, {})  # a step of a version that stored none
     assert not run.metrics_path.exists() and "got" not in capsys.readouterr().err
+    assert versions_of({"step": 4}) == {"dropout": "rbg"}  # whose seeds of dropout were
+    assert versions_of({"versions": {"jax": "1"}})["dropout"] == versions()["dropout"] == "threefry2x32"
     run.metrics_path.write_bytes(LINES[0])
     run.note_versions(4, {"jax": "0.10.2", "jaxlib": "0.10.2", "numpy": "2.3.0", "gone": "1"})
     first, row = map(json.loads, run.metrics_path.read_bytes().splitlines())
