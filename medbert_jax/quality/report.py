@@ -22,7 +22,7 @@ from medbert_jax.disk.whole_files import meant_for
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
-from medbert_jax.ehr.tables import SPLITS_FILE, read_source, unwritten_tables, with_added
+from medbert_jax.ehr.tables import SPLITS_FILE, TITLES_FILE, read_source, unwritten_tables, with_added
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
 from medbert_jax.quality.frames import KEYS, count_faults
@@ -270,7 +270,7 @@ def _shard_files(directory: Path, table: str, found: _Found) -> dict[str, int]:
 def _check_top(directory: Path, found: _Found) -> None:
     names = {entry.name for entry in directory.iterdir()}
     found.files["files"] = len(names | {"source.json"})
-    for file in names - {"source.json", "ledger.json", "events_ledger.json", SPLITS_FILE, *SCHEMAS}:
+    for file in names - {"source.json", "ledger.json", "events_ledger.json", SPLITS_FILE, TITLES_FILE, *SCHEMAS}:
         _count_stray(file, "files", file, found)
 
 

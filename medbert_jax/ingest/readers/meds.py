@@ -8,7 +8,7 @@ from collections import Counter
 import polars as pl
 
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, moment, number, text, whole
+from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, count_unknown, moment, number, text, whole
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
 from medbert_jax.ingest.readers.meds_codes import described_codes, meanings, titles
 from medbert_jax.ingest.readers.meds_options import CODE_TABLES, MedsOptions
@@ -155,7 +155,7 @@ def _unknown(rows: pl.DataFrame, described: pl.DataFrame | None) -> pl.DataFrame
     return found.join(described.select("code", "description").unique("code", keep="first"), on="code", how="left")
 
 
-def _check(told: Counter[str], options: MedsOptions) -> None:
+def _check(told: Counter[str], options: MedsOptions) -> tuple[str, ...]:
     """Raise SourceError where visits are to be those of a column that says none, and for splits unlike each other."""
     if faults := split_faults(told):
         raise SourceError("meds", faults)
@@ -163,6 +163,7 @@ def _check(told: Counter[str], options: MedsOptions) -> None:
         names = ", ".join(VISIT_COLUMNS)
         what = f"--options.visits column needs values in a column {names}, and there are none (try auto, events or day)"
         raise SourceError("meds", [("data", "missing_column", what)])
+    return ()
 
 
 _COLUMNS = ("numeric_value", *VISIT_COLUMNS, "end", "unit", "seq_num", "race", "table", "omop_table")
