@@ -129,8 +129,8 @@ def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str], 
         found += [RawFile(table, path, name) for name, path in names.items() if alone or _is_of(table, name)]
     tables = {file.table.name for file in found}
     missing = [table for table in reader.tables if table.needed and table.name not in tables]
-    databases = [(name, *fault) for name, path in names.items() if missing and (fault := _database(path))]
-    if databases:
+    suspects = names.items() if missing or source.is_file() else ()
+    if databases := [(name, *fault) for name, path in suspects if (fault := _database(path))]:
         return found, [], databases
     wanted = [" or ".join(table.files) or f"{table.name}.csv or .parquet" for table in missing]
     faults = [(text, "missing_file", f"is not in {source.name}") for text in wanted]

@@ -226,8 +226,7 @@ def _unread_icd(table: pl.DataFrame, concepts: pl.DataFrame, options: OmopOption
     rows = pl.DataFrame([value.alias("value"), *_look_up(table["condition_source_concept_id"], concepts, "system")])
     unread = ~system.str.contains(_ICD).fill_null(False) & ~pl.col("value").str.contains(_NAMED_SYSTEM)
     values = rows.filter(unread).group_by("value").len().drop_nulls()
-    digits = values["value"].is_in(list(billable_icd9("ICD9CM"))) if values.height else pl.Series([], dtype=pl.Boolean)
-    looks = values["value"].str.contains(_ICD_SHAPE) | digits
+    looks = pl.col("value").str.contains(_ICD_SHAPE) | pl.col("value").is_in(list(billable_icd9("ICD9CM")))
     return Counter({_UNREAD: int(values["len"].sum()), _UNREAD_ICD: int(values.filter(looks)["len"].sum())})
 
 
@@ -236,7 +235,8 @@ def _check(told: Counter[str], options: OmopOptions) -> Iterator[str]:
     if told[_UNREAD_ICD] * 5 > told[_UNREAD]:
         yield (
             f"{told[_UNREAD_ICD]:,} of {told[_UNREAD]:,} source values look like ICD; see "
-            "--options.source-value-system (or --options.us-icd): without it their diagnoses have the code of the standard concept, or none."
+            "--options.source-value-system (or --options.us-icd): without it their diagnoses have the code of the "
+            "standard concept, or none."
         )
 
 
