@@ -151,7 +151,7 @@ class ZerosLost:
 
     def lines(self, option: str) -> Iterator[str]:
         """What the user is told of a source that is not refused."""
-        if option == "refuse" and self.zero_completes and self.undotted and not self.writes_dots:
+        if option == "refuse" and self.zero_completes > self.leading and self.undotted and not self.writes_dots:
             yield (
                 f"Of {self.codes:,} different {self.system} codes without a dot {self._incomplete}: they are kept as "
                 "written; where a spreadsheet ate the zeros, --options.icd9-zeros restore puts them back."
