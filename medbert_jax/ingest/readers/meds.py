@@ -8,7 +8,7 @@ from collections import Counter
 import polars as pl
 
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, count_unknown, moment, number, text, whole
+from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, moment, number, text, whole
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
 from medbert_jax.ingest.readers.meds_codes import described_codes, meanings, titles
 from medbert_jax.ingest.readers.meds_options import CODE_TABLES, MedsOptions
