@@ -34,6 +34,7 @@ from medbert_jax.attrition.ledger import Counts
 from medbert_jax.data.metadata import METADATA_VERSION
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.tables import read_titles
 from tfds_builders.excluded_cohort import COHORT_TABLE
 from tfds_builders.existing_dataset import is_as_asked, take_existing
 from tfds_builders.ingredients import Ingredients
@@ -185,7 +186,9 @@ def _vocabulary(
     vocabulary, fitted = ingredients.vocabulary, ingredients.vocabulary is None
     if vocabulary is None:
         counts = code_counts(job.work, job.shards)
-        vocabulary = with_titles(fit_vocabulary(counts, minimum_patients=ingredients.minimum_patients))
+        vocabulary = with_titles(
+            fit_vocabulary(counts, minimum_patients=ingredients.minimum_patients), read_titles(job.ehr_directory)
+        )
     elif not vocabulary.codes:
         raise ValueError("a vocabulary must hold codes: got one with reserved rows alone; give another")
     shares = unknown_shares(job, vocabulary)

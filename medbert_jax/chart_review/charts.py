@@ -57,9 +57,12 @@ class ReviewedChart(Chart):
 
 
 def charts(
-    tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: list[Exit]
+    tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame, lines: list[Exit], own_titles: dict[str, str]
 ) -> Iterator[tuple[str, ReviewedChart]]:
-    """(patient_id, chart) of the patients of `tables`, of whom `judged` says what every rule and line says."""
+    """(patient_id, chart) of the patients of `tables`, of whom `judged` says what every rule and line says.
+
+    `own_titles` are the source's, for codes without one in ICD-9-CM or ICD-10-CM.
+    """
     evidence = _by_patient(evidence_rows(tables, spec, judged))
     born = tables.patients.select("patient_id", "birth_date")
     aged = tables.visits.join(born, on="patient_id").with_columns(day=pl.col("admit_time").dt.date())
@@ -71,7 +74,7 @@ def charts(
     said = {"kind": pl.lit("diagnosis"), "value": pl.lit(None, pl.Float64), "unit": pl.lit(None, pl.String)}
     codes = codes.select("patient_id", "order", code=CODE_STRING, **said).unique(maintain_order=True)
     names = codes["code"].unique().drop_nulls().to_list()
-    known = dict(zip(names, titles(names), strict=True))
+    known = own_titles | {name: title for name, title in zip(names, titles(names), strict=True) if title}
     codes = _by_patient(codes)
     dated = [dated_events(tables, name, table) for name, table in tables.present().items() if name in EVENT_TABLES]
     events = _by_patient(pl.concat(dated).unique().sort(pl.all())) if dated else {}

@@ -14,7 +14,7 @@ from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import EhrTables
-from medbert_jax.ehr.tables import read_shard, read_source, shard_numbers
+from medbert_jax.ehr.tables import read_shard, read_source, read_titles, shard_numbers
 from medbert_jax.ehr.workers import Workers
 
 _NOTHING_THERE = "no_visits"
@@ -62,7 +62,7 @@ def chart_of(ehr_directory: Path, spec: CohortSpec, patient_id: str) -> Reviewed
         )
     judged, lines = _judged(tables, spec)
     judged = judged.join(wanted, on="patient_id", how="semi")
-    return next(charts(_only(tables, wanted), spec, judged, lines))[1]
+    return next(charts(_only(tables, wanted), spec, judged, lines, read_titles(ehr_directory)))[1]
 
 
 def _draw_of_shard(
@@ -80,7 +80,7 @@ def _draw_of_shard(
     chosen = judged.filter(_GROUP != _NOTHING_THERE).sort("drawing_order").group_by(_GROUP.alias("group")).head(each)
     places = {id: place for place, id in enumerate((*_NAMES, *(line.id for line in lines)))}
     order = dict(chosen.select("patient_id", "drawing_order").iter_rows())
-    found = charts(_only(tables, chosen), spec, chosen, lines)
+    found = charts(_only(tables, chosen), spec, chosen, lines, read_titles(ehr_directory))
     return [((places[chart.group], order[patient_id]), patient_id, chart) for patient_id, chart in found]
 
 

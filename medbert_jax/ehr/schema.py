@@ -50,6 +50,8 @@ SCHEMAS: dict[str, dict[str, pl.DataType]] = {
 }
 ADDED = {"patients": ("death_time",), "diagnoses": ("time",)}
 """Columns that tables of version 1 have not; they are null there."""
+TITLES_SCHEMA: dict[str, pl.DataType] = {"code_system": _TEXT, "code": _TEXT, "title": _TEXT}
+"""Of what the source calls its codes, beside the tables."""
 REQUIRED_TABLES = ("patients", "visits", "diagnoses")
 EVENT_TABLES = ("medications", "measurements", "procedures")
 EARLIEST, LATEST = pl.datetime(1900, 1, 1), pl.datetime(2301, 1, 1)

@@ -27,8 +27,10 @@ _VERSION = 2  # since 2 diagnoses have a time, deaths one by the clock, patients
 _WRITTEN_AS = "medbert_jax EHR tables, version "
 SPLITS_FILE = "splits.parquet"
 """The source's own splits (patient_id, split: train | validation | test), where it has any."""
+TITLES_FILE = "titles.parquet"
+"""What the source calls its codes (code_system, code, title), where it says so."""
 _OURS = re.compile(
-    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}|unknown_codes\.csv"
+    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}|{re.escape(TITLES_FILE)}|unknown_codes\.csv"
     rf"|({'|'.join(SCHEMAS)})/shard-\d+-of-\d+\.parquet"
 )
 """Files of a set of tables, which go with it when it is replaced; others in the folder stay."""
@@ -129,12 +131,19 @@ def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checke
     return ShardRecord(files, sums, {name: frame.height for name, frame in frames.items()}, known, last_day)
 
 
-def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.DataFrame | None = None) -> EhrSource:
+def seal(
+    directory,
+    source: EhrSource,
+    records: list[ShardRecord],
+    splits: pl.DataFrame | None = None,
+    titles: pl.DataFrame | None = None,
+) -> EhrSource:
     """Write source.json over the shards' records, in the order of the shards.
 
-    `splits` (patient_id, split) are the source's own splits, where it has any. Returns the source with `shards`,
-    `known`, `last_day` and `content_hash`, which covers every cell: independent of the order of rows, of shards and of
-    library versions. Raises ValueError for tables without rows.
+    `splits` (patient_id, split) are the source's own splits, `titles` (code_system, code, title) its own words for its
+    codes, where it has any. Returns the source with `shards`, `known`, `last_day` and `content_hash`, which covers
+    every cell but those of titles: independent of the order of rows, of shards and of library versions. Raises
+    ValueError for tables without rows.
     """
     directory = Path(directory)
     rows = {name: sum(record.rows.get(name, 0) for record in records) for name in SCHEMAS}
@@ -153,6 +162,8 @@ def seal(directory, source: EhrSource, records: list[ShardRecord], splits: pl.Da
     if splits is not None and len(splits):
         files[SPLITS_FILE] = _write_parquet(splits.sort("patient_id"), directory / SPLITS_FILE)
         sums["splits"] = [len(splits), *_row_sums("splits", splits)]
+    if titles is not None and len(titles):
+        files[TITLES_FILE] = _write_parquet(titles.sort(pl.all()), directory / TITLES_FILE)
     content_hash = hashlib.sha256(json.dumps([_SCHEMA_TEXT, sums], sort_keys=True).encode()).hexdigest()
     last_day = max((record.last_day for record in records if record.last_day), default=None)
     source = dataclasses.replace(source, shards=len(records), content_hash=content_hash, known=known, last_day=last_day)
@@ -186,6 +197,23 @@ def read_source(directory) -> EhrSource:
 def listed_files(directory) -> dict[str, str]:
     """Path within the folder → sha256, of every file of the tables. Errors as `read_source`."""
     return _read_record(Path(directory))[1]
+
+
+def read_titles(directory) -> dict[str, str]:
+    """What the source calls its codes: full name → title; empty where it says nothing. Errors as `read_tables`."""
+    directory = Path(directory)
+    _, files = _read_record(directory)
+    if TITLES_FILE not in files:
+        return {}
+    path = directory / TITLES_FILE
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != files[TITLES_FILE]:
+        fault = (
+            f"{TITLES_FILE}: not the file that was written (sha256 differs)" if content else f"{path.name}: is missing"
+        )
+        raise ValueError(_listed("EHR tables must be as source.json describes them", [fault], _REREAD))
+    named = pl.read_parquet(io.BytesIO(content)).select(pl.format("{}/{}", "code_system", "code"), "title")
+    return dict(named.iter_rows())
 
 
 def read_shard(directory, shard: int) -> EhrTables:

@@ -12,7 +12,8 @@ import polars as pl
 
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.ehr.codes import SOURCE, normal_codes, system_name
-from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, SCHEMAS, EhrSource, EhrTables
+from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, SCHEMAS, TITLES_SCHEMA, EhrSource, EhrTables
+from medbert_jax.ingest.icd9_zeros import numeric_codes, with_zeros
 
 _RULES = {
     "null_patient_id": "Rows without a patient id",
@@ -30,6 +31,7 @@ _RULES = {
     "unreadable_code": "Text that is no code of its system",
     "duplicate_code": "Identical rows of one code in one visit",
 }
+_SEVERAL = "kept as written, since with and without lost zeros they are billable codes"
 _VISIT_RULES = ("no_admission", "implausible_time", "before_birth", "after_death")
 
 
@@ -86,15 +88,22 @@ class Assembled:
     unreadable: Counter[str]
     """Cells that say what cannot be, and are unknown now, by column; their rows stay."""
     told: Counter[str]
-    """Of `Rough`."""
+    """Of `Rough`, and codes that are read otherwise than written."""
+    systems: Counter[tuple[str, str]]
+    """Rows of each table by code system: those that stay, and source values of no named system (`SOURCE`)."""
+    icd9: pl.DataFrame
+    """Distinct ICD-9 codes of digits as written, with their rows (`icd9_zeros.numeric_codes`)."""
+    titles: pl.DataFrame
+    """code_system, code, title of the codes that are in some table, each once, where the source has words for them."""
 
 
-def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) -> Assembled:
+def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False, restore_zeros: bool = False) -> Assembled:
     """Apply the rules and give the tables their final columns and order of visits.
 
     Visits are in order of admission, discharge and visit id; length_of_stay is discharge day − admission day where the
     source doesn't state it; where only the year of birth is known, ages are counted from 1 July, ± half a year.
-    `outpatient_los_zero` gives outpatient visits without a discharge a length of stay of 0 days.
+    `outpatient_los_zero` gives outpatient visits without a discharge a length of stay of 0 days. `restore_zeros` reads
+    ICD-9 codes without a dot by `icd9_zeros.with_zeros`.
     """
     extra = {"birth_year": pl.Int32(), "split": pl.String()}
     patients = _typed(rough.patients, SCHEMAS["patients"] | extra)
@@ -147,8 +156,15 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
                          how="left", maintain_order="left")  # fmt: skip
     visits = visits.with_columns(_rule_of_visit(rough.has_dates))
 
+    told, icd9 = Counter(rough.told), [numeric_codes()]
     for name, table in codes.items():
-        codes[name] = _codes(name, table, visits.select(*keys, "rule"), left, unreadable)
+        table, pairs = _normal(table, restore_zeros)
+        icd9.append(numeric_codes(pairs))
+        codes[name] = _codes(name, table, visits.select(*keys, "rule"), left, unreadable, told)
+    systems = Counter(
+        {(name, system): rows for name, table in codes.items()
+         for system, rows in table["code_system"].value_counts().iter_rows()}
+    ) + Counter({(name, SOURCE): left["unnamed_system"][name] for name in codes})  # fmt: skip
     for number, rule in enumerate(_VISIT_RULES):
         left[rule]["visits"] = int((visits["rule"] == number).sum())
     follow_up = None
@@ -174,7 +190,8 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False) ->
     of_events = _ledger(f"read {format}: medications, measurements, procedures", came, (), left, events)
     of_events.check(patients=0, visits=0, codes=sum(codes[name].height for name in events))
     splits = patients.select("patient_id", "split").drop_nulls("split")
-    return Assembled(tables, splits, ledger, of_events, +unreadable, rough.told)
+    titles = _titles(rough.titles, codes.values())
+    return Assembled(tables, splits, ledger, of_events, +unreadable, +told, systems, pl.concat(icd9), titles)
 
 
 def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -238,24 +255,33 @@ def _stays(has_dates: bool, outpatient_los_zero: bool) -> list[pl.Expr]:
     return exprs
 
 
+def _normal(table: pl.DataFrame, restore_zeros: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """A table of codes with named systems, `normal` forms and `several`; distinct code_system, code and their rows."""
+    system = pl.col("code_system").str.strip_chars().str.replace_all(r"[\s/]+", "_").replace("", None)
+    written = pl.col("code").str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
+    table = table.with_columns(code_system=system, code=written)
+    # Few distinct codes, many rows: the normal form is found once per code.
+    table = table.rename({"code_system": "spelt"})
+    spelt = table.group_by("spelt", "code").agg(rows=pl.len())
+    named = spelt.with_columns(code_system=pl.coalesce(system_name(pl.col("spelt")), "spelt"))
+    distinct = named.group_by("code_system", "code").agg(pl.col("rows").sum())
+    pairs = distinct.select("code_system", "code")
+    read = with_zeros(pairs) if restore_zeros else pairs.with_columns(read="code", several=False)
+    normal = normal_codes(read.select("code_system", code="read").unique()).rename({"code": "read"})
+    read = read.join(normal, on=["code_system", "read"], how="left", nulls_equal=True).drop("read")
+    named = named.drop("rows").join(read, on=["code_system", "code"], how="left", nulls_equal=True)
+    return table.join(named, on=["spelt", "code"], how="left", nulls_equal=True).drop("spelt"), distinct
+
+
 def _codes(
     name: str,
     table: pl.DataFrame,
     visits: pl.DataFrame,
     left: dict[str, dict[str, int]],
     unreadable: Counter[str],
+    told: Counter[str],
 ) -> pl.DataFrame:
     """The rows of a table of codes that stay, codes in normal form; the others counted under their first rule."""
-    system = pl.col("code_system").str.strip_chars().str.replace_all(r"[\s/]+", "_").replace("", None)
-    written = pl.col("code").str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
-    table = table.with_columns(code_system=system, code=written)
-    # Few distinct codes, many rows: the normal form is found once per code.
-    pairs = table.select("code_system", "code").unique()
-    spelt = pairs.rename({"code_system": "spelt"})
-    named = spelt.with_columns(code_system=pl.coalesce(system_name(pl.col("spelt")), "spelt"))
-    normal = normal_codes(named.select("code_system", "code").unique())
-    pairs = named.join(normal, on=["code_system", "code"], how="left", nulls_equal=True)
-    table = table.rename({"code_system": "spelt"}).join(pairs, on=["spelt", "code"], how="left", nulls_equal=True)
     table = table.join(visits, on=["patient_id", "visit_id"], how="left")
     of_no_visit = pl.col("rule").is_null()
     if name == "diagnoses":
@@ -278,8 +304,12 @@ def _codes(
     table = table.with_columns(reason=reason)
     for rule, rows in table["reason"].drop_nulls().value_counts().iter_rows():
         left[rule][name] += rows
-    table = table.filter(pl.col("reason").is_null()).with_columns(code="normal")
-    table = table.drop("normal", "spelt", "rule", "reason")
+    table = table.filter(pl.col("reason").is_null())
+    zeros = pl.col("normal").str.starts_with("0") & ~pl.col("code").str.starts_with("0")
+    for what, rows in (("whose leading zeros were put back", zeros), (_SEVERAL, "several")):
+        for system, count in table.filter(rows)["code_system"].value_counts().iter_rows():
+            told[f"{system} codes {what}"] += count
+    table = table.with_columns(code="normal").drop("normal", "several", "rule", "reason")
     kept = _earliest(table) if name == "diagnoses" else table.unique(maintain_order=False)
     left["duplicate_code"][name] += table.height - kept.height
     return kept
@@ -291,6 +321,19 @@ def _earliest(diagnoses: pl.DataFrame) -> pl.DataFrame:
     if diagnoses["time"].null_count() == diagnoses.height:
         return diagnoses.unique(maintain_order=False)
     return diagnoses.group_by(others).agg(pl.col("time").min()).select(diagnoses.columns)
+
+
+def _titles(written: pl.DataFrame | None, tables: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """code_system, code, title of the codes in the tables, each once, codes in normal form."""
+    names = ["code_system", "code"]
+    if written is None:
+        return pl.DataFrame(schema=TITLES_SCHEMA)
+    written = written.with_columns(pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars().replace("", None))
+    written = written.drop_nulls().unique().sort(pl.all()).unique(names, keep="first", maintain_order=True)
+    written = _normal(written, restore_zeros=False)[0].select("code_system", "title", code="normal").drop_nulls()
+    written = written.unique(names, keep="first", maintain_order=True)
+    used = pl.concat([table.select(names) for table in tables]).unique()
+    return written.join(used, on=names, how="semi").select(TITLES_SCHEMA.keys())
 
 
 def _ledger(

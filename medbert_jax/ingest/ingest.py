@@ -22,11 +22,13 @@ from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.disk.tables_on_disk import scan_arrow
 from medbert_jax.disk.whole_files import whole_file, write_json
-from medbert_jax.ehr.schema import EhrSource
+from medbert_jax.ehr.codes import SOURCE
+from medbert_jax.ehr.schema import SCHEMAS, EhrSource
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, shard_numbers, write_shard
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.ingest.assembly import assemble
+from medbert_jax.ingest.icd9_zeros import judge
 from medbert_jax.ingest.reader import RawTable, Reader, counting_unreadable, text, whole
 from medbert_jax.ingest.source_files import (
     Fault,
@@ -92,6 +94,9 @@ class _Built:
     unreadable: Counter[str]
     told: Counter[str]
     unknown_codes: pl.DataFrame | None
+    systems: Counter[tuple[str, str]]
+    icd9: pl.DataFrame
+    titles: pl.DataFrame
 
 
 def get_reader(format: str) -> Reader:
@@ -135,10 +140,10 @@ def ingest(
 
     Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json;
     the ledger of every shard stands in them under "by_shard"; of MEDS, unknown_codes.csv lists the codes that no
-    pattern knows. Cells of which nothing could be made (a date that is
-    none) are unknown; ledger.json counts them by column under "unreadable_cells", and under "shared_visit_ids" visits
-    whose id another patient has too, in formats where none should. An earlier set of tables there is
-    replaced when the new one is whole: a source that is refused and a run that is killed leave it as it was.
+    pattern knows. Cells of which nothing could be made (a date that is none) are unknown; ledger.json counts them by
+    column under "unreadable_cells", rows by code system under "code_systems", and under "shared_visit_ids" visits whose
+    id another patient has too, in formats where none should. An earlier set of tables there is replaced when the new
+    one is whole: a source that is refused and a run that is killed leave it as it was.
 
     Args:
         source: folder (or the one file) of the source.
@@ -157,6 +162,9 @@ def ingest(
         ChildProcessError: a worker died, mostly for want of memory.
     """
     reader, common = get_reader(format), common or IngestOptions()
+    options = options or reader.options()
+    asked = (table for table in reader.tables if not table.option or getattr(options, table.option))
+    reader = replace(reader, tables=tuple(replace(table, needed=table.needed or bool(table.option)) for table in asked))
     files, unused, faults = find_files(reader, Path(source))
     if unused:
         announce(f"not read: {', '.join(map(masked, unused[:8]))}{' …' * (len(unused) > 8)}")
@@ -166,7 +174,7 @@ def ingest(
         # The scattered rows stand beside `out`: on a disk with room.
         spill = new.with_name("scattered")
         spill.mkdir()
-        job = _Job(format, options or reader.options(), common, files, shards, spill, new)
+        job = _Job(format, options, common, files, shards, spill, new)
         chunks = _scatter_all(reader, job, faults, each, announce)
         built, started = {}, time.monotonic()
         try:
@@ -178,9 +186,13 @@ def ingest(
             refusal.__cause__ = None  # the worker's traceback, of no use to who made the files
             raise
         parts = [built[shard] for shard in range(shards)]
+        zeros, option = judge(pl.concat([one.icd9 for one in parts])), job.options.icd9_zeros
+        if lost := [fault for one in zeros for fault in one.faults(option)]:
+            raise SourceError(format, lost)
+        advice = tuple(line for one in zeros for line in one.lines(option))
         if reader.check:
-            reader.check(sum((one.told for one in parts), Counter()), job.options)
-        return _seal(new, parts, announce)
+            advice += tuple(reader.check(sum((one.told for one in parts), Counter()), job.options))
+        return _seal(new, parts, advice, announce)
 
 
 def summary(ledger: Ledger, written: EhrSource) -> Iterator[str]:
@@ -214,13 +226,22 @@ def _scatter_all(
         if table.key and chunks[table.name]:
             named = [scan_arrow(path).collect() for path in job.spill.glob(f"*.{table.key}.named")]
             if named:
-                pl.concat(named).unique().write_ipc(job.spill / f"{table.key}.named")
-                list(each(functools.partial(_reduce, job.spill, table.key), chunks[table.name]))
+                named = pl.concat(named).unique()
+                named.write_ipc(job.spill / f"{table.key}.named")
+                for link in reader.tables:
+                    if link.leads[:1] == (table.key,) and chunks[link.name]:
+                        step = functools.partial(_led_to, job.spill, link.leads)
+                        named = pl.concat([named, *each(step, chunks[link.name])]).unique()
+                        named.write_ipc(job.spill / f"{table.key}.named")
+                        list(each(functools.partial(_reduce, job.spill, table.key, link.leads[2]), chunks[link.name]))
+                list(each(functools.partial(_reduce, job.spill, table.key, table.key), chunks[table.name]))
     return chunks
 
 
-def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Ledger:
+def _seal(new: Path, built: list[_Built], advice: tuple[str, ...], announce: Callable[[str], None]) -> Ledger:
     """Write what is said of all shards together; returns their ledger."""
+    for line in advice:
+        announce(line)
     unreadable = sum((one.unreadable for one in built), Counter())
     if unreadable:
         said = ", ".join(f"{column} {count:,}" for column, count in sorted(unreadable.items()))
@@ -231,6 +252,7 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
     ledger = functools.reduce(Ledger.merge, (one.ledger for one in built))
     _refuse_empty(ledger, sum((Counter(one.record.rows) for one in built), Counter()), unreadable)
     events = functools.reduce(Ledger.merge, (one.events for one in built))
+    systems = _by_table(sum((one.systems for one in built), Counter()))
     shared = None
     if built[0].source.format in UNIQUE_VISITS:
         files = [file for one in built for file in one.record.files if file.startswith("visits/")]
@@ -243,12 +265,13 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
         record = {**whole_one.to_dict(), "by_shard": [part.to_dict() for part in parts]}
         if name == "ledger":
             record["unreadable_cells"] = dict(sorted(unreadable.items()))
+            record["code_systems"] = systems
             if shared is not None:
                 record["shared_visit_ids"] = shared
         write_json(new / f"{name}.json", record)
     # A shard without patients has nothing to say of the source.
     telling = [one for one in built if one.record.rows["patients"]] or built
-    said = tuple(dict.fromkeys(line for one in telling for line in one.source.assumptions))
+    said = tuple(dict.fromkeys(line for one in telling for line in one.source.assumptions)) + advice
     order = ("priority", "present_on_admission", "captured_at_billing")
     if not any(one.record.known[f"diagnoses.{column}"] for one in built for column in order):
         said += (_NO_ORDER,)
@@ -257,8 +280,22 @@ def _seal(new: Path, built: list[_Built], announce: Callable[[str], None]) -> Le
     splits = pl.concat([one.splits for one in built])
     precision = " or ".join(sorted({one.source.age_precision for one in telling}))
     described = replace(telling[0].source, assumptions=said, age_precision=precision)
-    seal(new, described, [one.record for one in built], splits)
+    titles = pl.concat([one.titles for one in built]).sort(pl.all()).unique(["code_system", "code"], keep="first")
+    seal(new, described, [one.record for one in built], splits, titles)
+    for table, rows in systems.items():
+        shares = ", ".join(f"{system} {count / sum(rows.values()):.1%}" for system, count in rows.items())
+        announce(f"{table}: {shares}{' (SOURCE left: of no named system)' * (SOURCE in rows)}")
     return ledger
+
+
+def _by_table(systems: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Table → code system → rows, the most frequent first."""
+    tables: dict[str, dict[str, int]] = {}
+    for (table, system), rows in sorted(
+        systems.items(), key=lambda one: (list(SCHEMAS).index(one[0][0]), -one[1], one[0])
+    ):
+        tables.setdefault(table, {})[system] = rows
+    return tables
 
 
 def _refuse_empty(ledger: Ledger, rows: Counter[str], unreadable: Counter[str]) -> None:
@@ -289,6 +326,9 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
     try:
         for place, chunk in enumerate(read_chunks(file, job.files)):
             name = f"{number:05d}-{place:05d}"
+            if file.table.only:
+                column, value = file.table.only
+                chunk = chunk.filter(text(chunk[column]) == value)
             for key in keys:
                 columns = [name for name in chunk.columns if name == key or name.endswith(f"_{key}")]
                 if ids := [_ids(chunk[column].unique(), file).to_frame("id") for column in columns]:
@@ -337,11 +377,22 @@ def _ids(values: pl.Series, file: RawFile | None = None) -> pl.Series:
     return numbers.zip_with(numbers.is_not_null(), texts)
 
 
-def _reduce(spill: Path, key: str, name: str) -> None:
-    """Keep the rows of one chunk of a lookup that are named somewhere."""
+def _named_rows(spill: Path, key: str, column: str, name: str) -> pl.DataFrame:
+    """The rows of one chunk of a lookup whose `column` holds an id of `key` that is named somewhere."""
     chunk = scan_arrow(spill / f"{name}.arrow").collect()
     named = scan_arrow(spill / f"{key}.named").collect()["id"].drop_nulls()
-    kept = chunk.filter(_ids(chunk[key]).is_in(named.implode()))
+    return chunk.filter(_ids(chunk[column]).is_in(named.implode()))
+
+
+def _led_to(spill: Path, leads: tuple[str, ...], name: str) -> pl.DataFrame:
+    """The ids to which one chunk leads from those that are named."""
+    key, start, end = leads
+    return _ids(_named_rows(spill, key, start, name)[end].unique()).to_frame("id")
+
+
+def _reduce(spill: Path, key: str, column: str, name: str) -> None:
+    """Keep of one chunk `_named_rows` alone."""
+    kept = _named_rows(spill, key, column, name)
     with whole_file(spill / f"{name}.arrow") as partial:  # not written over: the chunk may be a memory map
         kept.write_ipc(partial, compression="uncompressed")
 
@@ -350,7 +401,7 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
     """One shard and its number: its rows of every table → EHR tables, written and checked."""
     reader = get_reader(job.format)
     raw = {table.name: _gather(job, table, chunks[table.name], shard)
-           for table in reader.tables if chunks[table.name]}  # fmt: skip
+           for table in reader.tables if chunks.get(table.name)}  # fmt: skip
     schemas = {name: frame.schema for name, frame in raw.items()}
     assembled = unknown_codes = None
     try:
@@ -358,7 +409,12 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
             rough = reader.build(raw, job.options)
         del raw
         unknown_codes = rough.unknown_codes
-        assembled = assemble(job.format, rough, outpatient_los_zero=job.common.outpatient_los_zero)
+        assembled = assemble(
+            job.format,
+            rough,
+            outpatient_los_zero=job.common.outpatient_los_zero,
+            restore_zeros=job.options.icd9_zeros == "restore",
+        )
     except _LIBRARY:
         pass
     if assembled is None:
@@ -375,6 +431,9 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
         unreadable + assembled.unreadable,
         assembled.told,
         unknown_codes,
+        assembled.systems,
+        assembled.icd9,
+        assembled.titles,
     )
 
 

@@ -4,7 +4,7 @@ import difflib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
@@ -30,6 +30,7 @@ def write_ehr_tables(
     follow_up=None,
     has_dates: bool = True,
     us_icd: bool = False,
+    icd9_zeros: Literal["refuse", "restore", "keep"] = "refuse",
     assumptions: Sequence[str] = (),
     shards: int = 0,
     workers: int = 1,
@@ -57,6 +58,7 @@ def write_ehr_tables(
         follow_up: times in which what happens to a patient reaches the source: start and end, both days in it.
         has_dates: whether visits have dates; else they need `order` (1, 2, 3 …) in place of admit_time.
         us_icd: codes of the system "ICD" are ICD-9-CM or ICD-10-CM, as their shape tells.
+        icd9_zeros: what becomes of ICD-9 without a dot that lost its leading zeros (--options.icd9-zeros).
         assumptions: what was assumed when the tables were made; goes into source.json.
         shards: parts that the tables are cut into; 0 takes as many as keep a worker below 1 GB.
         workers: processes; 0: one per core. More than one wants the call under `if __name__ == "__main__":`.
@@ -82,7 +84,7 @@ def write_ehr_tables(
             + "\n  - ".join(faults)
             + "\nrename, add or drop these columns; docs/own_tables.md has all of them"
         )
-    options = OwnOptions(has_dates=has_dates, us_icd=us_icd, assumptions=tuple(assumptions))
+    options = OwnOptions(has_dates=has_dates, us_icd=us_icd, icd9_zeros=icd9_zeros, assumptions=tuple(assumptions))
     out = Path(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder: on a disk with room.

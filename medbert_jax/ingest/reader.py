@@ -1,14 +1,15 @@
 """What a reader is: the raw tables of a source, and one function from a shard's raw rows to rough EHR tables."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
+from medbert_jax.checked_fields import check_fields
 from medbert_jax.ingest.assembly import Rough
 
 _UNREADABLE: ContextVar[dict[tuple[str, int, int], int] | None] = ContextVar("unreadable", default=None)
@@ -44,14 +45,30 @@ class RawTable:
     """Column that is given the folder of each row's file, below the source's; "": none."""
     key: str = ""
     """Of a lookup: the column of its ids; only rows that a column KEY or …_KEY of another table names are kept."""
+    leads: tuple[str, ...] = ()
+    """Of a lookup that leads from ids of another to more of its ids: the other's key, the columns from and to. What is
+    led to counts as named, and all rows that lead to it are kept."""
+    only: tuple[str, ...] = ()
+    """A column and its value: other rows are not taken."""
+    option: str = ""
+    """The reader's option that asks for the table, which is then needed; not read without."""
     frames: Callable[[Any, Any], Iterator[pl.DataFrame]] | None = None
     """Of files that are neither text nor Parquet: one of them and all files of the source (`source_files.RawFile`) →
     its rows, in chunks. Raises FileFault."""
 
 
-@dataclass(frozen=True)
-class NoOptions:
-    """Options of a reader that has none."""
+@dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """Options of every reader; those of one alone are a class under this one."""
+
+    icd9_zeros: Literal["refuse", "restore", "keep"] = "refuse"
+    """What becomes of a source whose ICD-9 codes, written without a dot, lost the zeros that they began with: it is
+    refused; zeros are put back where of a code as written and with zeros before it one alone is billable; or all codes
+    stay as written."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -62,10 +79,11 @@ class Reader:
     tables: tuple[RawTable, ...]
     build: Callable[[dict[str, pl.DataFrame], Any], Rough]
     """Raw tables of one shard by name, and the options → rough tables. Pure; drops no bad row."""
-    options: type = NoOptions
-    """Frozen dataclass with defaults."""
-    check: Callable[[Counter[str], Any], None] | None = None
-    """Raises SourceError where `Rough.told`, summed over all shards, shows that the options do not fit the source."""
+    options: type = SourceOptions
+    """Frozen dataclass with defaults, `SourceOptions` or under it."""
+    check: Callable[[Counter[str], Any], Iterable[str]] | None = None
+    """Raises SourceError where `Rough.told`, summed over all shards, shows that the options do not fit the source;
+    gives lines for the user where it shows that others would fit better."""
 
 
 @contextmanager

@@ -43,6 +43,19 @@ _CURES = {
     "not_utf8": "export it as UTF-8",
     "float_id": "export ids as whole numbers or text: as floats, long ones lose digits",
     "float_code": "export codes as text: as floats, 250 and 250.0 or 8 and 008 are the same",
+    "lost_zeros": (
+        "export ICD-9 as text, or choose --options.icd9-zeros restore (zeros come back where one reading alone is a "
+        "complete code) or keep"
+    ),
+    "dotted_codes": "leave --options.icd9-zeros out",
+    "duckdb_file": (
+        "export its tables (`mkdir omop && cd omop && duckdb -readonly FILE < docs/export/duckdb.sql`; of other "
+        "formats `COPY table TO 'table.parquet'` each) and name their folder"
+    ),
+    "sqlite_file": (
+        "export its tables, those with the columns in docs/export/duckdb.sql if they are OMOP's (`sqlite3 -header -csv "
+        "-readonly FILE 'SELECT * FROM person' > person.csv` and so on), and name their folder"
+    ),
     "empty_table": "export its rows",
     "two_splits": "leave each subject whole in the folder of one split, or give --options.splits table or none",
     "unlike_splits": "say by --options.splits table or folders which of the two counts",
@@ -116,6 +129,9 @@ def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str], 
         found += [RawFile(table, path, name) for name, path in names.items() if alone or _is_of(table, name)]
     tables = {file.table.name for file in found}
     missing = [table for table in reader.tables if table.needed and table.name not in tables]
+    suspects = names.items() if missing or source.is_file() else ()
+    if databases := [(name, *fault) for name, path in suspects if (fault := _database(path))]:
+        return found, [], databases
     wanted = [" or ".join(table.files) or f"{table.name}.csv or .parquet" for table in missing]
     faults = [(text, "missing_file", f"is not in {source.name}") for text in wanted]
     twins: dict[str, list[str]] = {}
@@ -126,6 +142,20 @@ def find_files(reader: Reader, source: Path) -> tuple[list[RawFile], list[str], 
         faults += [(first, "two_files", f"is there as {', '.join(map(_told, others))} too")] * bool(others)
     taken = {file.name for file in found}
     return found, [name for name in names if name not in taken], faults
+
+
+def _database(path: Path) -> tuple[str, str] | None:
+    """Rule and words where a file is a database, whatever its name; None where it is none."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(16)
+    except OSError:
+        return None
+    if head[8:12] == b"DUCK":
+        return "duckdb_file", "is a DuckDB database, whose tables are not read out of it"
+    if head == b"SQLite format 3\0":
+        return "sqlite_file", "is an SQLite database, whose tables are not read out of it"
+    return None
 
 
 def _is_of(table: RawTable, name: str) -> bool:

@@ -19,9 +19,16 @@ import polars as pl
 from medbert_jax.attrition.disclosure import masked
 from medbert_jax.disk.whole_files import meant_for
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS
+from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS, TITLES_SCHEMA
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
-from medbert_jax.ehr.tables import SPLITS_FILE, listed_files, read_source, unwritten_tables, with_added
+from medbert_jax.ehr.tables import (
+    SPLITS_FILE,
+    TITLES_FILE,
+    listed_files,
+    read_source,
+    unwritten_tables,
+    with_added,
+)
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
 from medbert_jax.quality.frames import KEYS, count_faults
@@ -30,7 +37,7 @@ from medbert_jax.quality.rules import FILE_RULES, ROW_RULES, SEVERITIES
 _SHARD = re.compile(r"shard-\d{5}-of-(\d{5})\.parquet")
 _NAMED = 3  # files named per line
 _SPLITS_SCHEMA = {"patient_id": pl.String(), "split": pl.String()}
-_TABLES = ("files", *SCHEMAS, "splits")
+_TABLES = ("files", *SCHEMAS, "splits", "titles")
 
 
 @dataclass(frozen=True)
@@ -253,6 +260,8 @@ def _look_over(directory: Path, today: date) -> tuple[_Found, list[_Work]]:
     _check_top(directory, found)
     if listed and SPLITS_FILE in listed:
         _check_splits(directory, listed[SPLITS_FILE], found)
+    if listed and TITLES_FILE in listed:
+        _read_beside(directory, TITLES_FILE, listed[TITLES_FILE], "titles", TITLES_SCHEMA, found)
     return found, work
 
 
@@ -268,7 +277,7 @@ def _shard_files(directory: Path, table: str, found: _Found) -> dict[str, int]:
 def _check_top(directory: Path, found: _Found) -> None:
     names = {entry.name for entry in directory.iterdir()}
     found.files["files"] = len(names | {"source.json"})
-    for file in names - {"source.json", "ledger.json", "events_ledger.json", SPLITS_FILE, *SCHEMAS}:
+    for file in names - {"source.json", "ledger.json", "events_ledger.json", SPLITS_FILE, TITLES_FILE, *SCHEMAS}:
         _count_stray(file, "files", file, found)
 
 
@@ -279,16 +288,21 @@ def _count_stray(file: str, table: str, path: str, found: _Found) -> None:
     found.count("unfinished_file" if unfinished else "foreign_file", table, path)
 
 
+def _read_beside(directory: Path, file: str, sha: str, name: str, schema: dict, found: _Found) -> pl.DataFrame | None:
+    """A file beside the tables, which source.json lists."""
+    found.files[name] = 1
+    if not (directory / file).is_file():
+        found.count("missing_file", name, file)
+        return None
+    return _read(directory, file, sha, name, schema, found)
+
+
 def _check_splits(directory: Path, sha: str, found: _Found) -> None:
-    found.files["splits"] = 1
-    if not (directory / SPLITS_FILE).is_file():
-        return found.count("missing_file", "splits", SPLITS_FILE)
-    splits = _read(directory, SPLITS_FILE, sha, "splits", _SPLITS_SCHEMA, found)
+    splits = _read_beside(directory, SPLITS_FILE, sha, "splits", _SPLITS_SCHEMA, found)
     if splits is not None and splits.width == len(_SPLITS_SCHEMA):
         wrong = ~splits["split"].is_in(SPLITS).fill_null(False) | splits["patient_id"].is_null()
         found.count("split_value", "splits", SPLITS_FILE, int(wrong.sum()))
         found.count("duplicate_split", "splits", SPLITS_FILE, splits.height - splits["patient_id"].n_unique())
-    return None
 
 
 def _check_shard(work: _Work) -> tuple[int, _Found]:

@@ -53,7 +53,7 @@ class Check(Rule):
 
 ALL = tuple(SCHEMAS)
 _P, _V, _D, _M = ("patients",), ("visits",), ("diagnoses",), ("measurements",)
-_FILES = (*ALL, "splits")
+_FILES = (*ALL, "splits", "titles")
 _OF_VISITS = tuple(name for name in ALL if "visit_id" in SCHEMAS[name])
 _OF_CODES = tuple(name for name in ALL if "code" in SCHEMAS[name])
 _DATED = ("diagnoses", *EVENT_TABLES)

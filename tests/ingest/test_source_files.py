@@ -3,9 +3,11 @@
 import csv
 import gzip
 import io
+import sqlite3
 import time
 from datetime import date, datetime
 
+import duckdb
 import numpy as np
 import polars as pl
 import pytest
@@ -303,3 +305,24 @@ def test_ids_that_only_look_like_floats(tmp_path):
     path = tmp_path / "visit.csv"
     path.write_bytes(b"person_id,start\n12E5,1\n1e77,2\n1.2.0,3\nE11.0,4\n")
     assert len(read(path)) == 4
+
+
+def test_databases_are_named_with_the_way_out(tmp_path):
+    reader = Reader("omop", (VISIT,), None)
+    with sqlite3.connect(tmp_path / "cdm.db") as database:
+        database.execute("CREATE TABLE visit (person_id, start)")
+    database.close()
+    with duckdb.connect(tmp_path / "cdm.duckdb") as database:
+        database.execute("CREATE TABLE visit (person_id INT)")
+    for source, rules in (
+        (tmp_path / "cdm.db", {"sqlite_file"}),
+        (tmp_path / "cdm.duckdb", {"duckdb_file"}),
+        (tmp_path, {"sqlite_file", "duckdb_file"}),
+    ):
+        faults = find_files(reader, source)[2]
+        assert {rule for _, rule, _ in faults} == rules
+        said = str(SourceError("omop", faults))
+        assert "database" in said and "docs/export/duckdb.sql" in said
+        assert ("duckdb -readonly FILE" in said) is ("duckdb_file" in rules)
+    (tmp_path / "visit.csv").write_text("person_id,start\n1,2011-05-03\n")
+    assert find_files(reader, tmp_path)[2] == []  # its tables are there, a database may lie beside them

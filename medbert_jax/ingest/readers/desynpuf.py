@@ -8,7 +8,7 @@ whose links over time the publisher broke, good for scale and for lengths of sta
 import polars as pl
 
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import NoOptions, RawTable, Reader, day, named, text, whole
+from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, named, text, whole
 from medbert_jax.ingest.source_files import SourceError
 
 ASSUMPTIONS = (
@@ -30,7 +30,7 @@ _RACES = {"1": "White", "2": "Black", "3": "Other", "5": "Hispanic"}
 _CLAIM_FILES = "DE1_0_2008_to_2010_Inpatient_Claims_Sample_*.csv or inpatient.parquet"
 
 
-def build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
+def build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
     """The rows of one shard as rough tables. Raises SourceError where the source has no inpatient claims."""
     layouts = {"inpatient_claims": _published, "inpatient": _listed}
     found = [stays(raw[name]) for name, stays in layouts.items() if name in raw]

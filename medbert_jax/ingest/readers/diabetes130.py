@@ -8,7 +8,7 @@ database. All columns are text as published. There are no dates: encounters are 
 import polars as pl
 
 from medbert_jax.ingest.assembly import Rough
-from medbert_jax.ingest.reader import NoOptions, RawTable, Reader, text
+from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, text
 
 DRUGS = (
     "metformin", "repaglinide", "nateglinide", "chlorpropamide", "glimepiride", "acetohexamide", "glipizide",
@@ -64,7 +64,7 @@ _COLUMNS = (*_ALLOWED, *_DIAGNOSES)
 _DAYS_PER_YEAR = 365.25
 
 
-def build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
+def build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
     """The rows of one shard as rough tables.
 
     Raises ValueError where a column has values that the published file has not, all listed; ids that are missing or

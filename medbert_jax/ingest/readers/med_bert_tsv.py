@@ -11,11 +11,11 @@ import polars as pl
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.codes import EITHER, guess_icd_version, system_name
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader, day, flag, text, whole
+from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, flag, text, whole
 
 
 @dataclass(frozen=True)
-class MedBertOptions:
+class MedBertOptions(SourceOptions):
     """What the original project's files leave open."""
 
     us_icd: bool = False

@@ -155,7 +155,7 @@ def _unknown(rows: pl.DataFrame, described: pl.DataFrame | None) -> pl.DataFrame
     return found.join(described.select("code", "description").unique("code", keep="first"), on="code", how="left")
 
 
-def _check(told: Counter[str], options: MedsOptions) -> None:
+def _check(told: Counter[str], options: MedsOptions) -> tuple[str, ...]:
     """Raise SourceError where visits are to be those of a column that says none, and for splits unlike each other."""
     if faults := split_faults(told):
         raise SourceError("meds", faults)
@@ -163,6 +163,7 @@ def _check(told: Counter[str], options: MedsOptions) -> None:
         names = ", ".join(VISIT_COLUMNS)
         what = f"--options.visits column needs values in a column {names}, and there are none (try auto, events or day)"
         raise SourceError("meds", [("data", "missing_column", what)])
+    return ()
 
 
 _COLUMNS = ("numeric_value", *VISIT_COLUMNS, "end", "unit", "seq_num", "race", "table", "omop_table")

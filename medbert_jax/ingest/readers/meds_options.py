@@ -8,12 +8,13 @@ from typing import Literal
 import polars as pl
 
 from medbert_jax.checked_fields import check_fields
+from medbert_jax.ingest.reader import SourceOptions
 
 CODE_TABLES = ("diagnoses", "medications", "measurements", "procedures")
 
 
 @dataclass(frozen=True)
-class MedsOptions:
+class MedsOptions(SourceOptions):
     """What MEDS leaves to the dataset. Regular expressions are Rust's: no look-around."""
 
     visits: Literal["auto", "column", "events", "day"] = "auto"

@@ -3,7 +3,7 @@
 import polars as pl
 
 from medbert_jax.ingest.assembly import Rough
-from medbert_jax.ingest.reader import NoOptions, RawTable, Reader, day, flag, moment, named, number, text, whole
+from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, flag, moment, named, number, text, whole
 
 ASSUMPTIONS = (
     "Every row of admissions is a visit: an inpatient stay, or other where admission_type is an ambulatory, direct or "
@@ -69,7 +69,7 @@ def disposition(place: pl.Expr) -> pl.Expr:
     )
 
 
-def _build(raw: dict[str, pl.DataFrame], options: NoOptions) -> Rough:
+def _build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
     admissions = raw["admissions"]
     stays = admissions.select(
         patient_id="subject_id",

@@ -4,6 +4,8 @@ Tables and columns as documented there, CSV or Parquet; of `concept` only the ro
 Numbers of concepts below are those of the OHDSI vocabularies (athena.ohdsi.org).
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -12,13 +14,24 @@ import polars as pl
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.codes import CODE_SYSTEMS, EITHER, SOURCE, guess_icd_version, system_name
-from medbert_jax.ehr.icd import ICD10_SYSTEMS
+from medbert_jax.ehr.icd import ICD10_SYSTEMS, billable_icd9
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, day, moment, named, number, text, whole
+from medbert_jax.ingest.reader import (
+    RawTable,
+    Reader,
+    SourceOptions,
+    count_unknown,
+    day,
+    moment,
+    named,
+    number,
+    text,
+    whole,
+)
 
 
 @dataclass(frozen=True)
-class OmopOptions:
+class OmopOptions(SourceOptions):
     """How conditions are read where the tables leave a choice."""
 
     source_value_system: str = ""
@@ -33,15 +46,19 @@ class OmopOptions:
     nobody says: read as ICD-9-CM or ICD-10-CM, before the standard concept, by its shape and, where both have such a
     code (V27.0), by the visit's end or condition_start_date, which must then be of a real calendar. Not together with
     source_value_system."""
+    icd_from_snomed: str = ""
+    """ICD (ICD10CM, ICD9CM, ICD10GM, …) that diagnoses get in place of their SNOMED code where concept_relationship
+    maps one code of that ICD to it ("Maps to"), or several that all fall under one of them. Where the codes part, and
+    where an ICD code maps to more than the one SNOMED code, the diagnosis stays as it is. Empty: all stay."""
 
     def __post_init__(self):
         """Check every field, all faults in one error; and write the code system as the tables do."""
         check_fields(self, also=self._disagreements())
-        if self.source_value_system:
-            object.__setattr__(self, "source_value_system", self._system())
+        for name in ("source_value_system", "icd_from_snomed"):
+            object.__setattr__(self, name, self._system(name) or "")
 
-    def _system(self) -> str | None:
-        return pl.select(system_name(pl.lit(self.source_value_system))).item()
+    def _system(self, name: str) -> str | None:
+        return pl.select(system_name(pl.lit(getattr(self, name)))).item()
 
     def _disagreements(self) -> Iterator[str]:
         if self.us_icd and self.source_value_system:
@@ -49,7 +66,12 @@ class OmopOptions:
                 "condition_source_value is of one system, or of a US version that its shape and day tell: got "
                 f"source_value_system {self.source_value_system} and us_icd; leave one of them"
             )
-        if self.source_value_system and not self._system():
+        if self.icd_from_snomed and not re.match(_ICD, self._system("icd_from_snomed") or ""):
+            yield (
+                f"icd_from_snomed must be an ICD of diagnoses: got {self.icd_from_snomed}; use ICD10CM, ICD9CM, ICD10, "
+                "or that of a country (ICD10GM)"
+            )
+        if self.source_value_system and not self._system("source_value_system"):
             known = ", ".join(("ICD10", "ICD10CM", "ICD10GM (and other countries)", "CIM10", "KCD8", *CODE_SYSTEMS))
             yield (
                 f"source_value_system must be a code system that is known: got {self.source_value_system}; "
@@ -92,6 +114,9 @@ _NAMED_SYSTEM = (
     + f"({_MARKED}{{1,20}})$"
 )
 _SNOMED = r"^\d{6,18}$"
+# E11.9, E119, I10, V45.81, E849.0, 428.0; of digits alone only what ICD-9-CM has.
+_ICD_SHAPE = r"(?i)^(?:[A-Z]\d[0-9A-Z](?:\.?[0-9A-Z]{1,4})?|E\d{3}\.\d|\d{3}\.\d{1,2})$"
+_UNREAD, _UNREAD_ICD = "source values without an ICD concept", "source values without an ICD concept that look like ICD"
 # A word of a code's signs and length with a digit in it. All other text may say anything about anyone: never a code.
 _CODE_SIGNS, _DIGIT = r"^[A-Za-z0-9.-]{1,20}$", r"\d"
 # Days, telephone numbers, numbers of persons: what looks like them is no code of a system whose codes have no shape.
@@ -99,6 +124,7 @@ _NUMBERS = r"^\d+(?:[.-]\d+){2,}$|^\d{3}-\d{4}$|^(?:19|20)\d{6}$|^\d{9,}$"
 _NO_SEX = ("0", "8551", "8570", "8521", "44814649", "44814650", "44814653")  # unknown, ambiguous, other, no information
 _UNKNOWN = ("0", "none", "null", "unknown", "no matching concept")
 _LOOKED_UP = (
+    "concept_id_1",
     "race_concept_id",
     "unit_concept_id",
     *(f"{kind}_concept_id" for kind in ("condition", "drug", "measurement", "procedure")),
@@ -150,6 +176,10 @@ _US_ICD = (
     "by condition_start_date; without a day before 2100 it stays undecided: the row has the code of its standard "
     "concept, or leaves under unnamed_system."
 )
+_FROM_SNOMED = (
+    "A diagnosis that has the SNOMED code of its standard concept is read as the code of {0} that maps to it in "
+    "concept_relationship, or under which all fall that do. Where they part, or say more than it, it stays SNOMED."
+)
 _NO_CONCEPTS = "There is no table concept: code systems are known only where condition_source_value tells them."
 _PERIODS = "observation_period is not used: that a patient has no codes outside these periods is no sign of health."
 
@@ -163,13 +193,18 @@ def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
         said.append(f"condition_source_value is read as {options.source_value_system} where it has a code's shape.")
     said += [_US_ICD] * options.us_icd
     said += [_NO_CONCEPTS] * ("concept" not in raw) + [_PERIODS] * ("observation_period" in raw)
+    if options.icd_from_snomed:
+        said.append(_FROM_SNOMED.format(options.icd_from_snomed))
+    told = _unread_icd(raw["condition_occurrence"], concepts, options)
+    mapped = _icd_of_snomed(raw.get("concept_relationship"), concepts, options.icd_from_snomed)
+    diagnoses = _diagnoses(raw["condition_occurrence"], visits, concepts, mapped, options, told)
     patients, deaths = _patients(raw["person"], concepts), _deaths(raw.get("death"))
     undated = deaths.filter(pl.col("death_date").is_null()).join(patients, on="patient_id", how="semi")
     died = deaths.group_by("patient_id").agg(pl.col("death_date").min())
     return Rough(
         patients=patients.join(died, on="patient_id", how="left", maintain_order="left"),
         visits=visits,
-        diagnoses=_diagnoses(raw["condition_occurrence"], visits, concepts, options),
+        diagnoses=diagnoses,
         medications=_events(raw.get("drug_exposure"), "drug", "drug_exposure_start", concepts),
         measurements=_events(raw.get("measurement"), "measurement", "measurement", concepts),
         procedures=_events(raw.get("procedure_occurrence"), "procedure", "procedure", concepts),
@@ -178,7 +213,52 @@ def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
         assumptions=(*ASSUMPTIONS, *said),
         left=(Left("unreadable_death", "Rows of death without a readable date; their patients stay", undated.height),),
         other_ids=deaths["patient_id"],
+        told=told,
+        titles=concepts.select("code", code_system="system", title="name"),
     )
+
+
+def _unread_icd(table: pl.DataFrame, concepts: pl.DataFrame, options: OmopOptions) -> Counter[str]:
+    """How many source values of conditions no option reads, and how many of these look like ICD."""
+    value, system = text(table["condition_source_value"]), pl.col("system")
+    if options.source_value_system or options.us_icd:
+        return Counter()
+    rows = pl.DataFrame([value.alias("value"), *_look_up(table["condition_source_concept_id"], concepts, "system")])
+    unread = ~system.str.contains(_ICD).fill_null(False) & ~pl.col("value").str.contains(_NAMED_SYSTEM)
+    values = rows.filter(unread).group_by("value").len().drop_nulls()
+    looks = pl.col("value").str.contains(_ICD_SHAPE) | pl.col("value").is_in(list(billable_icd9("ICD9CM")))
+    return Counter({_UNREAD: int(values["len"].sum()), _UNREAD_ICD: int(values.filter(looks)["len"].sum())})
+
+
+def _check(told: Counter[str], options: OmopOptions) -> Iterator[str]:
+    # A number of a site's own is one of ICD-9-CM in about one of seven.
+    if told[_UNREAD_ICD] * 5 > told[_UNREAD]:
+        yield (
+            f"{told[_UNREAD_ICD]:,} of {told[_UNREAD]:,} source values look like ICD; see "
+            "--options.source-value-system (or --options.us-icd): without it their diagnoses have the code of the "
+            "standard concept, or none."
+        )
+
+
+def _icd_of_snomed(relations: pl.DataFrame | None, concepts: pl.DataFrame, system: str) -> pl.DataFrame:
+    """SNOMED concept_id → `icd`, the one code of `system` that all which map to it fall under; null where they part."""
+    if relations is None:
+        return pl.DataFrame(schema={"concept_id": pl.Int64, "icd": pl.String})
+    maps = pl.DataFrame(
+        {
+            "source": whole(relations["concept_id_1"]),
+            "concept_id": whole(relations["concept_id_2"]),
+            "invalid": text(relations["invalid_reason"]),
+        }
+    )
+    maps = maps.filter(pl.col("invalid").is_null()).select("source", "concept_id").unique()
+    # A code that maps to two says more than either of them.
+    maps = maps.filter(pl.col("source").is_unique())
+    systems = concepts.with_columns(system=system_name(pl.col("system")))
+    maps = maps.join(systems.filter(system=system).select("code", source="concept_id"), on="source")
+    maps = maps.join(systems.filter(system="SNOMED").select("concept_id"), on="concept_id", how="semi")
+    shortest = pl.col("code").sort_by(pl.col("code").str.len_bytes(), "code").first()
+    return maps.group_by("concept_id").agg(icd=pl.when(pl.col("code").str.starts_with(shortest).all()).then(shortest))
 
 
 def _concepts(raw: dict[str, pl.DataFrame]) -> pl.DataFrame:
@@ -277,7 +357,14 @@ def _visits(table: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _diagnoses(table: pl.DataFrame, visits: pl.DataFrame, concepts: pl.DataFrame, options: OmopOptions) -> pl.DataFrame:
+def _diagnoses(
+    table: pl.DataFrame,
+    visits: pl.DataFrame,
+    concepts: pl.DataFrame,
+    mapped: pl.DataFrame,
+    options: OmopOptions,
+    told: Counter[str],
+) -> pl.DataFrame:
     status = whole(table["condition_status_concept_id"])
     position = whole(table["condition_type_concept_id"]).replace_strict(_POSITIONS, default=None, return_dtype=pl.Int32)
     link = pl.DataFrame({"patient_id": text(table["person_id"]), "visit_id": _link(table["visit_occurrence_id"])})
@@ -287,14 +374,10 @@ def _diagnoses(table: pl.DataFrame, visits: pl.DataFrame, concepts: pl.DataFrame
         ends = visits.group_by(link.columns).agg(pl.col("discharge_time").max())
         days = link.join(ends, on=link.columns, how="left", maintain_order="left")["discharge_time"]
         days = days.zip_with(days.is_not_null(), starts)
-    rows = pl.DataFrame(
-        {
-            **link.to_dict(),
-            **_code(table, "condition", concepts, options.source_value_system, days),
-            "status": status,
-            "position": position,
-        }
-    )
+    codes = pl.DataFrame(_code(table, "condition", concepts, options.source_value_system, days))
+    if options.icd_from_snomed:
+        codes = _with_icd(codes, table["condition_concept_id"], mapped, options.icd_from_snomed, told)
+    rows = pl.DataFrame({**link.to_dict(), **codes.to_dict(), "status": status, "position": position})
     if options.unlinked == "by_date" and rows["visit_id"].has_nulls():
         rows = _by_date(rows, day(starts.filter(rows["visit_id"].is_null())), visits)
     return rows.select(
@@ -305,6 +388,32 @@ def _diagnoses(table: pl.DataFrame, visits: pl.DataFrame, concepts: pl.DataFrame
         .when(pl.col("status").is_in(_SECONDARY)).then(2)
         .cast(pl.Int32).alias("priority"),
     )  # fmt: skip
+
+
+def _with_icd(
+    codes: pl.DataFrame, ids: pl.Series, mapped: pl.DataFrame, system: str, told: Counter[str]
+) -> pl.DataFrame:
+    """code_system and code of each row, those of SNOMED in place of which `mapped` has one of ICD replaced."""
+    rows = codes.with_columns(whole(ids).alias("concept_id")).join(
+        mapped.with_columns(is_mapped=True), on="concept_id", how="left", maintain_order="left"
+    )
+    snomed = (pl.col("code_system") == "SNOMED").fill_null(False)
+    counts = rows.filter(snomed).select(
+        one=pl.col("icd").is_not_null().sum(),
+        several=(pl.col("is_mapped") & pl.col("icd").is_null()).sum(),
+        none=pl.col("is_mapped").is_null().sum(),
+    )
+    words = {
+        "one": f"SNOMED diagnoses read as {system}",
+        "several": f"SNOMED diagnoses to which several codes of {system} map",
+        "none": f"SNOMED diagnoses to which no code of {system} maps alone",
+    }
+    told.update({words[name]: int(count or 0) for name, count in counts.row(0, named=True).items()})
+    takes = snomed & pl.col("icd").is_not_null()
+    return rows.select(
+        code_system=pl.when(takes).then(pl.lit(system)).otherwise("code_system"),
+        code=pl.when(takes).then("icd").otherwise("code"),
+    )
 
 
 def _by_date(rows: pl.DataFrame, dates: pl.Series, visits: pl.DataFrame) -> pl.DataFrame:
@@ -459,7 +568,11 @@ OMOP = Reader(
         RawTable("observation_period", "person_id", ("person_id",), needed=False),
         RawTable("concept", "", ("concept_id", "vocabulary_id", "concept_code"), ("concept_name", "concept_class_id"),
                  needed=False, key="concept_id", codes=("concept_code",)),
+        RawTable("concept_relationship", "", ("concept_id_1", "concept_id_2", "relationship_id"), ("invalid_reason",),
+                 needed=False, leads=("concept_id", "concept_id_2", "concept_id_1"),
+                 only=("relationship_id", "Maps to"), ids=("concept_id_1", "concept_id_2"), option="icd_from_snomed"),
     ),
     build=_build,
     options=OmopOptions,
+    check=_check,
 )  # fmt: skip

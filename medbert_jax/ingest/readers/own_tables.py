@@ -11,7 +11,19 @@ import polars as pl
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, day, flag, moment, named, number, text, whole
+from medbert_jax.ingest.reader import (
+    RawTable,
+    Reader,
+    SourceOptions,
+    count_unknown,
+    day,
+    flag,
+    moment,
+    named,
+    number,
+    text,
+    whole,
+)
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
 
 NEEDED = {
@@ -41,7 +53,7 @@ _ORDER = "There are no dates: visits are in the order that the column order give
 
 
 @dataclass(frozen=True)
-class OwnOptions:
+class OwnOptions(SourceOptions):
     """What tables cannot say of themselves."""
 
     has_dates: bool = True

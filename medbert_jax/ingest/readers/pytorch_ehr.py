@@ -17,7 +17,7 @@ import polars as pl
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader
+from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions
 from medbert_jax.ingest.readers.med_bert_pickles import SPLITS, US_ICD, is_id, raise_faults, read_types
 from medbert_jax.ingest.readers.med_bert_tsv import CODE_ASSUMPTION, split_code, tell_version
 from medbert_jax.ingest.readers.plain_pickles import plain_values
@@ -39,7 +39,7 @@ ASSUMPTIONS = (
 
 
 @dataclass(frozen=True)
-class PytorchEhrOptions:
+class PytorchEhrOptions(SourceOptions):
     """What the files leave open."""
 
     order: Literal["newest-first", "oldest-first"] | None = None
@@ -235,7 +235,7 @@ def _versions_in_order(codes: pl.DataFrame) -> Counter[str]:
     return +Counter({f"{_BOTH} {where}": int(both[where].sum()) for where in ("before", "after")})
 
 
-def _check(told: Counter[str], options: PytorchEhrOptions) -> None:
+def _check(told: Counter[str], options: PytorchEhrOptions) -> tuple[str, ...]:
     """Raise ValueError where ICD-10 mostly comes before ICD-9: the order was told the wrong way round."""
     before, after = (told[f"{_BOTH} {where}"] for where in ("before", "after"))
     if after > max(before, 9):
@@ -244,6 +244,7 @@ def _check(told: Counter[str], options: PytorchEhrOptions) -> None:
             f"codes of ICD-9 must come before those of ICD-10: got {after:,} patients with all of them after and"
             f" {before:,} with all before, under --options.order {options.order}; give --options.order {other}"
         )
+    return ()
 
 
 PYTORCH_EHR = Reader(

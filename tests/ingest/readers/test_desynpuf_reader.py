@@ -8,7 +8,7 @@ from medbert_jax.attrition.ledger import Counts
 from medbert_jax.ehr.tables import read_tables
 from medbert_jax.ingest.assembly import assemble
 from medbert_jax.ingest.ingest import ingest
-from medbert_jax.ingest.reader import NoOptions
+from medbert_jax.ingest.reader import SourceOptions
 from medbert_jax.ingest.readers.desynpuf import DESYNPUF
 
 REAL = Path(__file__).parents[3].parent / "shared/data/desynpuf"
@@ -142,7 +142,7 @@ def test_known_figures_of_the_real_files():
         "beneficiary": raw["beneficiary"].filter(pl.col("desynpuf_id").is_in(ids.implode())),
         "inpatient": raw["inpatient"].filter(pl.col("subject_id").is_in(ids.implode())),
     }
-    built = assemble("desynpuf", DESYNPUF.build(raw, NoOptions()))
+    built = assemble("desynpuf", DESYNPUF.build(raw, SourceOptions()))
     further = (raw["inpatient"]["segment"] == 2).sum()
     assert further > 0 and left(built.ledger)["further_segment"] == Counts(visits=further)
     assert set(left(built.ledger)) <= {"further_segment", "unreadable_code"}
