@@ -8,10 +8,21 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS
 from medbert_jax.ingest.assembly import Left, Rough
-from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, day, flag, moment, named, number, text, whole
+from medbert_jax.ingest.reader import (
+    RawTable,
+    Reader,
+    SourceOptions,
+    count_unknown,
+    day,
+    flag,
+    moment,
+    named,
+    number,
+    text,
+    whole,
+)
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
 
 NEEDED = {
@@ -41,7 +52,7 @@ _ORDER = "There are no dates: visits are in the order that the column order give
 
 
 @dataclass(frozen=True)
-class OwnOptions:
+class OwnOptions(SourceOptions):
     """What tables cannot say of themselves."""
 
     has_dates: bool = True
@@ -53,10 +64,6 @@ class OwnOptions:
     be of a real calendar."""
     assumptions: tuple[str, ...] = ()
     """What was assumed when the tables were made; goes into source.json."""
-
-    def __post_init__(self):
-        """Check every field; all faults are in one error."""
-        check_fields(self)
 
 
 def columns_of(table: str) -> tuple[str, ...]:
