@@ -21,10 +21,14 @@ from tfds_builders.options import CohortOptions, PrepareOptions
 
 
 def ingest(options: IngestCommand) -> None:
-    """Write the EHR tables; print the ledger, what was assumed and what is known."""
+    """Write the EHR tables; print the ledger, what was assumed and what is known.
+
+    Exit code 3 where much was lost that nobody meant to leave; the tables are there.
+    """
     from medbert_jax.ehr.tables import read_source
     from medbert_jax.ingest.ingest import IngestOptions, summary
     from medbert_jax.ingest.ingest import ingest as read
+    from medbert_jax.ingest.losses import read_losses
 
     ledger = read(
         options.source,
@@ -37,6 +41,10 @@ def ingest(options: IngestCommand) -> None:
     )
     print(*summary(ledger, read_source(options.out)), sep="\n")
     print(f"EHR tables in {options.out}")
+    if lost := read_losses(options.out):
+        print(f"medbert: {lost}", file=sys.stderr, flush=True)
+        if not options.allow_loss:
+            sys.exit(3)
 
 
 def validate(options: ValidateOptions) -> None:

@@ -46,6 +46,8 @@ class IngestCommand(Generic[ReaderOptions]):
     """processes; 0: one per core."""
     outpatient_los_zero: bool = False
     """outpatient visits without a discharge lasted 0 days; else their length of stay is unknown."""
+    allow_loss: bool = False
+    """exit code 0 although much of a table left for broken links or unreadable cells; else it is 3."""
     options: ReaderOptions = field(kw_only=True)
     """of the reader."""
 

@@ -1,6 +1,7 @@
 """The export files of docs/export: DuckDB runs its own, the others' are read in their dialect and run by DuckDB too."""
 
 import re
+from datetime import date
 from pathlib import Path
 
 import duckdb
@@ -15,7 +16,7 @@ from medbert_jax.ingest.ingest import get_reader, ingest
 
 FOLDER = Path(__file__).parents[1] / "docs" / "export"
 DIALECTS = ("duckdb", "postgres", "bigquery", "spark")
-OMOP = {table.name: table for table in get_reader("omop").tables if table.name != "observation_period"}
+OMOP = {table.name: table for table in get_reader("omop").tables}
 # A CDM of three patients; "note" stands for the columns that nobody asked for.
 CDM = """
 CREATE SCHEMA cdm;
@@ -50,6 +51,8 @@ CREATE TABLE cdm.procedure_occurrence AS SELECT 3 AS person_id, 13 AS visit_occu
   procedure_date, NULL::TIMESTAMP AS procedure_datetime, 4032243 AS procedure_concept_id, 2108115 AS
   procedure_source_concept_id, '90935' AS procedure_source_value, 'SECRET' AS note;
 CREATE TABLE cdm.death AS SELECT 2 AS person_id, DATE '2015-06-07' AS death_date, NULL::TIMESTAMP AS death_datetime;
+CREATE TABLE cdm.observation_period AS SELECT 1 AS observation_period_id, 2 AS person_id, DATE '2010-01-01' AS
+  observation_period_start_date, DATE '2015-06-07' AS observation_period_end_date, 'SECRET' AS note;
 CREATE TABLE cdm.concept AS SELECT * FROM (VALUES
   (201826, 'SNOMED', '44054006', 'Type 2 diabetes mellitus', 'Disorder', 'S'),
   (35206882, 'ICD10CM', 'E11.9', 'Type 2 diabetes mellitus without complications', '5-char billing code', NULL),
@@ -145,6 +148,7 @@ def test_exported_tables_are_read(dialect, warehouse, tmp_path):
     assert tables.medications["ingredient"].to_list() == ["metformin"]
     assert tables.measurements.select("code", "value", "unit").rows() == [("4548-4", 6.5, "%")]
     assert tables.procedures.select("code_system", "code").rows() == [("CPT4", "90935")]
+    assert tables.follow_up.rows() == [("2", date(2010, 1, 1), date(2015, 6, 7))]
     everything = b"".join(path.read_bytes() for path in (tmp_path / "omop").rglob("*") if path.is_file())
     assert b"SECRET" not in everything and b"nobody has it" not in everything
 

@@ -51,6 +51,11 @@ EXPORT DATA OPTIONS (uri = 'gs://BUCKET/omop/death/*.parquet', format = 'PARQUET
   FROM death
 );
 
+EXPORT DATA OPTIONS (uri = 'gs://BUCKET/omop/observation_period/*.parquet', format = 'PARQUET', overwrite = TRUE) AS (
+  SELECT person_id, observation_period_start_date, observation_period_end_date
+  FROM observation_period
+);
+
 EXPORT DATA OPTIONS (uri = 'gs://BUCKET/omop/concept/*.parquet', format = 'PARQUET', overwrite = TRUE) AS (
   SELECT concept_id, vocabulary_id, concept_code, concept_name, concept_class_id
   FROM concept

@@ -51,6 +51,11 @@ COPY (
 ) TO 'death.parquet' (FORMAT parquet);
 
 COPY (
+  SELECT person_id, observation_period_start_date, observation_period_end_date
+  FROM observation_period
+) TO 'observation_period.parquet' (FORMAT parquet);
+
+COPY (
   SELECT concept_id, vocabulary_id, concept_code, concept_name, concept_class_id
   FROM concept
   WHERE concept_id IN (

@@ -63,6 +63,12 @@ COPY (
 \g death.csv
 
 COPY (
+  SELECT person_id, observation_period_start_date, observation_period_end_date
+  FROM observation_period
+) TO STDOUT WITH (FORMAT csv, HEADER)
+\g observation_period.csv
+
+COPY (
   SELECT concept_id, vocabulary_id, concept_code, concept_name, concept_class_id
   FROM concept
   WHERE concept_id IN (

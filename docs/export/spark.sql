@@ -50,6 +50,10 @@ INSERT OVERWRITE DIRECTORY '/export/omop/death' USING parquet
   SELECT person_id, death_date, CAST(death_datetime AS STRING) AS death_datetime
   FROM death;
 
+INSERT OVERWRITE DIRECTORY '/export/omop/observation_period' USING parquet
+  SELECT person_id, observation_period_start_date, observation_period_end_date
+  FROM observation_period;
+
 INSERT OVERWRITE DIRECTORY '/export/omop/concept' USING parquet
   SELECT concept_id, vocabulary_id, concept_code, concept_name, concept_class_id
   FROM concept

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -142,22 +143,27 @@ def seal(
 
     `splits` (patient_id, split) are the source's own splits, `titles` (code_system, code, title) its own words for its
     codes, where it has any. Returns the source with `shards`, `known`, `last_day` and `content_hash`, which covers
-    every cell but those of titles: independent of the order of rows, of shards and of library versions. Raises
-    ValueError for tables without rows.
+    every cell but those of titles: independent of the order of rows, of shards and of library versions. An optional
+    table without rows is removed: it would be taken for one that says that nothing ever happened. Raises ValueError for
+    required tables without rows.
     """
     directory = Path(directory)
     rows = {name: sum(record.rows.get(name, 0) for record in records) for name in SCHEMAS}
     if empty := [f"{name}: [empty_table] the table is empty" for name in REQUIRED_TABLES if not rows[name]]:
         raise ValueError(_listed("EHR tables must have rows", empty, "look into ledger.json for where they left"))
+    for name in records[0].rows:
+        if not rows[name]:
+            shutil.rmtree(directory / name)
     known = {}
     for column in records[0].known:
         said, there = sum(record.known[column] for record in records), rows[column.partition(".")[0]]
         if there:
             known[column] = max(round(said / there, 4), 0.0001 * (said > 0))  # few are not none
-    files = {path: sha for record in records for path, sha in record.files.items()}
+    files = {path: sha for record in records for path, sha in record.files.items() if rows[path.partition("/")[0]]}
     sums = {
         name: [rows[name], *(sum(record.sums[name][place] for record in records) % 2**64 for place in (0, 1))]
         for name in records[0].sums
+        if rows[name]
     }
     if splits is not None and len(splits):
         files[SPLITS_FILE] = _write_parquet(splits.sort("patient_id"), directory / SPLITS_FILE)

@@ -13,7 +13,11 @@ import polars as pl
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.ehr.codes import SOURCE, normal_codes, system_name
 from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, SCHEMAS, TITLES_SCHEMA, EhrSource, EhrTables
+from medbert_jax.ingest.deaths import one_death_each
+from medbert_jax.ingest.ends import Calendar, open_stays
+from medbert_jax.ingest.follow_up import follow_up_of
 from medbert_jax.ingest.icd9_zeros import numeric_codes, with_zeros
+from medbert_jax.ingest.linking import Unlinked, link_strays
 
 _RULES = {
     "null_patient_id": "Rows without a patient id",
@@ -22,9 +26,9 @@ _RULES = {
     "null_visit_id": "Visits without an id",
     "duplicate_visit": "Further rows of one visit",
     "no_admission": "Visits without a readable admission time",
-    "implausible_time": "Visits with a time before 1900 or after 2300",
+    "implausible_time": "Visits with an admission before 1900 or after 2300",
     "before_birth": "Visits before the patient's birth",
-    "after_death": "Visits that begin after the day of death",
+    "after_death": "Visits that begin after death, by the clock where it is known, else after its day",
     "unlinked_code": "Codes of no visit of their patient",
     "missing_code": "Rows without a code",
     "unnamed_system": "Source values of no named code system (--options.source-value-system)",
@@ -33,6 +37,7 @@ _RULES = {
 }
 _SEVERAL = "kept as written, since with and without lost zeros they are billable codes"
 _VISIT_RULES = ("no_admission", "implausible_time", "before_birth", "after_death")
+_DEATH = ["patient_id", "death_date", "death_time"]
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,12 @@ class Rough:
     """What a reader maps its columns to, before any rule. Columns as in `SCHEMAS`; absent ones are unknown.
 
     `patients` may have "birth_year" (only the year is known) and "split" (the source's own); `visits` has "order" only
-    where the source has no dates; codes are as published. `other_ids` are the patient ids, row by row, of further
-    tables that only add to `patients`: those without an id, and those not listed there, are counted like all others.
-    `told` are counts for the user that no ledger has, in the order in which they are said. `unknown_codes` are what
-    the source calls codes and nobody knows (code, rows, patients, description), `titles` what its codes mean
+    where the source has no dates, and "still_patient" where it says that somebody has not left; codes are as
+    published. `deaths` (patient_id, death_date, death_time) are all rows that say when somebody died, `follow_up` all
+    periods, which may overlap. `unlinked` is what becomes of diagnoses of no visit, by their "time". `other_ids` are
+    the patient ids, row by row, of further tables that only add to `patients`: those without an id, and those not
+    listed there, are counted like all others. `told` are counts for the user that no ledger has. `unknown_codes` are
+    what the source calls codes and nobody knows (code, rows, patients, description), `titles` what its codes mean
     (code_system, code, title).
     """
 
@@ -64,7 +71,9 @@ class Rough:
     medications: pl.DataFrame | None = None
     measurements: pl.DataFrame | None = None
     procedures: pl.DataFrame | None = None
+    deaths: pl.DataFrame | None = None
     follow_up: pl.DataFrame | None = None
+    unlinked: Unlinked = "drop"
     has_dates: bool
     age_precision: str
     assumptions: tuple[str, ...] = ()
@@ -88,7 +97,11 @@ class Assembled:
     unreadable: Counter[str]
     """Cells that say what cannot be, and are unknown now, by column; their rows stay."""
     told: Counter[str]
-    """Of `Rough`, and codes that are read otherwise than written."""
+    """Of `Rough`, with deaths and links that were not as named, and codes that are read otherwise than written."""
+    rows: Counter[str]
+    """Rows that came, by table."""
+    lost: Counter[tuple[str, str]]
+    """Rows that left, by table and rule."""
     systems: Counter[tuple[str, str]]
     """Rows of each table by code system: those that stay, and source values of no named system (`SOURCE`)."""
     icd9: pl.DataFrame
@@ -97,27 +110,40 @@ class Assembled:
     """code_system, code, title of the codes that are in some table, each once, where the source has words for them."""
 
 
-def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False, restore_zeros: bool = False) -> Assembled:
+def assemble(
+    format: str,
+    rough: Rough,
+    *,
+    outpatient_los_zero: bool = False,
+    restore_zeros: bool = False,
+    calendar: Calendar | None = None,
+) -> Assembled:
     """Apply the rules and give the tables their final columns and order of visits.
 
     Visits are in order of admission, discharge and visit id; length_of_stay is discharge day − admission day where the
     source doesn't state it; where only the year of birth is known, ages are counted from 1 July, ± half a year.
     `outpatient_los_zero` gives outpatient visits without a discharge a length of stay of 0 days. `restore_zeros` reads
-    ICD-9 codes without a dot by `icd9_zeros.with_zeros`.
+    ICD-9 codes without a dot by `icd9_zeros.with_zeros`. `calendar` is that of the whole source: what its stays' ends
+    are judged by.
     """
     extra = {"birth_year": pl.Int32(), "split": pl.String()}
     patients = _typed(rough.patients, SCHEMAS["patients"] | extra)
     patients = patients.with_columns(pl.when(pl.col("birth_year").is_between(1, 9999)).then("birth_year"))
-    visits = _typed(rough.visits, SCHEMAS["visits"])
+    visits = _typed(rough.visits, SCHEMAS["visits"] | {"still_patient": pl.Boolean()})
     codes = {"diagnoses": _typed(rough.diagnoses, SCHEMAS["diagnoses"])} | {
         name: _typed(table, SCHEMAS[name]) for name in EVENT_TABLES if (table := getattr(rough, name)) is not None
     }
     rows_in = {name: table.height for name, table in codes.items()}
+    follow_up = None
+    if rough.follow_up is not None:
+        follow_up = _typed(rough.follow_up, SCHEMAS["follow_up"])
+        rows_in["follow_up"] = follow_up.height
     # 1 is the principal diagnosis: there is no place before it.
     no_place = (pl.col("priority") < 1).fill_null(False)
     unreadable = Counter(priority=int(codes["diagnoses"].select(no_place.sum()).item()))
     codes["diagnoses"] = codes["diagnoses"].with_columns(priority=pl.when(~no_place).then("priority"))
-    left = {rule: {"patients": 0, "visits": 0, **dict.fromkeys(codes, 0)} for rule in _RULES}
+    left = {rule: dict.fromkeys(("patients", "visits", *codes, "follow_up"), 0) for rule in _RULES}
+    told = Counter(rough.told)
 
     def count(rule: str, table: str, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
         left[rule][table] += before.height - after.height
@@ -130,6 +156,8 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False, re
     patients = count("null_patient_id", "patients", patients, patients.filter(has_id))
     visits = count("null_patient_id", "visits", visits, visits.filter(has_id))
     codes = {name: count("null_patient_id", name, table, table.filter(has_id)) for name, table in codes.items()}
+    if follow_up is not None:
+        follow_up = count("null_patient_id", "follow_up", follow_up, follow_up.filter(has_id))
 
     listed = patients.select("patient_id").unique()
     strangers = [table.select("patient_id").join(listed, on="patient_id", how="anti").unique()
@@ -143,20 +171,42 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False, re
             name: count("unlisted_patient", name, table, table.join(listed, on="patient_id", how="semi"))
             for name, table in codes.items()
         }
+    deaths = patients.select(_DEATH)
+    if rough.deaths is not None:
+        said = _typed(rough.deaths, {name: patients.schema[name] for name in _DEATH})
+        deaths = pl.concat([deaths, said.join(listed, on="patient_id", how="semi")])
+    if follow_up is not None:
+        its = follow_up.join(listed, on="patient_id", how="semi")
+        follow_up, periods = follow_up_of(count("unlisted_patient", "follow_up", follow_up, its), calendar)
+        told += periods
     patients = count("duplicate_patient", "patients", patients, _one_row_each(patients))
 
     visits = count("null_visit_id", "visits", visits, visits.drop_nulls("visit_id"))
+    visits, unreadable["discharge_time that is no end"] = open_stays(visits, calendar)
+    deaths, told["patients with several days of death, of which the earliest counts"] = one_death_each(deaths, visits)
+    patients = patients.drop(_DEATH[1:]).join(deaths, on="patient_id", how="left", maintain_order="left")
     keys = ["patient_id", "visit_id"]
     time_order = ["order"] if not rough.has_dates else ["admit_time", "discharge_time"]
     others = [column for column in visits.columns if column not in (*keys, *time_order)]
-    visits = visits.sort(["patient_id", *time_order, "visit_id", *others], nulls_last=True, maintain_order=False)
+    place = ["patient_id", *time_order, "visit_id", *others]
+    visits = visits.sort(place, nulls_last=True, maintain_order=False)
     if visits.select(keys).is_duplicated().any():
         visits = count("duplicate_visit", "visits", visits, visits.unique(keys, keep="first", maintain_order=True))
-    visits = visits.join(patients.select("patient_id", "birth_date", "birth_year", "death_date"), on="patient_id",
-                         how="left", maintain_order="left")  # fmt: skip
+    lives = patients.select("patient_id", "birth_date", "birth_year", "death_date", "death_time")
+    visits = visits.join(lives, on="patient_id", how="left", maintain_order="left")
     visits = visits.with_columns(_rule_of_visit(rough.has_dates))
-
-    told, icd9 = Counter(rough.told), [numeric_codes()]
+    if rough.unlinked != "drop":
+        linked = codes["diagnoses"].join(visits.select(*keys, "rule"), on=keys, how="left")
+        strays, linked = linked.filter(pl.col("rule").is_null()), linked.filter(pl.col("rule").is_not_null())
+        strays, made, links = link_strays(strays.drop("rule"), visits.filter(pl.col("rule") == -1), rough.unlinked)
+        told += links
+        if made.height:
+            visits_in += made.height
+            made = made.join(lives, on="patient_id", how="left").with_columns(_rule_of_visit(rough.has_dates))
+            visits = pl.concat([visits, made], how="diagonal").sort(place, nulls_last=True, maintain_order=False)
+        strays = strays.join(visits.select(*keys, "rule"), on=keys, how="left")
+        codes["diagnoses"] = pl.concat([linked, strays.select(linked.columns)])
+    icd9 = [numeric_codes()]
     for name, table in codes.items():
         table, pairs = _normal(table, restore_zeros)
         icd9.append(numeric_codes(pairs))
@@ -167,11 +217,6 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False, re
     ) + Counter({(name, SOURCE): left["unnamed_system"][name] for name in codes})  # fmt: skip
     for number, rule in enumerate(_VISIT_RULES):
         left[rule]["visits"] = int((visits["rule"] == number).sum())
-    follow_up = None
-    if rough.follow_up is not None:
-        periods = _typed(rough.follow_up, SCHEMAS["follow_up"])
-        follow_up = periods.filter(pl.col("start") <= pl.col("end")).join(listed, on="patient_id", how="semi")
-        unreadable["follow_up"] += periods.height - follow_up.height
     visits = visits.filter(pl.col("rule") == -1)
     visits = visits.with_columns(*_stays(rough.has_dates, outpatient_los_zero))
 
@@ -190,8 +235,21 @@ def assemble(format: str, rough: Rough, *, outpatient_los_zero: bool = False, re
     of_events = _ledger(f"read {format}: medications, measurements, procedures", came, (), left, events)
     of_events.check(patients=0, visits=0, codes=sum(codes[name].height for name in events))
     splits = patients.select("patient_id", "split").drop_nulls("split")
-    titles = _titles(rough.titles, codes.values())
-    return Assembled(tables, splits, ledger, of_events, +unreadable, +told, systems, pl.concat(icd9), titles)
+    rows = Counter({**rows_in, "patients": patients_in, "visits": visits_in})
+    lost = Counter({(table, rule): left[rule][table] for rule in left for table in left[rule]})
+    return Assembled(
+        tables=tables,
+        splits=splits,
+        ledger=ledger,
+        events=of_events,
+        unreadable=+unreadable,
+        told=+told,
+        rows=rows,
+        lost=+lost,
+        systems=systems,
+        icd9=pl.concat(icd9),
+        titles=_titles(rough.titles, codes.values()),
+    )
 
 
 def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
@@ -222,13 +280,13 @@ def _one_row_each(patients: pl.DataFrame) -> pl.DataFrame:
 
 def _rule_of_visit(has_dates: bool) -> pl.Expr:
     """The first rule (place in _VISIT_RULES) by which a visit leaves; −1 for none."""
-    admitted, discharged = pl.col("admit_time"), pl.col("discharge_time")
+    admitted = pl.col("admit_time")
     if not has_dates:
         return pl.lit(-1, pl.Int8).alias("rule")
-    outside = ((admitted < EARLIEST) | (admitted >= LATEST)).fill_null(False)
-    outside |= ((discharged < EARLIEST) | (discharged >= LATEST)).fill_null(False)
+    outside = (admitted < EARLIEST) | (admitted >= LATEST)
     born = (admitted.dt.date() < pl.col("birth_date")) | (admitted.dt.year() < pl.col("birth_year")).fill_null(False)
-    rules = (admitted.is_null(), outside, born, admitted.dt.date() > pl.col("death_date"))
+    died = (admitted > pl.col("death_time")).fill_null(admitted.dt.date() > pl.col("death_date"))
+    rules = (admitted.is_null(), outside, born, died)
     rule = pl.lit(-1, pl.Int8)
     for number, applies in reversed(list(enumerate(rules))):
         rule = pl.when(applies.fill_null(False)).then(pl.lit(number, pl.Int8)).otherwise(rule)
@@ -282,7 +340,8 @@ def _codes(
     told: Counter[str],
 ) -> pl.DataFrame:
     """The rows of a table of codes that stay, codes in normal form; the others counted under their first rule."""
-    table = table.join(visits, on=["patient_id", "visit_id"], how="left")
+    if "rule" not in table.columns:
+        table = table.join(visits, on=["patient_id", "visit_id"], how="left")
     of_no_visit = pl.col("rule").is_null()
     if name == "diagnoses":
         unlinked = of_no_visit
@@ -309,7 +368,7 @@ def _codes(
     for what, rows in (("whose leading zeros were put back", zeros), (_SEVERAL, "several")):
         for system, count in table.filter(rows)["code_system"].value_counts().iter_rows():
             told[f"{system} codes {what}"] += count
-    table = table.with_columns(code="normal").drop("normal", "several", "rule", "reason")
+    table = table.with_columns(code="normal").select(SCHEMAS[name].keys())
     kept = _earliest(table) if name == "diagnoses" else table.unique(maintain_order=False)
     left["duplicate_code"][name] += table.height - kept.height
     return kept

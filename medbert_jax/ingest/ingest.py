@@ -7,10 +7,12 @@ key is reduced, once, to the rows that some id of the source names.
 """
 
 import functools
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,10 @@ from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, shard_numbers, write_shard
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.ingest.assembly import assemble
+from medbert_jax.ingest.ends import Calendar
 from medbert_jax.ingest.icd9_zeros import judge
-from medbert_jax.ingest.reader import RawTable, Reader, counting_unreadable, text, whole
+from medbert_jax.ingest.losses import find_losses, render_events
+from medbert_jax.ingest.reader import RawTable, Reader, counting_unreadable, reading_as_unknown, text, whole
 from medbert_jax.ingest.source_files import (
     Fault,
     FileFault,
@@ -39,6 +43,7 @@ from medbert_jax.ingest.source_files import (
     read_chunks,
     size_in_memory,
 )
+from medbert_jax.ingest.stay_days import calendar_of, stay_days
 from medbert_jax.ingest.unknown_codes import write_unknown_codes
 
 FORMATS = (
@@ -97,6 +102,8 @@ class _Built:
     systems: Counter[tuple[str, str]]
     icd9: pl.DataFrame
     titles: pl.DataFrame
+    rows: Counter[str]
+    lost: Counter[tuple[str, str]]
 
 
 def get_reader(format: str) -> Reader:
@@ -134,6 +141,7 @@ def ingest(
     workers: int = 0,
     options=None,
     common: IngestOptions | None = None,
+    today: date | None = None,
     announce: Callable[[str], None] = print,
 ) -> Ledger:
     """Read a source into EHR tables; returns the ledger of patients, visits and diagnosis codes.
@@ -141,9 +149,10 @@ def ingest(
     Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json;
     the ledger of every shard stands in them under "by_shard"; of MEDS, unknown_codes.csv lists the codes that no
     pattern knows. Cells of which nothing could be made (a date that is none) are unknown; ledger.json counts them by
-    column under "unreadable_cells", rows by code system under "code_systems", and under "shared_visit_ids" visits whose
-    id another patient has too, in formats where none should. An earlier set of tables there is replaced when the new
-    one is whole: a source that is refused and a run that is killed leave it as it was.
+    column under "unreadable_cells", rows by code system under "code_systems", under "shared_visit_ids" visits whose id
+    another patient has too, in formats where none should, and under "losses" tables of which many rows left that
+    should not. An earlier set of tables there is replaced when the new one is whole: a source that is refused and a run
+    that is killed leave it as it was.
 
     Args:
         source: folder (or the one file) of the source.
@@ -153,6 +162,7 @@ def ingest(
         workers: processes; 0 takes the number of cores, one for a small source.
         options: of the reader (`get_reader(format).options`).
         common: what holds for all readers.
+        today: a stay that began by then and ends later is still open; the day of the run if not given.
         announce: gets lines of progress.
 
     Raises:
@@ -176,9 +186,10 @@ def ingest(
         spill.mkdir()
         job = _Job(format, options, common, files, shards, spill, new)
         chunks = _scatter_all(reader, job, faults, each, announce)
+        calendar = calendar_of(map(pl.read_ipc, spill.glob("*.stays")), today or date.today())
         built, started = {}, time.monotonic()
         try:
-            for shard, one in each(functools.partial(_build, job, chunks), range(shards)):
+            for shard, one in each(functools.partial(_build, job, chunks, calendar), range(shards)):
                 built[shard] = one
                 patients = sum(part.record.rows["patients"] for part in built.values())
                 announce(_progress("built shard", len(built), shards, patients, "patients", started))
@@ -192,7 +203,7 @@ def ingest(
         advice = tuple(line for one in zeros for line in one.lines(option))
         if reader.check:
             advice += tuple(reader.check(sum((one.told for one in parts), Counter()), job.options))
-        return _seal(new, parts, advice, announce)
+        return _seal(new, parts, reader, advice, announce)
 
 
 def summary(ledger: Ledger, written: EhrSource) -> Iterator[str]:
@@ -238,7 +249,9 @@ def _scatter_all(
     return chunks
 
 
-def _seal(new: Path, built: list[_Built], advice: tuple[str, ...], announce: Callable[[str], None]) -> Ledger:
+def _seal(
+    new: Path, built: list[_Built], reader: Reader, advice: tuple[str, ...], announce: Callable[[str], None]
+) -> Ledger:
     """Write what is said of all shards together; returns their ledger."""
     for line in advice:
         announce(line)
@@ -258,6 +271,9 @@ def _seal(new: Path, built: list[_Built], advice: tuple[str, ...], announce: Cal
         files = [file for one in built for file in one.record.files if file.startswith("visits/")]
         if shared := sum(count_shared_visits(new, files, once=True).values()):
             announce(f"[shared_visit_id] {shared:,} visits have an id that another patient's visit has too: they stay")
+    rows, lost = (sum((getattr(one, name) for one in built), Counter()) for name in ("rows", "lost"))
+    if events.came.codes:
+        announce(render_events(events.title, rows, lost))
     for name, whole_one, parts in (
         ("ledger", ledger, [one.ledger for one in built]),
         ("events_ledger", events, [one.events for one in built]),
@@ -268,6 +284,7 @@ def _seal(new: Path, built: list[_Built], advice: tuple[str, ...], announce: Cal
             record["code_systems"] = systems
             if shared is not None:
                 record["shared_visit_ids"] = shared
+            record["losses"] = find_losses(rows, lost, reader.remedies)
         write_json(new / f"{name}.json", record)
     # A shard without patients has nothing to say of the source.
     telling = [one for one in built if one.record.rows["patients"]] or built
@@ -323,18 +340,26 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
     file, shards, names, rows = job.files[number], job.shards, [], 0
     keys = {table.key for table in get_reader(job.format).tables if table.key} - {file.table.key}
     named: dict[str, pl.DataFrame] = {}
+    stays = []
     try:
         for place, chunk in enumerate(read_chunks(file, job.files)):
             name = f"{number:05d}-{place:05d}"
             if file.table.only:
                 column, value = file.table.only
                 chunk = chunk.filter(text(chunk[column]) == value)
+            if file.table.of_name:
+                column, pattern = file.table.of_name
+                of_name = re.search(pattern, file.name)
+                said = pl.lit(of_name[1] if of_name else None, pl.String)
+                chunk = chunk.with_columns(pl.coalesce(pl.col(column).cast(pl.String), said).alias(column))
             for key in keys:
                 columns = [name for name in chunk.columns if name == key or name.endswith(f"_{key}")]
                 if ids := [_ids(chunk[column].unique(), file).to_frame("id") for column in columns]:
                     named[key] = pl.concat([*ids, *([named[key]] if key in named else [])]).unique()
             if file.table.key:
                 _ids(chunk[file.table.key].head(1), file)  # of a type that `_reduce` can compare
+            if file.table.stay:
+                stays.append(stay_days(chunk, file.table.patient, *file.table.stay))
             starts = np.zeros(shards + 1, np.int64)
             if file.table.patient:
                 shard = np.zeros(chunk.height, np.int64)  # rows without a patient: shard 0 counts them
@@ -351,6 +376,8 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
         return number, [], rows, found.faults
     for key, ids in named.items():
         ids.write_ipc(job.spill / f"{number:05d}.{key}.named")
+    if stays:
+        pl.concat(stays).write_ipc(job.spill / f"{number:05d}.stays")
     return number, names, rows, []
 
 
@@ -397,7 +424,7 @@ def _reduce(spill: Path, key: str, column: str, name: str) -> None:
         kept.write_ipc(partial, compression="uncompressed")
 
 
-def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _Built]:
+def _build(job: _Job, chunks: dict[str, list[str]], calendar: Calendar, shard: int) -> tuple[int, _Built]:
     """One shard and its number: its rows of every table → EHR tables, written and checked."""
     reader = get_reader(job.format)
     raw = {table.name: _gather(job, table, chunks[table.name], shard)
@@ -405,7 +432,7 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
     schemas = {name: frame.schema for name, frame in raw.items()}
     assembled = unknown_codes = None
     try:
-        with counting_unreadable() as unreadable:
+        with counting_unreadable() as unreadable, reading_as_unknown(job.options.days()):
             rough = reader.build(raw, job.options)
         del raw
         unknown_codes = rough.unknown_codes
@@ -414,6 +441,7 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
             rough,
             outpatient_los_zero=job.common.outpatient_los_zero,
             restore_zeros=job.options.icd9_zeros == "restore",
+            calendar=calendar,
         )
     except _LIBRARY:
         pass
@@ -434,6 +462,8 @@ def _build(job: _Job, chunks: dict[str, list[str]], shard: int) -> tuple[int, _B
         assembled.systems,
         assembled.icd9,
         assembled.titles,
+        assembled.rows,
+        assembled.lost,
     )
 
 

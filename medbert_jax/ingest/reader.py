@@ -1,10 +1,11 @@
 """What a reader is: the raw tables of a source, and one function from a shard's raw rows to rough EHR tables."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Literal
 
 import polars as pl
@@ -13,6 +14,7 @@ from medbert_jax.checked_fields import check_fields
 from medbert_jax.ingest.assembly import Rough
 
 _UNREADABLE: ContextVar[dict[tuple[str, int, int], int] | None] = ContextVar("unreadable", default=None)
+_UNKNOWN_DAYS: ContextVar[tuple[date, ...]] = ContextVar("unknown_days", default=())
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,10 @@ class RawTable:
     """Columns of codes: refused as floats, of which 250 and 250.0 are the same."""
     ids: tuple[str, ...] = ()
     """Columns of ids beside the patient's and those named …_id: refused as floats."""
+    stay: tuple[str, str] | None = None
+    """Columns of the first and the last day of a stay, where a row of the table tells of one."""
+    of_name: tuple[str, str] | None = None
+    """A column of texts that the name of a file says where the file does not, and the expression whose group it is."""
     folder: str = ""
     """Column that is given the folder of each row's file, below the source's; "": none."""
     key: str = ""
@@ -65,10 +71,27 @@ class SourceOptions:
     """What becomes of a source whose ICD-9 codes, written without a dot, lost the zeros that they began with: it is
     refused; zeros are put back where of a code as written and with zeros before it one alone is billable; or all codes
     stay as written."""
+    unknown_days: str = ""
+    """Days that stand for "unknown" in this source, with commas between them (1970-01-01,1900-01-01): a date or time of
+    such a day is read as unknown, and counted."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
-        check_fields(self)
+        check_fields(self, also=self._faults())
+
+    def days(self) -> tuple[date, ...]:
+        """Of `unknown_days`. Raises ValueError."""
+        return tuple(date.fromisoformat(one) for one in self.unknown_days.replace(",", " ").split())
+
+    def _faults(self) -> Iterator[str]:
+        """Lines on rules that no annotation says; those of a reader's own options follow."""
+        try:
+            self.days()
+        except ValueError:
+            yield (
+                "unknown_days must be days like 1970-01-01, with commas between them: got "
+                f"{self.unknown_days!r}; write year, month and day of each"
+            )
 
 
 @dataclass(frozen=True)
@@ -84,6 +107,8 @@ class Reader:
     check: Callable[[Counter[str], Any], Iterable[str]] | None = None
     """Raises SourceError where `Rough.told`, summed over all shards, shows that the options do not fit the source;
     gives lines for the user where it shows that others would fit better."""
+    remedies: Mapping[str, str] = field(default_factory=dict)
+    """Rule under which rows leave → the option, or the file, that would keep them."""
 
 
 @contextmanager
@@ -97,6 +122,16 @@ def counting_unreadable() -> Generator[Counter[str]]:
         _UNREADABLE.reset(token)
         for (column, *_), cells in found.items():
             counts[column] += cells
+
+
+@contextmanager
+def reading_as_unknown(days: tuple[date, ...]) -> Generator[None]:
+    """Read dates and times of these days as null, while the block runs; they are counted as unreadable."""
+    token = _UNKNOWN_DAYS.set(days)
+    try:
+        yield
+    finally:
+        _UNKNOWN_DAYS.reset(token)
 
 
 def count_unknown(what: str, cells: int) -> None:
@@ -153,9 +188,9 @@ def moment(values: pl.Series) -> pl.Series:
     columns with a time zone: the clock of that zone is kept, and a column in UTC is read as the clock it shows.
     """
     if values.dtype == pl.Date:
-        return values.cast(pl.Datetime("us"))
+        return _known(values, values.cast(pl.Datetime("us")))
     if isinstance(values.dtype, pl.Datetime):
-        return values.dt.replace_time_zone(None).cast(pl.Datetime("us"))
+        return _known(values, values.dt.replace_time_zone(None).cast(pl.Datetime("us")))
     written = text(values).str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
     written = written.str.replace(r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}$", "${1}")
     # An offset is only one after a time: the "-03" of a date must stay.
@@ -168,7 +203,13 @@ def moment(values: pl.Series) -> pl.Series:
     read = frame.select(
         pl.coalesce(pl.col("t").str.strptime(pl.Datetime("us"), form, strict=False, exact=True) for form in forms)
     )
-    return _counted(values, read.to_series().alias(values.name))
+    return _known(values, read.to_series().alias(values.name))
+
+
+def _known(written: pl.Series, read: pl.Series) -> pl.Series:
+    if days := _UNKNOWN_DAYS.get():
+        read = read.set(read.dt.date().is_in(list(days)).fill_null(False), None)
+    return _counted(written, read)
 
 
 def day(values: pl.Series) -> pl.Series:

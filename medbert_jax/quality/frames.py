@@ -163,7 +163,7 @@ def _listed_patients(
     rows: dict[str, pl.DataFrame], of_patient: dict[str, pl.DataFrame], lost: dict[str, list[str]]
 ) -> pl.DataFrame:
     """patient_id of the table of patients, null left out, and what is known of them."""
-    columns = ["patient_id", *(c for c in ("birth_date", "death_date") if c not in lost["patients"])]
+    columns = ["patient_id", *(c for c in ("birth_date", "death_date", "death_time") if c not in lost["patients"])]
     people = rows["patients"].filter(~pl.col("row.same_patient") & pl.col("patient_id").is_not_null()).select(columns)
     people = people.rename({c: f"patient.{c}" for c in columns[1:]}).with_columns(pl.lit(True).alias("patient.listed"))
     if "visits" in rows:

@@ -31,8 +31,9 @@ from medbert_jax.ehr.tables import (
 )
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
+from medbert_jax.quality.default_days import default_days, first_days
 from medbert_jax.quality.frames import KEYS, count_faults
-from medbert_jax.quality.rules import FILE_RULES, ROW_RULES, SEVERITIES
+from medbert_jax.quality.rules import DEFAULT_DAY, FILE_RULES, ROW_RULES, SEVERITIES
 
 _SHARD = re.compile(r"shard-\d{5}-of-(\d{5})\.parquet")
 _NAMED = 3  # files named per line
@@ -50,7 +51,7 @@ class ReportLine:
     rows: int
     of: int
     unit: str
-    """What `rows` and `of` count: rows | files | columns."""
+    """What `rows` and `of` count: rows | files | columns | first visits."""
     files: tuple[str, ...]
     """At most three of the files concerned; where columns are counted, each with its column."""
     file_count: int
@@ -60,7 +61,7 @@ class ReportLine:
 
 @dataclass(frozen=True)
 class Report:
-    """All that a run found, gravest first. Holds no patient id and no date."""
+    """All that a run found, gravest first. Holds no patient id, and no date but days that are nobody's own."""
 
     lines: tuple[ReportLine, ...]
     rows: dict[str, int]
@@ -90,7 +91,7 @@ class Report:
         """The report as a text table: per line what was found and where, and under it the rule and its cure."""
         counts = ", ".join(f"{n} {severity}{'s' * (n != 1)}" for severity, n in self._by_severity().items())
         read = ", ".join(f"{n:,} {table}" for table, n in self.rows.items())
-        ran = len({rule.id for rule in (*FILE_RULES, *ROW_RULES)})
+        ran = len({rule.id for rule in (*FILE_RULES, *ROW_RULES, DEFAULT_DAY)})
         go_on = "" if self.failed else "; no error: one may go on with `medbert prepare`"
         notes = [
             f"{counts} by {ran} rules, in {self.shards} shard{'s' * (self.shards != 1)} of {read or 'no rows'}{go_on}"
@@ -126,6 +127,7 @@ class _Found:
     columns: Counter = field(default_factory=Counter)  # table → columns of the schema in the files read
     not_run: Counter = field(default_factory=Counter)  # (rule, table) → shards
     visit_files: list[str] = field(default_factory=list)  # whose visits could be read
+    first_days: Counter = field(default_factory=Counter)  # day → patients who come then for the first time
 
     def count(self, rule: str, table: str, file: str, rows: int = 1) -> None:
         if rows:
@@ -134,7 +136,7 @@ class _Found:
     def __add__(self, other: "_Found") -> "_Found":
         for key, files in other.rows.items():
             self.rows.setdefault(key, Counter()).update(files)
-        for name in ("of", "read", "files", "columns", "not_run"):
+        for name in ("of", "read", "files", "columns", "not_run", "first_days"):
             getattr(self, name).update(getattr(other, name))
         self.visit_files += other.visit_files
         return self
@@ -198,9 +200,22 @@ def _report(found: _Found, shards: int) -> Report:
                         rule.severity, rule.id, table, rows, of, rule.unit, named, len(places), rule.what, rule.cure
                     )
                 )
+    lines += _default_days(found)
     lines.sort(key=lambda line: (SEVERITIES.index(line.severity), line.unit == "rows", _TABLES.index(line.table)))
     not_run = tuple(sorted((rule, table, count) for (rule, table), count in found.not_run.items()))
     return Report(tuple(lines), {name: found.of[name] for name in SCHEMAS if name in found.of}, shards, not_run)
+
+
+def _default_days(found: _Found) -> list[ReportLine]:
+    """A line for each day that stands for "unknown"."""
+    rule, of = DEFAULT_DAY, found.first_days.total()
+    return [
+        ReportLine(
+            rule.severity, rule.id, "visits", patients, of, "first visits", (), 0,
+            rule.what.format(day=day, share=patients / of), rule.cure.format(day=day),
+        )
+        for day, patients in default_days(found.first_days).items()
+    ]  # fmt: skip
 
 
 def _where(line: ReportLine) -> str:
@@ -318,6 +333,8 @@ def _check_shard(work: _Work) -> tuple[int, _Found]:
     counts, not_run = count_faults(tables, today=work.today, dated=work.dated, shard=work.shard, shards=work.shards)
     for (rule, table), rows in counts.items():
         found.count(rule, table, work.files[table][0], rows)
+    if "admit_time" in tables.get("visits", {}):
+        found.first_days += first_days(tables["visits"])
     not_run += [(rule.id, table) for rule in ROW_RULES for table in rule.tables if table in absent]
     found.not_run.update(not_run)
     return work.shard, found

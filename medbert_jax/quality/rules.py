@@ -157,6 +157,11 @@ FILE_RULES: tuple[Rule, ...] = (
          _SOURCE),
 )
 
+DEFAULT_DAY = Rule(
+    "default_day", _V, "warning", "{day}, which {share:.1%} of patients have as the day of their first visit, may stand"
+    " for unknown",
+    "if it does, ingest again with --options.unknown-days {day}", unit="first visits")
+
 ROW_RULES: tuple[Check, ...] = (
     # Conformance: keys, order, values
     _of_schema("null_patient_id", _SOURCE, "patient"),
@@ -270,7 +275,8 @@ ROW_RULES: tuple[Check, ...] = (
          _SOURCE,
          _future(_TIME)),
     Check("before_birth", _V, "error", "visits before the patient's birth", _SOURCE, _ADMIT.dt.date() < _BIRTH),
-    Check("after_death", _V, "error", "visits that begin after the day of death", _SOURCE, _ADMIT.dt.date() > _DEATH),
+    Check("after_death", _V, "error", "visits that begin after death, by the clock where it is known, else by the day",
+         _SOURCE, (_col("patient.death_time") < _ADMIT).fill_null(_ADMIT.dt.date() > _DEATH)),
     Check("event_before_birth", _DATED, "warning", "events and diagnoses before the patient's birth", _SOURCE,
          _TIME.dt.date() < _BIRTH),
     Check("event_after_death", _DATED, "warning", "events and diagnoses after the day of death", _SOURCE,

@@ -417,3 +417,13 @@ def test_tables_of_version_1_are_read_with_what_came_later_unknown(tables, tmp_p
             old.present()[name].drop(columns), tables.present()[name].drop(columns), check_row_order=False
         )
     assert not validate(tmp_path).failed
+
+
+def test_an_optional_table_without_rows_is_not_there(tmp_path):
+    """It would be taken for one that says that nothing ever happened."""
+    tables = made_tables()
+    there = write_tables(dataclasses.replace(tables, medications=None), tmp_path / "absent", shards=2)
+    empty = dataclasses.replace(tables, medications=pl.DataFrame(schema=SCHEMAS["medications"]))
+    assert write_tables(empty, tmp_path / "empty", shards=2).content_hash == there.content_hash
+    assert read_tables(tmp_path / "empty").medications is None
+    assert not (tmp_path / "empty/medications").exists()

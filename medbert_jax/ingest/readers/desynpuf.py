@@ -18,8 +18,12 @@ ASSUMPTIONS = (
     "have are the claim's.",
     "Priority is the number of the diagnosis column, ICD9_DGNS_CD_1 (principal) to 10; the admitting diagnosis is not "
     "read. Present on admission and captured at billing are unknown.",
-    "A beneficiary's birth, sex and race are what all his yearly rows agree on, his death is the latest known one. "
-    "Both are published as the first of their month and stay so; no published stay begins after such a death.",
+    "A beneficiary's birth, sex and race are what all his yearly rows agree on. Birth and death are published as the "
+    "first of their month and stay so; no published stay begins after such a death.",
+    "A diagnosis is known from the end of its claim on: CLM_THRU_DT, else NCH_BENE_DSCHRG_DT.",
+    "Follow-up is the years of which every month, up to that of death, has hospital insurance "
+    "(BENE_HI_CVRAGE_TOT_MONS) and none a plan that sends no claims (BENE_HMO_CVRAGE_TOT_MONS). Which months of "
+    "another year were covered is not published: such a year is none.",
     "Sex 1 is male, 2 female; race 1 is White, 2 Black, 3 Other, 5 Hispanic.",
     "Procedures are not read: about a third of their columns' codes have five characters and are diagnoses.",
     "Links between a patient's claims over time were broken by the publisher: no evidence for disease prediction.",
@@ -42,7 +46,7 @@ def build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
     left = stays.height - visits.height
     visits = visits.select("patient_id", "visit_id", "admit_time", "discharge_time", visit_type=pl.lit("inpatient"))
     diagnoses = (
-        stays.select("patient_id", "visit_id", "codes")
+        stays.select("patient_id", "visit_id", "codes", time=pl.coalesce("through", "discharge_time"))
         .filter(pl.col("codes").list.len() > 0)
         .with_columns(priority=pl.int_ranges(1, pl.col("codes").list.len() + 1))
         .explode("codes", "priority")
@@ -51,6 +55,8 @@ def build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
     )
     return Rough(
         patients=_patients(raw["beneficiary"]),
+        deaths=_deaths(raw["beneficiary"]),
+        follow_up=_follow_up(raw["beneficiary"]),
         visits=visits,
         diagnoses=diagnoses.with_columns(code_system=pl.lit("ICD9CM")),
         has_dates=True,
@@ -67,7 +73,7 @@ def _published(claims: pl.DataFrame) -> pl.DataFrame:
         claims["desynpuf_id"],
         claims["clm_id"],
         claims["segment"],
-        (claims["clm_admsn_dt"], claims["nch_bene_dschrg_dt"]),
+        (claims["clm_admsn_dt"], claims["nch_bene_dschrg_dt"], claims["clm_thru_dt"]),
         codes.select(pl.concat_list(_DIAGNOSES)).to_series(),
     )
 
@@ -76,12 +82,12 @@ def _listed(stays: pl.DataFrame) -> pl.DataFrame:
     """Stays of the Parquet file, as `_published`."""
     codes = stays["icd9_dx"].cast(pl.List(pl.String))
     codes = codes.list.eval(pl.element().str.strip_chars().replace("", None))
-    times = (stays["admit"], stays["discharge"])
+    times = (stays["admit"], stays["discharge"], stays["discharge"])
     return _stays(stays["subject_id"], stays["claim_id"], stays["segment"], times, codes)
 
 
 def _stays(patient, claim, segment, times, codes) -> pl.DataFrame:
-    admit, discharge = (day(values).cast(pl.Datetime("us")) for values in times)
+    admit, discharge, through = (day(values).cast(pl.Datetime("us")) for values in times)
     return pl.DataFrame(
         {
             "patient_id": patient,
@@ -89,6 +95,7 @@ def _stays(patient, claim, segment, times, codes) -> pl.DataFrame:
             "segment": whole(segment),
             "admit_time": admit,
             "discharge_time": discharge,
+            "through": through,
             "codes": codes,
         }
     )
@@ -102,15 +109,39 @@ def _patients(beneficiaries: pl.DataFrame) -> pl.DataFrame:
             "birth_date": day(beneficiaries["bene_birth_dt"]),
             "sex": named(beneficiaries["bene_sex_ident_cd"], _SEXES),
             "race": named(beneficiaries["bene_race_cd"], _RACES, unknown=("0",)),
-            "death_date": day(beneficiaries["bene_death_dt"]),
         }
     )
     agreed = [
         pl.when(pl.col(column).drop_nulls().n_unique() == 1).then(pl.col(column).drop_nulls().first()).alias(column)
         for column in ("birth_date", "sex", "race")
     ]
-    known = rows.drop_nulls("patient_id").group_by("patient_id").agg(*agreed, pl.col("death_date").max())
+    known = rows.drop_nulls("patient_id").group_by("patient_id").agg(*agreed)
     return pl.concat([known, rows.filter(pl.col("patient_id").is_null())])
+
+
+def _deaths(beneficiaries: pl.DataFrame) -> pl.DataFrame:
+    """patient_id, death_date of the yearly rows that have one."""
+    died = day(beneficiaries["bene_death_dt"])
+    return beneficiaries.select(patient_id="desynpuf_id", death_date=died).drop_nulls("death_date")
+
+
+def _follow_up(beneficiaries: pl.DataFrame) -> pl.DataFrame:
+    """patient_id, start, end of the years of which every month up to death is covered."""
+    rows = pl.DataFrame(
+        {
+            "patient_id": beneficiaries["desynpuf_id"],
+            "year": whole(beneficiaries["file_year"]),
+            "months": whole(beneficiaries["bene_hi_cvrage_tot_mons"]),
+            "elsewhere": whole(beneficiaries["bene_hmo_cvrage_tot_mons"]).fill_null(0),
+            "died": day(beneficiaries["bene_death_dt"]),
+        }
+    )
+    died = pl.when(pl.col("died").dt.year() == pl.col("year")).then("died")
+    alive = died.dt.month().cast(pl.Int64).fill_null(12)
+    whole_year = (pl.col("months") >= alive) & (pl.col("elsewhere") == 0)
+    return rows.filter(whole_year.fill_null(False)).select(
+        "patient_id", start=pl.date("year", 1, 1), end=pl.coalesce(died, pl.date("year", 12, 31))
+    )
 
 
 DESYNPUF = Reader(
@@ -120,6 +151,8 @@ DESYNPUF = Reader(
             "beneficiary",
             patient="desynpuf_id",
             required=("desynpuf_id", "bene_birth_dt", "bene_death_dt", "bene_sex_ident_cd", "bene_race_cd"),
+            optional=("bene_hi_cvrage_tot_mons", "bene_hmo_cvrage_tot_mons", "file_year"),
+            of_name=("file_year", r"(?i)(20\d\d)_Beneficiary"),
             times=("bene_birth_dt", "bene_death_dt"),
             files=("*beneficiary*.csv", "*beneficiary*.csv.gz", "*beneficiary*.parquet"),
         ),
@@ -127,8 +160,9 @@ DESYNPUF = Reader(
             "inpatient_claims",
             patient="desynpuf_id",
             required=("desynpuf_id", "clm_id", "segment", "clm_admsn_dt", "nch_bene_dschrg_dt", _DIAGNOSES[0]),
-            optional=_DIAGNOSES[1:],
-            times=("clm_admsn_dt", "nch_bene_dschrg_dt"),
+            optional=("clm_thru_dt", *_DIAGNOSES[1:]),
+            times=("clm_admsn_dt", "nch_bene_dschrg_dt", "clm_thru_dt"),
+            stay=("clm_admsn_dt", "nch_bene_dschrg_dt"),
             codes=_DIAGNOSES,
             needed=False,
             files=("*inpatient*.csv", "*inpatient*.csv.gz"),
@@ -138,6 +172,7 @@ DESYNPUF = Reader(
             patient="subject_id",
             required=("subject_id", "claim_id", "segment", "admit", "discharge", "icd9_dx"),
             times=("admit", "discharge"),
+            stay=("admit", "discharge"),
             codes=("icd9_dx",),
             needed=False,
             files=("*inpatient*.parquet",),

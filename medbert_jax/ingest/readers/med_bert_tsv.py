@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.codes import EITHER, guess_icd_version, system_name
 from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, flag, text, whole
@@ -22,10 +21,6 @@ class MedBertOptions(SourceOptions):
     """Whether ICD codes that do not say their version (I50.9, ICD_I50.9) are those of a US site: read as ICD-9-CM or
     ICD-10-CM, by their shape and, where both have such a code (V27.0), by the day of discharge, which must then be of a
     real calendar. Else I50.9 is a code of no system and leaves, counted, and ICD is a system of its own."""
-
-    def __post_init__(self):
-        """Check every field; all faults are in one error."""
-        check_fields(self)
 
 
 CODE_ASSUMPTION = (
@@ -134,6 +129,7 @@ MED_BERT_TSV = Reader(
             files=("*.tsv", "*.tsv.gz"),
             separator="\t",
             by_position=True,
+            stay=("admit", "discharge"),
         ),
     ),
     build=build,

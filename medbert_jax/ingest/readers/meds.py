@@ -12,7 +12,7 @@ from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, moment, n
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
 from medbert_jax.ingest.readers.meds_codes import described_codes, meanings, titles
 from medbert_jax.ingest.readers.meds_options import CODE_TABLES, MedsOptions
-from medbert_jax.ingest.readers.meds_patients import patients_of, split_faults, with_splits
+from medbert_jax.ingest.readers.meds_patients import deaths_of, patients_of, split_faults, with_splits
 from medbert_jax.ingest.readers.meds_visits import (
     OUTSIDE,
     STAY,
@@ -106,6 +106,7 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
         medications=of["medications"].select(event),
         measurements=of["measurements"].select(*event, "unit", value="number"),
         procedures=of["procedures"].select(event),
+        deaths=deaths_of(rows),
         has_dates=True,
         age_precision="year" if options.birth_year_only else "day",
         assumptions=_assumptions(options),

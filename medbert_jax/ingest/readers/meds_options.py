@@ -7,7 +7,6 @@ from typing import Literal
 
 import polars as pl
 
-from medbert_jax.checked_fields import check_fields
 from medbert_jax.ingest.reader import SourceOptions
 
 CODE_TABLES = ("diagnoses", "medications", "measurements", "procedures")
@@ -76,14 +75,11 @@ class MedsOptions(SourceOptions):
     """What codes mean, first match first: expression with a group `code` (and maybe `unit`, `system`), table, code
     system ("" where the group `system` gives it)."""
 
-    def __post_init__(self):
-        """Check every field; all faults are in one error."""
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
         rule, example = "(expression, table, code system)", '("^DX:(?P<code>.+)$", "diagnoses", "ICD10CM")'
-        faults = self._pattern_faults()
-        check_fields(
-            self,
-            also=(f"patterns of MEDS codes must be {rule}: got {one}; write for instance {example}" for one in faults),
-        )
+        for one in self._pattern_faults():
+            yield f"patterns of MEDS codes must be {rule}: got {one}; write for instance {example}"
 
     def _pattern_faults(self) -> Iterator[str]:
         for regex in (*self.discharges, *(pattern[0] for pattern in (*self.admissions, *self.patterns))):

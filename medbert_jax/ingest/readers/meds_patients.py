@@ -16,18 +16,17 @@ _SEX = r"(?i)^(?:f|m|u|o|fem|mal|unk|oth|not |no |undiff|ambig|inter)"
 
 
 def deaths_of(rows: pl.DataFrame) -> pl.DataFrame:
-    """patient_id, death_date, death_time of every row that says when a subject died; midnight is no time of day.
+    """patient_id, death_date, death_time of every row that says when a subject died.
 
     Other codes count for subjects alone who have no MEDS_DEATH.
     """
     said = rows.filter((pl.col("role") == "death") & pl.col("time").is_not_null())
     said = said.filter(pl.col("by_standard") | ~pl.col("by_standard").any().over("patient_id"))
-    timed = pl.col("time").dt.time() != pl.time(0)
-    return said.select("patient_id", death_date=pl.col("time").dt.date(), death_time=pl.when(timed).then("time"))
+    return said.select("patient_id", death_date=pl.col("time").dt.date(), death_time="time")
 
 
 def patients_of(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
-    """One row per subject of `rows`, without a split."""
+    """One row per subject of `rows`, without a split and a death."""
 
     def birth() -> pl.Expr:
         """The one day of MEDS_BIRTH, or of the other codes where there is none."""
@@ -51,16 +50,7 @@ def patients_of(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
     )
     if options.birth_year_only:
         told = told.with_columns(birth_year=pl.col("birth_date").dt.year(), birth_date=pl.lit(None, pl.Date))
-    died = (
-        deaths_of(rows)
-        .group_by("patient_id")
-        .agg(
-            pl.col("death_time").filter(pl.col("death_date") == pl.col("death_date").min()).min(),
-            pl.col("death_date").min(),
-        )
-    )
-    patients = rows.select("patient_id").unique().join(told, on="patient_id", how="left")
-    return patients.join(died, on="patient_id", how="left")
+    return rows.select("patient_id").unique().join(told, on="patient_id", how="left")
 
 
 def with_splits(

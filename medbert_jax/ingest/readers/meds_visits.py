@@ -3,7 +3,7 @@
 import polars as pl
 
 from medbert_jax.ingest.readers.meds_options import MedsOptions
-from medbert_jax.ingest.readers.mimic_iv import disposition
+from medbert_jax.ingest.readers.mimic_iv import disposition, still_patient
 
 VISIT_COLUMNS = ("visit_id", "hadm_id", "encounter_id")
 
@@ -41,6 +41,7 @@ def marked_visits(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
             "discharge_time": pl.Datetime("us"),
             "visit_type": pl.String,
             "discharge_disposition": pl.String,
+            "still_patient": pl.Boolean,
         }
     )
     parts = [empty]
@@ -64,6 +65,7 @@ def _named_visits(rows: pl.DataFrame) -> pl.DataFrame:
         discharge_time=pl.coalesce(of("discharge", "time").max(), of("admission", "end").max()),
         visit_type=of("admission", "system").first(),
         discharge_disposition=of("discharge", disposition(pl.col("value"))).drop_nulls().last(),
+        still_patient=of("discharge", still_patient(pl.col("value"))).any(),
     )
     return visits.explode("copies")
 
@@ -75,7 +77,8 @@ def _stays(marks: pl.DataFrame) -> pl.DataFrame:
     began = marks.filter(pl.col("role") == "admission").sort(*keys, "code")
     began = began.group_by(keys).agg(pl.col("end").max(), visit_type=pl.col("system").first()).sort(keys)
     ended = marks.filter(pl.col("role") == "discharge").sort(*keys, "code")
-    ended = ended.group_by(keys).agg(to=disposition(pl.col("value")).drop_nulls().first()).sort(keys)
+    there = still_patient(pl.col("value")).any()
+    ended = ended.group_by(keys).agg(to=disposition(pl.col("value")).drop_nulls().first(), there=there).sort(keys)
     ended = ended.with_columns(at="time")
     began = began.with_columns(following=pl.col("time").shift(-1).over("patient_id"))
     began = began.join_asof(
@@ -90,6 +93,7 @@ def _stays(marks: pl.DataFrame) -> pl.DataFrame:
         admit_time="time",
         discharge_time=pl.when(later).then("at").otherwise(pl.coalesce("end", "at_same")),
         discharge_disposition=pl.when(later).then("to").otherwise("to_same"),
+        still_patient=pl.when(later).then("there").otherwise("there_same"),
     )
     untimed = STAY + "untimed-" + pl.int_range(pl.len()).over("patient_id").cast(pl.String)
     return admissions.join(stays, on=keys, how="left").with_columns(

@@ -12,7 +12,7 @@ ASSUMPTIONS = (
     "anything.",
     "Birth year is anchor_year − anchor_age. anchor_age 91 stands for every age above 89: birth and ages of these "
     "patients are unknown.",
-    "Death is dod, else deathtime of an admission; MIMIC-IV knows deaths up to a year after the last discharge.",
+    "Death is dod or deathtime of an admission; MIMIC-IV knows deaths up to a year after the last discharge.",
     "Race is the known value of the latest admission that has one, as published.",
     "Priority is seq_num; present on admission and captured at billing are unknown: all diagnoses are coded for "
     "billing after discharge.",
@@ -40,6 +40,7 @@ TABLES = (
         ("subject_id", "hadm_id", "admittime", "dischtime"),
         ("deathtime", "admission_type", "discharge_location", "race", "ethnicity", "hospital_expire_flag"),
         times=("admittime", "dischtime", "deathtime"),
+        stay=("admittime", "dischtime"),
     ),
     _table("diagnoses_icd", ("subject_id", "hadm_id", "icd_code", "icd_version"), ("seq_num",), codes=("icd_code",)),
     _table("procedures_icd", ("subject_id", "hadm_id", "icd_code", "icd_version"), ("chartdate",), needed=False,
@@ -62,11 +63,18 @@ def disposition(place: pl.Expr) -> pl.Expr:
         .then(pl.lit("hospice"))
         .when(named.str.contains("^HOME"))
         .then(pl.lit("home"))
+        .when(still_patient(place))
+        .then(pl.lit(None, pl.String))
         .when(named.str.contains("FACILITY|HOSPITAL|REHAB|NURSING|ACUTE|PSYCH|ASSISTED"))
         .then(pl.lit("facility"))
         .when(named.is_not_null() & ~named.is_in(("UNK", "UNKNOWN")))
         .then(pl.lit("other"))
     )
+
+
+def still_patient(place: pl.Expr) -> pl.Expr:
+    """Whether the place that a patient was discharged to says that he was not."""
+    return place.str.contains(r"(?i)\bstill\b.*\b(?:patient|in hospital)\b|^not discharged").fill_null(False)
 
 
 def _build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
@@ -76,7 +84,7 @@ def _build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
         visit_id=text(admissions["hadm_id"]),
         admit_time=moment(admissions["admittime"]),
         discharge_time=moment(admissions["dischtime"]),
-        death=day(admissions["deathtime"]),
+        death_time=moment(admissions["deathtime"]),
         kind=text(admissions["admission_type"]).str.to_uppercase(),
         place=text(admissions["discharge_location"]),
         died=flag(admissions["hospital_expire_flag"]),
@@ -90,11 +98,11 @@ def _build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
         "discharge_time",
         visit_type=pl.when(pl.col("kind").is_in(_OBSERVATIONS)).then(pl.lit("other")).otherwise(pl.lit("inpatient")),
         discharge_disposition=pl.when(pl.col("died")).then(pl.lit("expired")).otherwise(disposition(pl.col("place"))),
+        still_patient=still_patient(pl.col("place")),
     )
     known_race = ~pl.col("race").str.to_uppercase().is_in(_UNKNOWN_RACES)
     of_stays = stays.group_by("patient_id").agg(
         race=pl.when(known_race).then("race").sort_by("admit_time", "race").drop_nulls().last(),
-        death=pl.col("death").min(),
     )
     people = raw["patients"]
     age = whole(people["anchor_age"])
@@ -102,13 +110,17 @@ def _build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
         patient_id="subject_id",
         sex=named(people["gender"], {"F": "female", "M": "male"}),
         birth_year=pl.when(age < _CAPPED_AGE).then(whole(people["anchor_year"]) - age),
-        dod=day(people["dod"]),
     ).join(of_stays, on="patient_id", how="left")
+    deaths = [
+        people.select(patient_id="subject_id", death_date=day(people["dod"])),
+        stays.select("patient_id", "death_time"),
+    ]
     diagnoses = _icd(raw["diagnoses_icd"], "ICD9CM", "ICD10CM").with_columns(
         priority=whole(raw["diagnoses_icd"]["seq_num"])
     )
     return Rough(
-        patients=patients.select("patient_id", "sex", "birth_year", "race", death_date=pl.coalesce("dod", "death")),
+        patients=patients.select("patient_id", "sex", "birth_year", "race"),
+        deaths=pl.concat(deaths, how="diagonal"),
         visits=visits,
         diagnoses=diagnoses,
         medications=_medications(raw["prescriptions"]) if "prescriptions" in raw else None,

@@ -8,14 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import polars as pl
 
-from medbert_jax.checked_fields import check_fields
 from medbert_jax.ehr.codes import CODE_SYSTEMS, EITHER, SOURCE, guess_icd_version, system_name
 from medbert_jax.ehr.icd import ICD10_SYSTEMS, billable_icd9
 from medbert_jax.ingest.assembly import Left, Rough
+from medbert_jax.ingest.ends import no_end
+from medbert_jax.ingest.linking import WORDS, Unlinked
 from medbert_jax.ingest.reader import (
     RawTable,
     Reader,
@@ -39,8 +39,9 @@ class OmopOptions(SourceOptions):
     rows without an ICD source concept, before the standard concept, where the text looks like a code of it. Empty: only
     texts that name their system ("ICD10CM:E11.9") are used; rows with other texts that look like a code, and without a
     concept, leave under unnamed_system."""
-    unlinked: Literal["by_date", "drop"] = "by_date"
-    """Conditions without visit_occurrence_id: given to the patient's visit of that day, or left out (and counted)."""
+    unlinked: Unlinked = "by_date"
+    """Conditions without visit_occurrence_id, or with one that no visit has: given to the patient's visit of their day;
+    where there is none, to a visit made of that day; or left out (and counted)."""
     us_icd: bool = False
     """Whether condition_source_value of rows without an ICD source concept is an ICD code of a US site whose version
     nobody says: read as ICD-9-CM or ICD-10-CM, before the standard concept, by its shape and, where both have such a
@@ -53,14 +54,15 @@ class OmopOptions(SourceOptions):
 
     def __post_init__(self):
         """Check every field, all faults in one error; and write the code system as the tables do."""
-        check_fields(self, also=self._disagreements())
+        super().__post_init__()
         for name in ("source_value_system", "icd_from_snomed"):
             object.__setattr__(self, name, self._system(name) or "")
 
     def _system(self, name: str) -> str | None:
         return pl.select(system_name(pl.lit(getattr(self, name)))).item()
 
-    def _disagreements(self) -> Iterator[str]:
+    def _faults(self) -> Iterator[str]:
+        yield from super()._faults()
         if self.us_icd and self.source_value_system:
             yield (
                 "condition_source_value is of one system, or of a US version that its shape and day tell: got "
@@ -85,6 +87,7 @@ _VISIT_TYPES = {
     **dict.fromkeys((9202, 581477, 5083, 8756, 8940, 38004207), "outpatient"),  # office, telehealth, clinic
 }
 # The places of service that CDM 5.3 names, the visit concepts of 5.4, and PCORnet's list, which PEDSnet documents.
+_STILL_PATIENT = 32220
 _DISPOSITIONS = {
     **dict.fromkeys((8536, 581476, 38004195, 44814695, 44814696), "home"),
     **dict.fromkeys(
@@ -126,6 +129,8 @@ _UNKNOWN = ("0", "none", "null", "unknown", "no matching concept")
 _LOOKED_UP = (
     "concept_id_1",
     "race_concept_id",
+    "discharged_to_concept_id",
+    "discharge_to_concept_id",
     "unit_concept_id",
     *(f"{kind}_concept_id" for kind in ("condition", "drug", "measurement", "procedure")),
     *(f"{kind}_source_concept_id" for kind in ("condition", "drug", "measurement", "procedure")),
@@ -156,20 +161,16 @@ ASSUMPTIONS = (
     "birth_datetime that contradicts a year, month or day beside it is not taken, and counted. A "
     "birth_datetime of 15 June without month and day is the CDM's stand-in for a known year and is read as that.",
     "Sex is 8507 male, 8532 female, others unknown. Race is the name of race_concept_id, else race_source_value. "
-    "The death date is the earliest in death; rows there without a readable date say nothing, and are counted.",
+    "Rows of death without a readable date say nothing, and are counted.",
     "Discharge dispositions are taken from discharged_to_concept_id (5.3: discharge_to_concept_id) where it is one of "
-    "the usual places; 0 is unknown, although the CDM lets it stand for home too.",
+    "the usual places; 0 is unknown, although the CDM lets it stand for home too. The stay of who is still a patient "
+    "(32220) is open.",
     "Medications and measurements have the code of the standard concept (RxNorm, LOINC), procedures that of the source "
     "concept; the other where this one says nothing; where neither does, source values that name their system alone. "
     "They are of the visit that the row names; without one their time stands alone.",
     "A medication's ingredient is known only where the drug concept itself is an RxNorm ingredient. A measurement's "
     "unit is unit_source_value, else the code of unit_concept_id.",
 )
-_LINK = {
-    "by_date": "A condition without visit_occurrence_id (or with 0) is of the patient's visit whose days contain "
-    "condition_start_date: the shortest, then the earliest, then the one with the lowest id; else of none.",
-    "drop": "A condition without visit_occurrence_id (or with 0) is of no visit and left out.",
-}
 _US_ICD = (
     "condition_source_value without an ICD source concept is an ICD code of a US site: its shape tells ICD-9-CM from "
     "ICD-10-CM. Where both have such a code (V27.0), it is ICD-10-CM from 2015-10-01 on, by the end of its visit, else "
@@ -181,14 +182,17 @@ _FROM_SNOMED = (
     "concept_relationship, or under which all fall that do. Where they part, or say more than it, it stays SNOMED."
 )
 _NO_CONCEPTS = "There is no table concept: code systems are known only where condition_source_value tells them."
-_PERIODS = "observation_period is not used: that a patient has no codes outside these periods is no sign of health."
+_PERIODS = (
+    "Follow-up is observation_period, periods that overlap or meet as one: that a patient has no codes outside of them "
+    "is no sign of health."
+)
 
 
 def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
     """EHR tables of one shard's raw rows, bad ones included."""
     concepts = _concepts(raw)
-    visits = _visits(raw["visit_occurrence"])
-    said = [_LINK[options.unlinked]]
+    visits = _visits(raw["visit_occurrence"], concepts)
+    said = [WORDS[options.unlinked]]
     if options.source_value_system:
         said.append(f"condition_source_value is read as {options.source_value_system} where it has a code's shape.")
     said += [_US_ICD] * options.us_icd
@@ -200,14 +204,16 @@ def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
     diagnoses = _diagnoses(raw["condition_occurrence"], visits, concepts, mapped, options, told)
     patients, deaths = _patients(raw["person"], concepts), _deaths(raw.get("death"))
     undated = deaths.filter(pl.col("death_date").is_null()).join(patients, on="patient_id", how="semi")
-    died = deaths.group_by("patient_id").agg(pl.col("death_date").min())
     return Rough(
-        patients=patients.join(died, on="patient_id", how="left", maintain_order="left"),
+        patients=patients,
         visits=visits,
         diagnoses=diagnoses,
         medications=_events(raw.get("drug_exposure"), "drug", "drug_exposure_start", concepts),
         measurements=_events(raw.get("measurement"), "measurement", "measurement", concepts),
         procedures=_events(raw.get("procedure_occurrence"), "procedure", "procedure", concepts),
+        deaths=deaths,
+        follow_up=_follow_up(raw.get("observation_period")),
+        unlinked=options.unlinked,
         has_dates=True,
         age_precision="day or year",
         assumptions=(*ASSUMPTIONS, *said),
@@ -332,17 +338,24 @@ def _patients(person: pl.DataFrame, concepts: pl.DataFrame) -> pl.DataFrame:
 
 
 def _deaths(table: pl.DataFrame | None) -> pl.DataFrame:
-    """patient_id, death_date of each row; empty where the source has no such table."""
+    """patient_id, death_date, death_time of each row; empty where the source has no such table."""
     if table is None:
-        return pl.DataFrame(schema={"patient_id": pl.String, "death_date": pl.Date})
-    died = day(table["death_date"])
-    died = died.zip_with(died.is_not_null(), day(table["death_datetime"]))
-    return pl.DataFrame({"patient_id": text(table["person_id"]), "death_date": died})
+        return pl.DataFrame(schema={"patient_id": pl.String, "death_date": pl.Date, "death_time": pl.Datetime("us")})
+    time = _time(table, "death")
+    return pl.DataFrame({"patient_id": text(table["person_id"]), "death_date": time.dt.date(), "death_time": time})
 
 
-def _visits(table: pl.DataFrame) -> pl.DataFrame:
+def _follow_up(table: pl.DataFrame | None) -> pl.DataFrame | None:
+    if table is None:
+        return None
+    first, last = (day(table[f"observation_period_{end}_date"]) for end in ("start", "end"))
+    return pl.DataFrame({"patient_id": text(table["person_id"]), "start": first, "end": last})
+
+
+def _visits(table: pl.DataFrame, concepts: pl.DataFrame) -> pl.DataFrame:
     kind, went = whole(table["visit_concept_id"]), whole(table["discharged_to_concept_id"])
     went = went.zip_with((went > 0).fill_null(False), whole(table["discharge_to_concept_id"]))
+    name = _look_up(went, concepts, "name")[0]
     return pl.DataFrame(
         {
             "visit_id": text(table["visit_occurrence_id"]),
@@ -353,6 +366,7 @@ def _visits(table: pl.DataFrame) -> pl.DataFrame:
                 {None: None, **_VISIT_TYPES}, default="other", return_dtype=pl.String
             ),
             "discharge_disposition": went.replace_strict(_DISPOSITIONS, default=None, return_dtype=pl.String),
+            "still_patient": (went == _STILL_PATIENT) | name.str.contains("(?i)^still (?:a )?patient").fill_null(False),
         }
     )
 
@@ -368,20 +382,18 @@ def _diagnoses(
     status = whole(table["condition_status_concept_id"])
     position = whole(table["condition_type_concept_id"]).replace_strict(_POSITIONS, default=None, return_dtype=pl.Int32)
     link = pl.DataFrame({"patient_id": text(table["person_id"]), "visit_id": _link(table["visit_occurrence_id"])})
-    starts, days = table["condition_start_date"], None
+    time, days = _time(table, "condition_start"), None
     if options.us_icd:
-        starts = moment(starts)
-        ends = visits.group_by(link.columns).agg(pl.col("discharge_time").max())
+        known = visits.filter(~no_end())
+        ends = known.group_by(link.columns).agg(pl.col("discharge_time").max())
         days = link.join(ends, on=link.columns, how="left", maintain_order="left")["discharge_time"]
-        days = days.zip_with(days.is_not_null(), starts)
+        days = days.zip_with(days.is_not_null(), time)
     codes = pl.DataFrame(_code(table, "condition", concepts, options.source_value_system, days))
     if options.icd_from_snomed:
         codes = _with_icd(codes, table["condition_concept_id"], mapped, options.icd_from_snomed, told)
-    rows = pl.DataFrame({**link.to_dict(), **codes.to_dict(), "status": status, "position": position})
-    if options.unlinked == "by_date" and rows["visit_id"].has_nulls():
-        rows = _by_date(rows, day(starts.filter(rows["visit_id"].is_null())), visits)
+    rows = pl.DataFrame({**link.to_dict(), "time": time, **codes.to_dict(), "status": status, "position": position})
     return rows.select(
-        "patient_id", "visit_id", "code_system", "code",
+        "patient_id", "visit_id", "time", "code_system", "code",
         pl.when(pl.col("status").is_in(_ON_ADMISSION)).then(True).alias("present_on_admission"),
         pl.when(pl.col("status").is_in(_PRIMARY)).then(1)
         .when(pl.col("position").is_not_null()).then("position")
@@ -414,34 +426,6 @@ def _with_icd(
         code_system=pl.when(takes).then(pl.lit(system)).otherwise("code_system"),
         code=pl.when(takes).then("icd").otherwise("code"),
     )
-
-
-def _by_date(rows: pl.DataFrame, dates: pl.Series, visits: pl.DataFrame) -> pl.DataFrame:
-    """Rows without a visit given to the one of their patient that contains their date (`dates`: of these rows)."""
-    linked, unlinked = (rows.filter(rows["visit_id"].is_null() == missing) for missing in (False, True))
-    unlinked = unlinked.with_columns(date=dates).drop("visit_id")
-    asked = unlinked.select("patient_id", "date").drop_nulls().unique()
-    start, end = pl.col("admit_time").dt.date(), pl.col("discharge_time").dt.date()
-    stays = visits.drop_nulls(["visit_id", "admit_time"]).join(asked, on="patient_id", how="semi")
-    stays = stays.select("patient_id", "visit_id", start=start, end=pl.max_horizontal(start, end))
-    stays = stays.with_columns(whole(stays["visit_id"]).alias("number"))
-    shortest = (pl.col("end") - pl.col("start"), "start", "number", "visit_id")
-    stays = stays.sort(shortest, nulls_last=True).with_row_index("rank")
-    one_day = pl.col("start") == pl.col("end")
-    # Most visits last a day and are found by it; only the longer ones are compared with every date of their patient.
-    longer = (
-        asked.lazy()
-        .join(stays.lazy().filter(~one_day), on="patient_id")
-        .filter(pl.col("date").is_between("start", "end"))
-        .select("patient_id", "date", "rank")
-        .collect(engine="streaming")
-    )
-    found = pl.concat([stays.filter(one_day).select("patient_id", "rank", date="start").select(longer.columns), longer])
-    found = (
-        found.group_by("patient_id", "date").agg(pl.col("rank").min()).join(stays.select("rank", "visit_id"), on="rank")
-    )
-    unlinked = unlinked.join(found, on=["patient_id", "date"], how="left")
-    return pl.concat([linked, unlinked.select(linked.columns)])
 
 
 def _events(table: pl.DataFrame | None, kind: str, start: str, concepts: pl.DataFrame) -> pl.DataFrame | None:
@@ -543,6 +527,7 @@ def _event_table(name: str, kind: str, start: str, required: tuple[str, ...], *o
     )  # fmt: skip
 
 
+_PERIOD = ("observation_period_start_date", "observation_period_end_date")
 OMOP = Reader(
     format="omop",
     tables=(
@@ -556,6 +541,7 @@ OMOP = Reader(
             ("visit_occurrence_id", "person_id", "visit_concept_id", "visit_start_date", "visit_end_date"),
             ("visit_start_datetime", "visit_end_datetime", "discharged_to_concept_id", "discharge_to_concept_id"),
             times=("visit_start_date", "visit_end_date", "visit_start_datetime", "visit_end_datetime"),
+            stay=("visit_start_date", "visit_end_date"),
         ),
         _event_table("condition_occurrence", "condition", "condition_start", (), "condition_status_concept_id",
                      "condition_type_concept_id"),
@@ -565,7 +551,7 @@ OMOP = Reader(
         _event_table("procedure_occurrence", "procedure", "procedure", ()),
         RawTable("death", "person_id", ("person_id", "death_date"), ("death_datetime",), needed=False,
                  times=("death_date", "death_datetime")),
-        RawTable("observation_period", "person_id", ("person_id",), needed=False),
+        RawTable("observation_period", "person_id", ("person_id",), _PERIOD, needed=False, times=_PERIOD),
         RawTable("concept", "", ("concept_id", "vocabulary_id", "concept_code"), ("concept_name", "concept_class_id"),
                  needed=False, key="concept_id", codes=("concept_code",)),
         RawTable("concept_relationship", "", ("concept_id_1", "concept_id_2", "relationship_id"), ("invalid_reason",),
@@ -575,4 +561,11 @@ OMOP = Reader(
     build=_build,
     options=OmopOptions,
     check=_check,
+    remedies={
+        "unlinked_code": "--options.unlinked visit_of_the_day",
+        "unnamed_system": "--options.source-value-system SYSTEM, or --options.us-icd",
+        "missing_code": "the table concept, with the concepts that these rows name",
+        "no_admission": "dates as 2011-05-03",
+        "unlisted_patient": "the table person, with all who have rows",
+    },
 )  # fmt: skip

@@ -15,7 +15,6 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from medbert_jax.checked_fields import check_fields
 from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions
 from medbert_jax.ingest.readers.med_bert_pickles import SPLITS, US_ICD, is_id, raise_faults, read_types
@@ -47,10 +46,6 @@ class PytorchEhrOptions(SourceOptions):
     us_icd: bool = False
     """Whether ICD codes that do not say their version (I50.9, ICD_I50.9) are those of a US site: read as ICD-9-CM or
     ICD-10-CM by their shape; those that both have leave. Else they are of no system and leave, counted."""
-
-    def __post_init__(self):
-        """Check every field; all faults are in one error."""
-        check_fields(self)
 
 
 def read_labels(path) -> pl.DataFrame:

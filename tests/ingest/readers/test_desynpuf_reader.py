@@ -56,8 +56,8 @@ def add(source, claims) -> None:
 def test_published_files(source):
     tables, ledger = read(source)
     assert sorted(tables.patients.rows()) == [
-        ("A1", date(1943, 1, 1), None, "White", None),  # two sexes in three years: unknown
-        ("B2", date(1950, 7, 1), "female", "Hispanic", date(2009, 10, 1)),
+        ("A1", date(1943, 1, 1), None, "White", None, None),  # two sexes in three years: unknown
+        ("B2", date(1950, 7, 1), "female", "Hispanic", date(2009, 10, 1), None),
     ]
     visits = tables.visits.sort("patient_id", "order")
     assert visits.select("visit_id", "order", "length_of_stay", "visit_type").rows() == [
@@ -149,3 +149,31 @@ def test_known_figures_of_the_real_files():
     assert built.tables.visits.height == raw["inpatient"].height - further
     assert left(built.ledger).get("unreadable_code", Counts()).codes < 0.002 * built.ledger.came.codes
     assert built.tables.patients["sex"].null_count() == built.tables.patients["birth_date"].null_count() == 0
+
+
+def test_years_that_are_covered_whole_are_follow_up(source):
+    """By the year of the file's name; up to a death."""
+    head = PEOPLE.strip() + ",BENE_HI_CVRAGE_TOT_MONS,BENE_HMO_CVRAGE_TOT_MONS\n"
+    years = {
+        "2008": "A1,19430101,,1,1,0,12,0\nB2,19500701,,2,5,0,12,12\n",
+        "2009": "A1,19430101,,1,1,0,12,0\nB2,19500701,20091001,2,5,Y,10,0\n",
+        "2010": "A1,19430101,,1,1,0,11,0\n",
+    }
+    for year, rows in years.items():
+        (source / f"DE1_0_{year}_Beneficiary_Summary_File_Sample_1.csv").write_text(head + rows)
+    for shards in (1, 5):
+        tables, _ = read(source, shards=shards)
+        assert sorted(tables.follow_up.rows()) == [
+            ("A1", date(2008, 1, 1), date(2009, 12, 31)),
+            ("B2", date(2009, 1, 1), date(2009, 10, 1)),
+        ]
+
+
+def test_a_source_that_does_not_say_who_was_covered_has_no_follow_up(source):
+    assert read(source)[0].follow_up is None
+
+
+def test_a_diagnosis_is_known_from_the_end_of_its_claim_on(source):
+    tables, _ = read(source)
+    times = dict(tables.diagnoses.select("visit_id", pl.col("time").cast(pl.Date)).rows())
+    assert times == {"11": date(2008, 3, 11), "12": date(2008, 1, 6), "21": date(2009, 3, 3)}

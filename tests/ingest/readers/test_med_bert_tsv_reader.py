@@ -91,7 +91,7 @@ GOOD = "9\t2014-03-01\t2014-03-02\tICD9_428\t1\t1\t0\n"
         ("1\tsoon\t2014-03-02\tICD9_428\t1\t1\t0", {"no_admission": Counts(visits=1, codes=1)}),
         ("1\t\t2014-03-02\tICD9_428\t1\t1\t0", {"no_admission": Counts(visits=1, codes=1)}),
         ("1\t1800-03-01\t2014-03-02\tICD9_428\t1\t1\t0", {"implausible_time": Counts(visits=1, codes=1)}),
-        ("1\t2014-03-01\t9999-03-02\tICD9_428\t1\t1\t0", {"implausible_time": Counts(visits=1, codes=1)}),
+        ("1\t2014-03-01\t9999-03-02\tICD9_428\t1\t1\t0", {}),
         ("\t2014-03-01\t2014-03-02\tICD9_428\t1\t1\t0", {"null_patient_id": Counts(visits=1, codes=1)}),
         (GOOD.strip(), {"duplicate_code": Counts(codes=1)}),
         ("1\t2014-03-01\t\tICD9_428\t1\t99999999999\tx", {}),

@@ -52,7 +52,8 @@ STAY = [
 
 
 def test_static_rows_birth_and_death_make_the_patient():
-    patients = build(*STAY, ("2", None, "GENDER//M"), ("2", None, "MEDS_BIRTH")).patients.sort("patient_id")
+    made = assemble("meds", build(*STAY, ("2", None, "GENDER//M"), ("2", None, "MEDS_BIRTH")))
+    patients = made.tables.patients.sort("patient_id")
     assert patients.select("patient_id", "birth_date", "sex", "race", "death_date").rows() == [
         ("1", date(2090, 5, 6), "female", "ASIAN", date(2151, 3, 1)),
         ("2", None, "male", None, None),
@@ -73,7 +74,7 @@ def test_events_make_a_stay_and_the_rest_days():
         "4280": "stay/2150-03-01T08:00:00",
         "I10": "day/2150-03-20",
     }
-    assert rough.visits.sort("admit_time").drop("patient_id", "visit_id").rows() == [
+    assert rough.visits.sort("admit_time").drop("patient_id", "visit_id", "still_patient").rows() == [
         (at(1, 8), at(5, 12), "inpatient", "facility"),
         (at(20, 9), None, None, None),
     ]
@@ -153,7 +154,7 @@ NAMED = [
 def test_a_column_names_visits():
     rough = build(*NAMED, visits="column", outside="none")
     assert where(rough) == {"E119": "77", "A01": None, "A02": "x", "A03": None}
-    assert rough.visits.sort("visit_id").rows() == [
+    assert rough.visits.sort("visit_id").drop("still_patient").rows() == [
         ("1", "77", at(1, 8), at(2, 8), "other", None),
         ("1", "x", at(7, 8), None, None, None),
     ]
@@ -403,6 +404,20 @@ def test_patterns_of_a_site_may_leave_the_version_open():
     rows = [("1", at(1), "DX:E11"), ("1", at(1), "DX:V27")]
     assert build(*rows, patterns=patterns).diagnoses["code_system"].to_list() == ["ICD", "ICD"]
     assert build(*rows, patterns=patterns, us_icd=True).diagnoses["code_system"].to_list() == ["ICD10CM"]
+
+
+def test_who_has_not_left_has_an_open_stay():
+    for rows in (
+        [("1", at(1, 8), "ADMISSION//ER"), ("1", at(2, 8), "ICD10CM/I10"),
+         ("1", at(5, 12), "DISCHARGE//STILL PATIENT")],
+        [("1", at(1, 8), "ADMISSION//ER", {"visit_id": "7"}), ("1", at(2, 8), "ICD10CM/I10", {"visit_id": "7"}),
+         ("1", at(5, 12), "DISCHARGE//STILL IN HOSPITAL", {"visit_id": "7"})],
+    ):  # fmt: skip
+        made = assemble("meds", build(*rows))
+        assert made.tables.visits.select("discharge_time", "length_of_stay", "discharge_disposition").rows() == [
+            (None, None, None)
+        ]
+        assert made.tables.diagnoses.height == 1
 
 
 def test_the_words_of_codes_are_those_of_the_source_but_not_those_of_a_parent():

@@ -102,12 +102,25 @@ def build(*names, **changed):
 
 
 def test_people():
-    patients = build().patients.sort("patient_id")
-    assert patients.select("patient_id", "sex", "birth_year", "race", "death_date").rows() == [
-        ("10", "female", 2093, "WHITE - RUSSIAN", date(2155, 1, 9)),
-        ("11", "male", None, "BLACK", date(2110, 2, 1)),
-        ("12", None, None, None, None),
+    rough = build()
+    assert rough.patients.sort("patient_id").select("patient_id", "sex", "birth_year", "race").rows() == [
+        ("10", "female", 2093, "WHITE - RUSSIAN"),
+        ("11", "male", None, "BLACK"),
+        ("12", None, None, None),
     ]
+    died = assemble("mimic-iv", rough).tables.patients.sort("patient_id")["death_date"].to_list()
+    assert died == [date(2155, 1, 9), date(2110, 2, 1), None]
+
+
+def test_who_has_not_left_has_an_open_stay():
+    stay = {"subject_id": "1", "hadm_id": "7", "admittime": "2150-01-01 10:00:00", "dischtime": "2150-01-04 23:59:00"}
+    person = {"subject_id": "1", "gender": "F", "anchor_age": "50", "anchor_year": "2150"}
+    for place in ("STILL PATIENT", "Still in hospital"):
+        admissions = [{**stay, "discharge_location": place}]
+        made = assemble("mimic-iv", build(patients=[person], admissions=admissions, diagnoses_icd=[]))
+        columns = ("discharge_time", "length_of_stay", "discharge_disposition")
+        assert made.tables.visits.select(columns).rows() == [(None, None, None)]
+        assert made.unreadable == {"discharge_time that is no end": 1}
 
 
 def test_the_cap_of_ages():
@@ -119,7 +132,7 @@ def test_the_cap_of_ages():
 
 def test_visits():
     visits = build().visits
-    assert visits.drop("patient_id").rows() == [
+    assert visits.drop("patient_id", "still_patient").rows() == [
         ("201", datetime(2153, 4, 3, 22, 10), datetime(2153, 4, 12, 15), "inpatient", "home"),
         ("202", datetime(2155, 1, 8, 1), datetime(2155, 1, 9, 10), "inpatient", "expired"),
         ("203", datetime(2110, 2, 1, 1), datetime(2110, 2, 1, 20), "other", None),

@@ -105,14 +105,15 @@ def test_a_patient_from_text_and_typed_columns_is_the_same(parquet):
     assembled = assemble("omop", rough)
     tables = assembled.tables
     assert check_tables(tables) == []
-    assert tables.patients.rows() == [("1", date(1950, 2, 9), "female", "White", date(2019, 7, 1))]
+    assert tables.patients.rows() == [("1", date(1950, 2, 9), "female", "White", date(2019, 7, 1), None)]
     columns = ["visit_id", "admit_time", "discharge_time", "length_of_stay", "visit_type", "discharge_disposition"]
     assert tables.visits.select(columns).rows() == [
         ("9", datetime(2014, 1, 5), datetime(2014, 1, 5), 0, "outpatient", None),
         ("10", datetime(2015, 3, 2, 14, 30), datetime(2015, 3, 9, 10), 7, "inpatient", "facility"),
     ]
     assert sorted(tables.diagnoses.rows()) == [
-        ("1", "10", "ICD10CM", "E11.9", True, None, 1), ("1", "9", "SNOMED", "44054006", None, None, None),
+        ("1", "10", "ICD10CM", "E11.9", True, None, 1, datetime(2015, 3, 2)),
+        ("1", "9", "SNOMED", "44054006", None, None, None, datetime(2014, 1, 5)),
     ]  # fmt: skip
     assert tables.medications.rows() == [("1", "10", datetime(2015, 3, 3), "RxNorm", "6809", "metformin")]
     assert tables.measurements.rows() == [("1", "10", datetime(2015, 3, 3, 6), "LOINC", "4548-4", 7.1, "%")]
@@ -242,11 +243,11 @@ def visit(number, start, end, patient="1"):
 
 def linked(dates, visits, options=None, patient="1"):
     rows = [CONDITION | {"visit_occurrence_id": None, "condition_start_date": one, "person_id": patient,
-                         "condition_source_value": f"row{n}", "condition_concept_id": "0"}
-            for n, one in enumerate(dates)]  # fmt: skip
-    rough = build(options, visit_occurrence=visits, condition_occurrence=rows)
-    assert rough.diagnoses.height == len(dates)
-    return rough.diagnoses.sort("code")["visit_id"].to_list()
+                         "condition_concept_id": "0"} for one in dates]  # fmt: skip
+    rows = [one | {"condition_source_value": f"ICD10CM:A0{n}"} for n, one in enumerate(rows)]
+    made = assemble("omop", build(options, visit_occurrence=visits, condition_occurrence=rows)).tables.diagnoses
+    found = dict(made.select("code", "visit_id").rows())
+    return [found.get(f"A0{n}") for n in range(len(dates))]
 
 
 def test_conditions_without_a_visit_go_to_the_visit_of_their_day():
@@ -262,9 +263,12 @@ def test_another_patients_visit_is_never_taken():
     stays.append(visit("20", "2016-01-01", "2016-01-03", patient="2"))
     rows = [CONDITION | {"visit_occurrence_id": None, "person_id": patient, "condition_start_date": one}
             for patient in ("1", "2", "3") for one in days]  # fmt: skip
-    diagnoses = build(visit_occurrence=stays, condition_occurrence=rows).diagnoses
-    visits = diagnoses.group_by("patient_id").agg(pl.col("visit_id").sort()).sort("patient_id")["visit_id"].to_list()
-    assert visits == [[None, "10", "11"], [None, None, "20"], [None] * 3]
+    people = [PERSON | {"person_id": patient} for patient in ("1", "2", "3")]
+    made = assemble("omop", build(person=people, visit_occurrence=stays, condition_occurrence=rows))
+    assert sorted(made.tables.diagnoses.select("patient_id", "visit_id").rows()) == [
+        ("1", "10"), ("1", "11"), ("2", "20"),
+    ]  # fmt: skip
+    assert made.lost["diagnoses", "unlinked_code"] == 6
 
 
 def test_shortest_then_earliest_then_lowest_id():
@@ -282,17 +286,71 @@ def test_a_visit_without_an_end_or_with_one_before_its_start_has_its_first_day()
         assert linked(["2015-03-04", "2015-03-05"], [visit("1", "2015-03-04", end)]) == ["1", None]
 
 
-def test_visit_0_is_no_visit_and_one_that_is_not_there_stays_as_named():
+BY_DAY = "diagnoses without a visit id, by their day", "diagnoses of a visit id that no visit has, by their day"
+
+
+@pytest.mark.parametrize("parquet", [False, True], ids=["csv", "parquet"])
+def test_visit_0_is_no_visit_and_one_that_is_not_there_is_found_by_day_and_counted_apart(parquet):
+    codes = ("A01", "A02", "A03", "A04")
+    ids = ("0", "77", "78", "10")
+    days = ("2015-03-02", "2015-03-09", "2016-01-01", "2015-03-02")
     rows = [
-        CONDITION | {"visit_occurrence_id": "0"},
-        CONDITION | {"visit_occurrence_id": "77", "condition_concept_id": "0"},
+        CONDITION | {"visit_occurrence_id": visit, "condition_start_date": one,
+                     "condition_source_value": f"ICD10CM:{code}"}
+        for visit, one, code in zip(ids, days, codes, strict=True)
+    ]  # fmt: skip
+    made = assemble("omop", build(condition_occurrence=rows, parquet=parquet))
+    assert sorted(made.tables.diagnoses.select("code", "visit_id").rows()) == [
+        ("A01", "10"),
+        ("A02", "10"),
+        ("A04", "10"),
     ]
-    rough = build(condition_occurrence=rows)
-    assert sorted(rough.diagnoses["visit_id"]) == ["10", "77"]
-    lines = {line.rule: line.left.codes for line in assemble("omop", rough).ledger.lines}
-    assert lines["unlinked_code"] == 1
-    rough = build(condition_occurrence=rows, parquet=True, options=OmopOptions(unlinked="drop"))
-    assert rough.diagnoses["visit_id"].to_list() == [None, "77"]
+    assert made.lost["diagnoses", "unlinked_code"] == 1 and made.told == dict.fromkeys(BY_DAY, 1)
+    left_out = assemble("omop", build(OmopOptions(unlinked="drop"), condition_occurrence=rows, parquet=parquet))
+    assert left_out.tables.diagnoses["code"].to_list() == ["A04"] and left_out.told == {}
+
+
+def test_a_visit_of_another_patient_is_none_of_this_one():
+    people = [PERSON, PERSON | {"person_id": "2"}]
+    stays = [STAY, visit("20", "2015-03-01", "2015-03-31", patient="2")]
+    rows = [CONDITION | {"person_id": "2"}]  # of visit 10, which is the first patient's
+    made = assemble("omop", build(person=people, visit_occurrence=stays, condition_occurrence=rows))
+    assert made.tables.diagnoses.select("patient_id", "visit_id").rows() == [("2", "20")]
+    assert made.told == {BY_DAY[1]: 1}
+
+
+def test_where_no_visit_covers_the_day_one_may_be_made_of_it():
+    person = PERSON | {"month_of_birth": "2", "day_of_birth": "9"}
+    made_of = OmopOptions(unlinked="visit_of_the_day")
+    days = ("2015-03-05", "2016-01-02", "2016-01-02", "2016-01-03", None, "1949-01-01")
+    rows = [
+        CONDITION | {"visit_occurrence_id": f"9{n}", "condition_start_date": one,
+                     "condition_source_value": f"ICD10CM:A0{n}"}
+        for n, one in enumerate(days)
+    ]  # fmt: skip
+    rows[1]["condition_start_datetime"] = "2016-01-02 15:00:00"
+    rows[2]["condition_start_datetime"] = "2016-01-02 09:00:00"
+    made = assemble("omop", build(made_of, person=[person], condition_occurrence=rows))
+    assert check_tables(made.tables) == []
+    assert made.tables.visits.sort("order").select("visit_id", "admit_time", "discharge_time", "visit_type").rows() == [
+        ("10", datetime(2015, 3, 2), datetime(2015, 3, 9), "inpatient"),
+        ("day/2016-01-02", datetime(2016, 1, 2, 9), None, None),
+        ("day/2016-01-03", datetime(2016, 1, 3), None, None),
+    ]
+    assert dict(made.tables.diagnoses.select("code", "visit_id").rows()) == {
+        "A00": "10", "A01": "day/2016-01-02", "A02": "day/2016-01-02", "A03": "day/2016-01-03",
+    }  # fmt: skip
+    # A day that is none makes no visit; a visit of a day before the birth leaves like any other.
+    assert {rule: rows for (table, rule), rows in made.lost.items() if table == "diagnoses"} == {
+        "unlinked_code": 1, "before_birth": 1,
+    }  # fmt: skip
+    assert made.told["visits made of a day"] == 3 and made.told["diagnoses in visits made of their day"] == 4
+    assert made.ledger.came.visits == 4
+
+
+def test_a_stay_without_an_end_that_is_known_covers_no_later_day():
+    stays = [visit("1", "2015-03-04", "9999-12-31"), visit("2", "2015-06-01", "2015-06-03")]
+    assert linked(["2015-03-04", "2015-06-02", "2020-01-01"], stays) == ["1", "2", None]
 
 
 @pytest.mark.parametrize(
@@ -352,8 +410,9 @@ def test_sex_race_and_death():
     rows = [PERSON | {"person_id": str(n)} | one for n, one in enumerate(people)]
     deaths = [{"person_id": "1", "death_date": day} for day in ("2020-02-02", "2020-01-01", None)]
     deaths.append({"person_id": "2", "death_date": None, "death_datetime": "2020-03-03 01:02:03"})
-    patients = build(person=rows, death=deaths).patients
-    assert patients.select("patient_id", "sex", "race", "death_date").rows() == [
+    made = assemble("omop", build(person=rows, death=deaths))
+    assert made.told == {"patients with several days of death, of which the earliest counts": 1}
+    assert made.tables.patients.sort("patient_id").select("patient_id", "sex", "race", "death_date").rows() == [
         ("0", "male", "White", None), ("1", "female", "Other", date(2020, 1, 1)), ("2", None, None, date(2020, 3, 3)),
         ("3", None, None, None),
     ]  # fmt: skip
@@ -376,6 +435,19 @@ def test_every_row_of_death_is_a_death_or_counted():
     }  # fmt: skip
     assert (made.ledger.came.patients, made.ledger.kept.patients) == (8, 1)
     assert "unreadable_death" in {line.rule for line in assemble("omop", build()).ledger.lines}
+
+
+def test_who_is_still_a_patient_has_an_open_stay():
+    names = pl.DataFrame({"concept_id": ["4000001"], "concept_name": ["Still a patient, expected to return"]})
+    concepts = pl.concat([CONCEPT, names], how="diagonal")
+    for column, concept in (("discharged_to", "32220"), ("discharge_to", "32220"), ("discharged_to", "4000001")):
+        stays = [STAY | {f"{column}_concept_id": concept}]
+        raw = {name: table(name, rows) for name, rows in {
+            "person": [PERSON], "visit_occurrence": stays, "condition_occurrence": [CONDITION]}.items()}  # fmt: skip
+        made = assemble("omop", OMOP.build(raw | {"concept": concepts}, OmopOptions()))
+        stay = made.tables.visits.select("admit_time", "discharge_time", "length_of_stay", "discharge_disposition")
+        assert stay.rows() == [(datetime(2015, 3, 2), None, None, None)]
+        assert made.tables.diagnoses.height == 1 and made.unreadable == {"discharge_time that is no end": 1}
 
 
 def test_kinds_of_visits_and_where_they_end():
@@ -448,6 +520,22 @@ def test_empty_tables_build():
     assemble("omop", rough)
 
 
+def test_periods_of_observation_are_follow_up_and_conditions_have_a_time():
+    period = {
+        "person_id": "1",
+        "observation_period_start_date": "2014-01-01",
+        "observation_period_end_date": "2015-12-31",
+    }
+    rows = [CONDITION, CONDITION | {"condition_start_datetime": "2015-03-02 09:30:00", "condition_concept_id": "0",
+                                    "condition_source_value": "ICD10CM:I10"}]  # fmt: skip
+    tables = assemble("omop", build(observation_period=[period], condition_occurrence=rows)).tables
+    assert tables.follow_up.rows() == [("1", date(2014, 1, 1), date(2015, 12, 31))]
+    assert dict(tables.diagnoses.select("code", "time").rows()) == {
+        "44054006": datetime(2015, 3, 2), "I10": datetime(2015, 3, 2, 9, 30),
+    }  # fmt: skip
+    assert assemble("omop", build()).tables.follow_up is None
+
+
 def test_what_is_assumed_is_said():
     said = build().assumptions
     assert not any("observation_period" in line for line in said)
@@ -475,18 +563,22 @@ UNSAID = [
 def test_source_values_of_a_us_site_that_do_not_say_their_version():
     stay = STAY | {"visit_start_date": "2015-09-28", "visit_end_date": "2015-10-01"}
     assert codes(UNSAID, visit_occurrence=[stay], options=OmopOptions(us_icd=True)) == [
-        ("ICD10CM", "V27.0"), ("ICD9CM", "428.0"), ("ICD10CM", "I50.9"), ("ICD10", "E11"), ("ICD10GM", "V27"),
-        ("SOURCE", "DM2"), (None, None),
-        ("ICD9CM", "V27.0"), ("SOURCE", "V27.0"), ("SNOMED", "44054006"),  # the last two stay undecided
+        ("ICD10CM", "V27.0"), ("ICD9CM", "V27.0"), ("SOURCE", "V27.0"),  # undecided
+        ("ICD9CM", "428.0"), ("ICD10CM", "I50.9"), ("SNOMED", "44054006"),  # undecided
+        ("ICD10", "E11"), ("ICD10GM", "V27"), ("SOURCE", "DM2"), (None, None),
     ]  # fmt: skip
     assert any("2015-10-01" in line for line in build(options=OmopOptions(us_icd=True)).assumptions)
 
 
 def test_a_version_is_not_guessed_unless_the_site_is_said_to_be_of_the_us():
-    assert codes(UNSAID[:5]) == [
-        ("SOURCE", "V27.0"), ("SOURCE", "428.0"), ("SNOMED", "44054006"), ("SOURCE", "V27.0"), ("SOURCE", "V27.0"),
-    ]  # fmt: skip
+    assert codes(UNSAID[:5]) == [*[("SOURCE", "V27.0")] * 3, ("SOURCE", "428.0"), ("SNOMED", "44054006")]
     assert not any("2015-10-01" in line for line in build().assumptions)
+
+
+def test_a_placeholder_for_the_end_of_a_stay_decides_no_version():
+    stay = STAY | {"visit_start_date": "2010-09-28", "visit_end_date": "2099-12-31"}
+    rows = [UNMAPPED | {"condition_source_value": "V27.0", "condition_start_date": "2010-09-28"}]
+    assert codes(rows, visit_occurrence=[stay], options=OmopOptions(us_icd=True)) == [("ICD9CM", "V27.0")]
 
 
 def test_one_system_and_an_open_version_exclude_each_other():
