@@ -40,8 +40,7 @@ def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> N
         pairs = tables.diagnoses.select("code_system", "code").unique()
         assert spec.outcome.code_set is not None  # cases are who has these codes
         outcome = pairs.filter(spec.code_set(spec.outcome.code_set).matches())
-        outcome = tables.diagnoses.join(outcome, on=["code_system", "code"], how="semi")
-        faults["visits with the outcome's codes"] = read.join(outcome, on=["patient_id", "visit_id"], how="semi")
+        faults["visits with the outcome's codes"] = codes.join(outcome, on=["code_system", "code"], how="semi")
     found = [
         f"{visits['patient_id'].n_unique()} patients with {what}" for what, visits in faults.items() if len(visits)
     ]

@@ -65,8 +65,8 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
     """One row per patient of the shard, and the ledger's lines, as `judge` gives them of a spec.
 
     The input ends with the first visit that had not begun at the prediction time; a visit of which no time is known was
-    not shown to have begun. What was known of the visits before it says `ehr.known`. index_order is input_until + 1. Of several prediction times the first is taken; those patients are
-    marked in rule:several_prediction_times.
+    not shown to have begun. What was known of the visits before it says `ehr.known`. index_order is input_until + 1. Of
+    several prediction times the first is taken; those patients are marked in rule:several_prediction_times.
 
     Raises ValueError for a source without dates.
     """

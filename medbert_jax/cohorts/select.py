@@ -22,9 +22,9 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     discharge (a source without dates: 1970-01-01 + index_order days); over_by Datetime("us"), the latest discharge
     that was one by then, and unbilled_order Int32, where the spec waits for the bill (`ehr.known`); weight Float64, how
     many patients one who was drawn stands for (1.0 where nobody was drawn); competing_death Boolean, where the spec
-    lets death compete; flag_<id> Boolean per rule that flags; flag_age_uncertain Boolean, where a rule judges ages: the source tells
-    the age too roughly for it. In a matched cohort the index is a date: index_order is input_until + 1, and the
-    prediction time 1 µs before the date.
+    lets death compete; flag_<id> Boolean per rule that flags; flag_age_uncertain Boolean, where a rule judges ages: the
+    source tells the age too roughly for it. In a matched cohort the index is a date: index_order is input_until + 1,
+    and the prediction time 1 µs before the date.
 
     Everyone who leaves is counted once, with visits and codes, under the first rule that applied. The visits
     after the input of those who stay have a line of their own: what the ledger keeps is what may be read.
