@@ -9,10 +9,11 @@ from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 
 
-def visit(admit, codes="", days=0, *, discharge="", age_days=None, precision=None):
+def visit(admit, codes="", days=0, *, discharge="", age_days=None, precision=None, kind="outpatient"):
     """One encounter: admitted on an ISO day (or time), for so many days; codes apart by blanks, ICD-9-CM where bare.
 
-    `discharge` None is an unknown one, another text its time.
+    `discharge` None is an unknown one, another text its time. "428.0@2010-01-05T10:00$": a code with a time of its own,
+    and of the bill ("!": not of it).
     """
     begin = datetime.fromisoformat(admit) if admit else None
     end = begin.replace(hour=min(begin.hour + 1, 23)) if begin else None
@@ -28,7 +29,18 @@ def visit(admit, codes="", days=0, *, discharge="", age_days=None, precision=Non
         "codes": [code if "/" in code else f"ICD9CM/{code}" for code in codes.split()],
         "age_days": age_days,
         "age_precision_days": precision,
+        "visit_type": kind,
     }
+
+
+_BILLED = {"$": True, "!": False}
+
+
+def _diagnosis(text):
+    code, _, time = text.rstrip("".join(_BILLED)).partition("@")
+    system, _, code = code.partition("/")
+    time = datetime.fromisoformat(time) if time else None
+    return {"code_system": system, "code": code, "time": time, "captured_at_billing": _BILLED.get(text[-1])}
 
 
 def person(*visits, born="1950-06-15", died=None, drugs=(), results=(), procedures=()):
@@ -57,11 +69,8 @@ def tables_of(people: dict[str, dict], *, last_day="2017-12-31", without=(), dat
         rows["patients"].append({"patient_id": patient_id, **one})
         for order, drawn in enumerate(one["visits"], 1):
             key = {"patient_id": patient_id, "visit_id": f"{patient_id}-{order}"}
-            rows["visits"].append({**key, "order": order, "visit_type": "outpatient", **drawn})
-            rows["diagnoses"] += [
-                {**key, "code_system": system, "code": code}
-                for system, code in (code.split("/") for code in drawn["codes"])
-            ]
+            rows["visits"].append({**key, "order": order, **drawn})
+            rows["diagnoses"] += [{**key, **_diagnosis(code)} for code in drawn["codes"]]
         for table in ("medications", "measurements", "procedures"):
             for event in one[table]:
                 at = event["time"]

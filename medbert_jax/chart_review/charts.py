@@ -20,6 +20,7 @@ from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.description.chart import Annotation, Chart, Entry, Visit, day_words, person_words
 from medbert_jax.ehr.icd import titles
+from medbert_jax.ehr.known import input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EVENT_TABLES, EhrTables
 
 
@@ -70,9 +71,12 @@ def charts(
     codes = tables.diagnoses.join(
         tables.visits.select("patient_id", "visit_id", "order"), on=["patient_id", "visit_id"]
     )
+    read = input_diagnoses(tables, input_visits(tables, judged.filter(pl.col("index_order").is_not_null())))
+    read = read.select("patient_id", "order", code=CODE_STRING).unique().with_columns(is_read=True)
     codes = codes.sort("patient_id", "order", "priority", "code", nulls_last=True)
     said = {"kind": pl.lit("diagnosis"), "value": pl.lit(None, pl.Float64), "unit": pl.lit(None, pl.String)}
     codes = codes.select("patient_id", "order", code=CODE_STRING, **said).unique(maintain_order=True)
+    codes = codes.join(read, on=["patient_id", "order", "code"], how="left", maintain_order="left")
     names = codes["code"].unique().drop_nulls().to_list()
     known = own_titles | {name: title for name, title in zip(names, titles(names), strict=True) if title}
     codes = _by_patient(codes)
@@ -111,9 +115,12 @@ def _chart(
     def entry(one: dict, marks: Iterable[str] = ()) -> Entry:
         about = {name: one[name] for name in ("kind", "code", "value", "unit")}
         order, day = one["order"], offset(one["day"])
-        said = {"role": one.get("role", ""), "is_after": is_after(order, day), "marks": tuple(marks)}
+        after = is_after(order, day)
+        later = not after and until is not None and one["kind"] == "diagnosis" and (order, one["code"]) not in read
+        said = {"role": one.get("role", ""), "is_after": after, "is_known_later": later, "marks": tuple(marks)}
         return Entry(**about, **said, day=day, visit=order, title=known.get(one["code"], ""))
 
+    read = {(one["order"], one["code"]) for one in codes if one["is_read"]}
     counted: dict[tuple, dict[str, None]] = {}
     for one in evidence:
         counted.setdefault(_place(one), {})[one["rule"]] = None

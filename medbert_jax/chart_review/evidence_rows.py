@@ -11,8 +11,8 @@ import polars as pl
 from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import CountOfRows, Deaths, Events, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, Tag
-from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages
-from medbert_jax.cohorts.record_columns import AT_INDEX, DAY_WINDOWS, visits_with
+from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages, without_bill
+from medbert_jax.cohorts.record_columns import AT_INDEX, visits_with
 from medbert_jax.cohorts.spans import Age, DaysBetween, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.cohorts.windows import index_times, passed_over
@@ -112,21 +112,23 @@ def _record(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.Dat
     visits = with_ages(visits).with_columns(passed_over(spec).alias("passed_over"))
     record = pl.concat([visits, events(tables, spec)], how="diagonal")
     if spec.matching is not None:  # the index is a date there, and everything goes by days
-        index = judged.select("patient_id", "index_date", cut_day="index_date", index_order=pl.lit(None, pl.Int32))
+        nothing = {name: pl.lit(None, pl.Datetime("us")) for name in ("cut_time", "read_time")}
+        nothing["index_order"] = pl.lit(None, pl.Int32)
+        index = judged.select("patient_id", "index_date", cut_day="index_date", **nothing)
     else:
         orders = judged.select("patient_id", "index_order")
         times = visits.join(orders, on="patient_id", how="left", maintain_order="left")
         times = times.group_by("patient_id").agg(*index_times(spec))
-        days = times.select("patient_id", "index_date", cut_day=pl.col("cut_time").dt.date())
+        moments = ("index_date", "cut_time", "read_time")
+        days = times.select("patient_id", *moments, cut_day=pl.col("cut_time").dt.date())
         index = orders.join(days, on="patient_id", how="left")
-    return record.join(index, on="patient_id", how="left", maintain_order="left")
+    return without_bill(record.join(index, on="patient_id", how="left", maintain_order="left"), spec)
 
 
 def counted(leaf: CountOfRows, spec: CohortSpec) -> pl.Expr:
     """Per row of the record: does the condition, a count of visits or of days, count it?"""
-    by_day = spec.matching is not None and leaf.window == "before_index"
-    inside = (DAY_WINDOWS if by_day else leaf.WINDOWS)[leaf.window]
-    return (leaf.rows() & inside.over("patient_id")).fill_null(False)
+    inside = leaf.counted(by_day=spec.matching is not None)
+    return inside.over("patient_id").fill_null(False)
 
 
 def _of_leaf(leaf: Comparison, record: pl.DataFrame, tables: EhrTables, spec: CohortSpec) -> list[pl.DataFrame]:

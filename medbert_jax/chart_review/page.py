@@ -11,9 +11,9 @@ from pathlib import Path
 
 from medbert_jax.chart_review.charts import ReviewedChart, RuleSaid
 from medbert_jax.chart_review.chosen_patients import draw_charts
-from medbert_jax.chart_review.rule_words import asked, entry_words, joined, what, when
+from medbert_jax.chart_review.rule_words import asked, entry_words, joined, later, what, when
 from medbert_jax.cohorts.counts import Events, Visits
-from medbert_jax.cohorts.loading import parse_spec
+from medbert_jax.cohorts.loading import stored_spec
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.description.chart import Entry, day_words
@@ -56,7 +56,7 @@ def write_review(
         )
     members = dataset / "cohort.parquet"
     check_files(dataset / "metadata.json", metadata, [members.name], "make the cohort again")
-    spec = parse_spec(metadata["cohort"], source=str(dataset))
+    spec = stored_spec(metadata["cohort"], source=str(dataset))
     drawn = draw_charts(
         Path(ehr_directory), spec, each, members=members if members.exists() else None, seed=seed, workers=workers
     )
@@ -99,7 +99,9 @@ def review_page(charts: Sequence[ReviewedChart], spec: CohortSpec) -> str:
 
 def _about(spec: CohortSpec) -> str:
     said = (("Outcome", spec.outcome), ("Index", spec.index), ("Input", spec.input), ("Matching", spec.matching))
-    return "<br>".join(f"<b>{name}</b> {escape(of.description)}" for name, of in said if of is not None)
+    about = [f"<b>{name}</b> {escape(of.description)}" for name, of in said if of is not None]
+    about += [f"<b>Caution</b> {escape(spec.said_of_looking())}"] if spec.looks_after_index else []
+    return "<br>".join(about)
 
 
 def _sha256(text: str) -> str:
@@ -201,8 +203,9 @@ def _evidence(said: RuleSaid, chart: ReviewedChart, spec: CohortSpec) -> str:
 def _item(entry: Entry, chart: ReviewedChart) -> str:
     code, words = entry_words(entry, chart)
     named = f"<code>{escape(code)}</code> " if code else ""
-    kind = "dated after" if entry.is_after else "dated"
-    return f'<li class="{kind}"><span>{when(entry)}</span><div>{named}{escape(words)}</div></li>'
+    kind = "dated after" if entry.is_after or entry.is_known_later else "dated"
+    note = f" <small>{later(entry)}</small>" if entry.is_known_later else ""
+    return f'<li class="{kind}"><span>{when(entry)}</span><div>{named}{escape(words)}{note}</div></li>'
 
 
 def _record(chart: ReviewedChart) -> str:
@@ -228,6 +231,9 @@ def _record_row(head: str, entries: list[Entry], at: int | None, after: bool, ch
             text += f" <small>{day_words(one.day)}</small>"
         if one.marks:
             text = f"<mark>{text}</mark> <small>{escape(', '.join(one.marks))}</small>"
-        items.append(f"<li>{text}</li>")
+        if one.is_known_later:
+            items.append(f'<li class="after">{text} <small>{later(one)}</small></li>')
+        else:
+            items.append(f"<li>{text}</li>")
     kind = ' class="after"' if after else ""
     return f"<tr{kind}><td>{head}</td><td><ul>{''.join(items)}</ul></td></tr>"

@@ -60,6 +60,11 @@ def joined(said: RuleSaid) -> str:
     return f"{'none' if when.NONE else 'any'} of these:" if isinstance(when, Together) else ""
 
 
+def later(entry: Entry) -> str:
+    """What is said of a diagnosis of a visit in the input that was known only after the prediction; else empty."""
+    return "known later, not read" if entry.is_known_later else ""
+
+
 def entry_words(entry: Entry, chart: Chart) -> tuple[str, str]:
     """(code, what it means or its value) of an entry of the chart."""
     if entry.kind == "measurement":

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from medbert_jax.chart_review.charts import ReviewedChart
 from medbert_jax.chart_review.chosen_patients import chart_of
-from medbert_jax.chart_review.rule_words import asked, entry_words, joined, when
+from medbert_jax.chart_review.rule_words import asked, entry_words, joined, later, when
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, changed_spec, load_spec
 from medbert_jax.cohorts.spec import CohortSpec
 
@@ -31,6 +31,7 @@ def chart_text(chart: ReviewedChart, spec: CohortSpec) -> str:
         chart.person,
         f"days count from the {'index' if chart.from_index else 'first encounter'}",
     ]
+    lines += [spec.said_of_looking()] if spec.looks_after_index else []
     for said in chart.rules:
         rule = said.rule
         mark = "  ← leaves here" if chart.group == rule.id else ""
@@ -42,7 +43,7 @@ def chart_text(chart: ReviewedChart, spec: CohortSpec) -> str:
         for part in said.parts:
             lines.append(f"      {asked(part, spec, skips=rule.action == 'skip_visit')}")
             for one in part.evidence[:_SHOWN]:
-                words = "  ".join(filter(None, entry_words(one, chart)))
+                words = "  ".join(filter(None, (*entry_words(one, chart), later(one))))
                 lines.append(f"        {when(one):>12}  {words}")
             if len(part.evidence) > _SHOWN:
                 lines.append(f"        {'':>12}  … {len(part.evidence) - _SHOWN} more")

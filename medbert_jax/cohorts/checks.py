@@ -3,6 +3,7 @@
 What a single part can show it checks itself (`parsing.build`). Parts that the reading refused are None.
 """
 
+import dataclasses
 from collections.abc import Iterator
 
 from medbert_jax.cohorts.comparisons import Together
@@ -23,6 +24,7 @@ RESERVED_IDS = (
     "unmatched",
     "not_sampled",
     "outside_input",
+    "known_later",
     "age_uncertain",
 )
 # Whether a condition holds at a date that is not drawn yet: it may look at these windows alone.
@@ -39,6 +41,7 @@ def faults_between_keys(spec: CohortSpec) -> list[str]:
         faults += _index_faults(spec)
     if spec.input is not None:
         faults += _input_faults(spec)
+    faults += _looking_faults(spec)
     return [*faults, *_drawing_faults(spec)]
 
 
@@ -108,11 +111,22 @@ def _input_faults(spec: CohortSpec) -> Iterator[str]:
     skipping = any(rule is not None and rule.action == "skip_visit" for rule in spec.rules or ())
     if until == "before_index" and getattr(index, "everyone", None) == "first_visit" and not skipping:
         yield "input.until: nothing comes before index.everyone: first_visit; use through_index"
-    if spec.input.gap_days is not None:
-        if until == "through_index":
-            yield f"input.gap_days: must go with until: before_index; got {spec.input.gap_days}"
-        if spec.matching is not None:
-            yield "input.gap_days: a matched cohort's input ends before its date; leave the key out"
+    if spec.input.gap_days is not None and spec.matching is not None:
+        yield "input.gap_days: a matched cohort's input ends before its date; leave the key out"
+
+
+def _looking_faults(spec: CohortSpec) -> Iterator[str]:
+    """A rule may look after the index where it treats cases and controls alike, or else the spec says it."""
+    rules = [rule for rule in spec.rules or () if rule is not None and rule.when is not None]
+    ids = ", ".join(rule.id for rule in rules if rule.looks_after_index)
+    is_so = dataclasses.replace(spec, rules=tuple(rules)).looking_after_index()
+    if spec.looks_after_index != is_so:
+        got = f"got {spec.looks_after_index}" if spec.looks_after_index else "got none"
+        yield (
+            f"looks_after_index: must be {is_so}: rules {ids} judge {is_so} alone by what comes after the index; {got}"
+            if is_so
+            else f"looks_after_index: no rule judges cases or controls alone by what comes after the index; {got}"
+        )
 
 
 def _drawing_faults(spec: CohortSpec) -> Iterator[str]:

@@ -42,6 +42,7 @@ class Comparison:
     the date of a matched cohort; whether it compares an age."""
     # What some kinds have as a field: with `= field()`, or it would be this.
     window = unknown = None
+    looks_after_index = property(lambda self: self.window in ("whole_record", "after_index"))
 
     at_least: Positive | None = None
     fewer_than: Positive | None = None

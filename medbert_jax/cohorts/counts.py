@@ -13,8 +13,10 @@ from medbert_jax.cohorts.record_columns import (
     HAS_INDEX,
     VISIT_WINDOWS,
     WITHOUT_INDEX,
+    day_told,
     days_since_1970,
     visits_with,
+    was_told,
 )
 
 Disposition = Literal["home", "facility", "expired", "hospice", "other"]
@@ -29,7 +31,8 @@ CodesOfVisits = Annotated[str, Names("code_sets")]
 class Count(Comparison):
     """A count, within a window.
 
-    Windows of visits go by their order, those of anything else by days: `before_index` ends with the day before that
+    Of a visit with codes those count in windows that end with the index which were told by then. Windows of visits go
+    by their order, those of anything else by days: `before_index` ends with the day before that
     of the index, `through_index` with the day of the prediction time. `by_index_date` is, for visits too, everything
     admitted on or before the day of the prediction time. Where the index is a date and no visit (a matched cohort)
     all windows go by days.
@@ -52,13 +55,23 @@ class CountOfRows(Count):
         """Per row: is it one that may be counted in some window?"""
         raise NotImplementedError
 
+    def day(self) -> pl.Expr:
+        """Per row: the day from which on it counts."""
+        return pl.col("day")
+
+    def counted(self, *, by_day: bool = False) -> pl.Expr:
+        """Per row: is it one of those in the window? `by_day`: the index is a date, and everything goes by days."""
+        if by_day and self.window == "before_index":
+            return self.rows() & (self.day() < pl.col("cut_day"))
+        return self.rows() & self.WINDOWS[self.window]
+
     def number(self) -> pl.Expr:
         """Rows in the window."""
-        return (self.rows() & self.WINDOWS[self.window]).fill_null(False).sum()
+        return self.counted().fill_null(False).sum()
 
     def turns(self) -> pl.Expr:
         """On the n-th of the rows' days there are not yet n before it."""
-        days = days_since_1970(pl.col("day")).filter(self.rows()).drop_nulls()
+        days = days_since_1970(self.day()).filter(self.rows()).drop_nulls()
         turns = days.min() if self.limit == 1 else days.sort().get(self.limit - 1, null_on_oob=True)
         return turns - (self.window == "by_index_date")
 
@@ -103,6 +116,15 @@ class Visits(OfVisits, CountOfRows):
     with_wrong_times: Literal[True] | None = None
     window: VisitWindow = field()
     needs_days = property(lambda self: self.with_wrong_times is not None or self.window == "by_index_date")
+
+    def day(self) -> pl.Expr:
+        """The visit's, or that on which a code was told later."""
+        return day_told(self.with_codes, self.window)
+
+    def counted(self, *, by_day: bool = False) -> pl.Expr:
+        """What was told only after the end of the window is not in it."""
+        inside = super().counted(by_day=by_day)
+        return inside if self.with_codes is None or by_day else inside & was_told(self.with_codes, self.window)
 
 
 @dataclass(frozen=True, kw_only=True)

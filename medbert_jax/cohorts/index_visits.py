@@ -10,7 +10,8 @@ from medbert_jax.cohorts.counts import CodesOfVisits
 from medbert_jax.cohorts.evidence_sets import Tag
 from medbert_jax.cohorts.outcomes import Outcome
 from medbert_jax.cohorts.parsing import NotNegative
-from medbert_jax.cohorts.record_columns import AT_INDEX, first_day_with, has_code_of
+from medbert_jax.cohorts.record_columns import AT_INDEX, first_known_day, has_code_of
+from medbert_jax.ehr.known import END
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,14 +85,14 @@ class FirstVisitAfter(IndexVisit):
     code_set = property(lambda self: self.after_codes)
 
     def order(self, outcome: Outcome) -> pl.Expr:
-        """The first that ends late enough; where its end is unknown, that begins so."""
-        over = pl.coalesce("discharge_time", "admit_time").dt.date()
-        possible = over >= first_day_with(self.after_codes) + pl.duration(days=self.after_days)
+        """The first that was over late enough."""
+        since = first_known_day(self.after_codes) + pl.duration(days=self.after_days)
+        possible = END.dt.date() >= since
         return pl.col("order").filter(possible.fill_null(False)).min()
 
     def discharge(self) -> pl.Expr:
-        """Whoever was discharged at an unknown time was there at the admission."""
-        return pl.coalesce(super().discharge(), pl.col("admit_time").filter(AT_INDEX).first())
+        """A contact whose discharge is unknown was over when it began."""
+        return END.filter(AT_INDEX).first()
 
 
 Index = ByCase | EndOfRecord | FirstVisitAfter

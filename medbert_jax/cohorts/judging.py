@@ -9,16 +9,16 @@ from medbert_jax.cohorts.counts import Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
 from medbert_jax.cohorts.matching import decide_matched
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
-from medbert_jax.cohorts.record import diagnoses_of, events, visits_with_code_sets, with_ages
-from medbert_jax.cohorts.record_columns import has_code_of
+from medbert_jax.cohorts.record import diagnoses_of, events, visits_with_code_sets, with_ages, without_bill
+from medbert_jax.cohorts.record_columns import has_code_of, told_of
 from medbert_jax.cohorts.sampling import sample_controls
 from medbert_jax.cohorts.spans import Age
 from medbert_jax.cohorts.spec import CohortSpec, Rule
-from medbert_jax.cohorts.windows import index_times, last_day_read, passed_over, prediction_time, still_open
+from medbert_jax.cohorts.windows import had_begun, index_times, last_day_read, over_by, passed_over, prediction_time
+from medbert_jax.ehr.known import INPUT_COLUMNS, UNBILLED, input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EhrTables
 
-IS_READ = pl.col("order") <= pl.col("input_until")
-_VISIT = ["patient_id", "visit_id"]
+_LOOKS = " (judged by what comes after the index, of one side alone)"
 
 
 @dataclass(frozen=True)
@@ -69,17 +69,21 @@ def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> t
 
 
 def with_counts(tables: EhrTables, decided: pl.DataFrame) -> pl.DataFrame:
-    """`decided` (patient_id, input_until, …) for every patient, with counts: visits and codes, in all and in the input.
+    """`decided` (`INPUT_COLUMNS`, …) for every patient, with counts: visits and codes, in all and in the input.
 
-    read_visits, read_codes and distinct_codes are what may be read of whoever has an input.
+    read_visits, read_codes and distinct_codes are what may be read of whoever has an input; begun_codes are all codes
+    of these visits, whether they were known or not.
     """
-    window = tables.visits.join(decided.select("patient_id", "input_until"), on="patient_id").filter(IS_READ)
-    read = tables.diagnoses.join(window, on=_VISIT, how="semi")
+    columns = [name for name in (*INPUT_COLUMNS, UNBILLED) if name in decided.columns]
+    window = input_visits(tables, decided.select(columns))
+    begun = tables.diagnoses.join(window, on=["patient_id", "visit_id"], how="semi")
+    read = input_diagnoses(tables, window)
     one_each = pl.len()
     counts = (
         (tables.visits, {"visits": one_each}),
         (tables.diagnoses, {"codes": one_each}),
         (window, {"read_visits": one_each}),
+        (begun, {"begun_codes": one_each}),
         (read, {"read_codes": one_each, "distinct_codes": CODE_STRING.n_unique()}),
     )
     patients = tables.patients.select("patient_id").join(decided, on="patient_id", how="left")
@@ -124,20 +128,22 @@ def _judge(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     facts = [pl.any_horizontal(aged).alias("age_uncertain")] if aged else []
     if spec.matching is not None:
         decided = decide_matched(record, tables, spec, facts)
-        decided = decided.with_columns(index_order=pl.lit(None, pl.Int32), cut_time=pl.lit(None, pl.Datetime("us")))
+        nothing = pl.lit(None, pl.Datetime("us"))
+        decided = decided.with_columns(index_order=pl.lit(None, pl.Int32), cut_time=nothing, read_time=nothing)
     else:
         decided = _decide(record, spec, dated, facts)
     decided = decided.with_columns(last_day_read=last_day_read(spec))
     columns = ("patient_id", "index_order", "cut_time", "last_day_read")
-    visits = visits.drop(has_code_of(one.id) for one in spec.diagnosis_sets())
+    visits = visits.drop(name(one.id) for one in spec.diagnosis_sets() for name in (has_code_of, told_of))
     visits = visits.join(decided.select(columns), on="patient_id", how="left", maintain_order="left")
     decided = decided.join(_input(visits, spec), on="patient_id", how="left")
     if spec.matching is not None:
         decided = decided.with_columns(index_order=pl.col("input_until") + 1)
-    return decided.with_columns(
+    decided = decided.with_columns(
         (pl.col("index_date") - pl.col("day_one")).dt.total_days().alias("index_day"),
-        prediction_time(spec, dated).alias("prediction_time"),
-    )
+        prediction_time(spec, dated).cast(pl.Datetime("us")).alias("prediction_time"),
+    ).with_columns(over_by=over_by(spec, dated))
+    return decided.with_columns(pl.col("index_order").alias(UNBILLED)) if spec.input.waits_for_bill else decided
 
 
 def _decide(record: pl.DataFrame, spec: CohortSpec, dated: bool, facts: list[pl.Expr]) -> pl.DataFrame:
@@ -148,6 +154,7 @@ def _decide(record: pl.DataFrame, spec: CohortSpec, dated: bool, facts: list[pl.
     times = record.filter(is_visit).group_by("patient_id").agg(*index_times(spec))
     index = orders.join(times, on="patient_id").with_columns(cut_day=pl.col("cut_time").dt.date())
     record = record.join(index.drop("index_order"), on="patient_id", how="left", maintain_order="left")
+    record = without_bill(record, spec)
     facts = [*facts, *(fact.alias(name) for name, fact in spec.outcome.facts().items())]
     rules = [_says(rule, number).alias(f"rule:{rule.id}") for number, rule in enumerate(spec.rules)]
     judged = record.group_by("patient_id").agg(spec.outcome.label(dated).alias("label"), *rules, *facts)
@@ -166,20 +173,14 @@ def _says(rule: Rule, number: int) -> pl.Expr:
 
 
 def _input(visits: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
-    """Per patient: input_until, the last order that may be read, and day_one, that of his first visit."""
-    if spec.matching is not None:
-        last = pl.col("order").max()
-    elif spec.input.until == "through_index":
-        last = pl.col("index_order").first()
-    else:
-        last = pl.col("index_order").first() - 1
-    within = pl.col("order") <= (
-        pl.col("index_order") if spec.input.until == "through_index" else pl.col("index_order") - 1
-    )
-    opened = still_open(spec) if spec.matching is not None else still_open(spec) & within
-    first_open = pl.col("order").filter(opened).min()
+    """Per patient: input_until, the order of the last visit that may be read, and day_one, that of his first visit."""
+    index = pl.col("index_order") if spec.input.until == "through_index" else pl.col("index_order") - 1
+    to_come = ~had_begun(spec)
+    last = pl.col("order").max() if spec.matching is not None else index.first()
+    to_come = to_come if spec.matching is not None else to_come & (pl.col("order") <= index)
     return visits.group_by("patient_id").agg(
-        pl.min_horizontal(last, first_open - 1).alias("input_until"), pl.col("day").first().alias("day_one")
+        pl.min_horizontal(last, pl.col("order").filter(to_come).min() - 1).alias("input_until"),
+        pl.col("day").first().alias("day_one"),
     )
 
 
@@ -187,7 +188,7 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
     through = spec.input.until == "through_index"
     lines = [NO_VISITS]
     lines += [
-        Exit(rule.id, rule.description, rule.tag, pl.col(f"rule:{rule.id}"))
+        Exit(rule.id, rule.description + _LOOKS * rule.looks_after_index, rule.tag, pl.col(f"rule:{rule.id}"))
         for rule in spec.rules
         if rule.action != "flag"
     ]
@@ -203,7 +204,7 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
         text = "May be a control, by the draw of parts, and was not drawn for a case"
         lines.append(Exit("not_drawn", text, spec.matching.tag, pl.col("among_controls") & ~pl.col("drawn")))
     if dated and through:
-        text = "The index visit or an earlier one was not over at the prediction time"
+        text = "The index visit or an earlier one had not begun at the prediction time"
         lines.append(Exit("visit_open", text, "ours", pl.col("input_until") < pl.col("index_order")))
     if not spec.outcome.always_known:
         text = "The record does not tell the outcome"

@@ -2,15 +2,19 @@
 
 import polars as pl
 
-from medbert_jax.cohorts.judging import IS_READ
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.cohorts.windows import reads_whole_days
+from medbert_jax.ehr.known import IS_OPEN, KNOWN_FROM, input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EhrTables
 
 
 def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> None:
     """RuntimeError where the input of `frame` reaches past its window, its time, its gap, or to an outcome's code."""
-    read = tables.visits.join(frame, on="patient_id").filter(IS_READ)
+    visits = input_visits(tables, frame)
+    codes = input_diagnoses(tables, visits)
+    # As they are in the tables, and not as `ehr.known` gives them.
+    read = tables.visits.join(frame, on="patient_id").filter(pl.col("order") <= pl.col("input_until"))
+    coded = codes.join(read.drop("order"), on=["patient_id", "visit_id"])
     past = (
         pl.col("order") >= pl.col("index_order")
         if spec.input.until == "before_index"
@@ -20,21 +24,23 @@ def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> N
     if tables.source.has_dates:
         # Before an index visit, a discharge may be the index admission itself: a transfer.
         transfer = spec.input.until == "before_index" and not reads_whole_days(spec)
-        cut = pl.col("prediction_time") + pl.duration(microseconds=int(transfer))
-        late = (pl.col("admit_time") > pl.col("prediction_time")) | (pl.col("discharge_time") > cut)
-        faults["visits that were not over at the prediction time"] = read.filter(late)
+        predicted = pl.col("prediction_time")
+        cut = predicted + pl.duration(microseconds=int(transfer))
+        ended, timed = pl.col("discharge_time"), pl.col("time").is_not_null()
+        faults["visits that had not begun at the prediction time"] = read.filter(pl.col("admit_time") > predicted)
+        faults["visits that were not over at the prediction time"] = coded.filter(~timed & (IS_OPEN | (ended > cut)))
+        late = (pl.col("time") > predicted) & ~((pl.col("time") <= ended) & (ended <= cut)).fill_null(False)
+        faults["diagnoses of a later time than the prediction"] = coded.filter(late)
         if spec.input.gap_days and spec.matching is None:
             index = tables.visits.select("patient_id", index_order="order", index_day_of="admit_time")
-            read_until = pl.coalesce("discharge_time", "admit_time").dt.date()
-            since = (pl.col("index_day_of").dt.date() - read_until).dt.total_days()
-            near = read.join(index, on=["patient_id", "index_order"]).filter(since < spec.input.gap_days)
-            faults[f"visits less than {spec.input.gap_days} days before the index"] = near
+            since = (pl.col("index_day_of").dt.date() - KNOWN_FROM.dt.date()).dt.total_days()
+            near = coded.join(index, on=["patient_id", "index_order"]).filter(since < spec.input.gap_days)
+            faults[f"diagnoses known less than {spec.input.gap_days} days before the index"] = near
     if spec.outcome.by_case:
         pairs = tables.diagnoses.select("code_system", "code").unique()
         assert spec.outcome.code_set is not None  # cases are who has these codes
         outcome = pairs.filter(spec.code_set(spec.outcome.code_set).matches())
-        outcome = tables.diagnoses.join(outcome, on=["code_system", "code"], how="semi")
-        faults["visits with the outcome's codes"] = read.join(outcome, on=["patient_id", "visit_id"], how="semi")
+        faults["visits with the outcome's codes"] = codes.join(outcome, on=["code_system", "code"], how="semi")
     found = [
         f"{visits['patient_id'].n_unique()} patients with {what}" for what, visits in faults.items() if len(visits)
     ]

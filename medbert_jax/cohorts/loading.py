@@ -39,6 +39,15 @@ def parse_spec(data: Any, *, source: str, faults: list[str] | None = None) -> Co
     return spec
 
 
+def stored_spec(data: dict[str, Any], *, source: str) -> CohortSpec:
+    """The spec that a dataset holds; one made before specs said whom alone they judge by what comes after the index
+    says it here."""
+    spec = build(CohortSpec, _without_idle_measure(data), "", [])
+    if spec is not None and "looks_after_index" not in data and (whom := spec.looking_after_index()):
+        data = {**data, "looks_after_index": whom}
+    return parse_spec(data, source=source)
+
+
 def _without_idle_measure(data: Any) -> Any:
     """Beside any_of and none_of `measure: visits` may stand, and means nothing: datasets made before say it."""
     if isinstance(data, list):

@@ -10,6 +10,7 @@ from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.record_columns import days_since_1970, first_day_with, has_code_of
 from medbert_jax.cohorts.spec import CohortSpec, Matching
 from medbert_jax.ehr.hashing import patient_hash
+from medbert_jax.ehr.known import KNOWN_FROM
 from medbert_jax.ehr.schema import EhrTables
 
 
@@ -72,14 +73,16 @@ def _at_date(decided: pl.DataFrame, spec: CohortSpec, turning: dict[str, tuple[p
 
 def _first_readable(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     """patient_id, readable_after: at dates after that day the input holds enough different codes."""
-    over = pl.max_horizontal("admit_time", pl.coalesce("discharge_time", "admit_time")).dt.date().to_physical()
-    # All visits up to this one, in their order, are over by then; a visit without any time never is.
-    over_by = over.cast(pl.Int64).fill_null(FOREVER).cum_max().over("patient_id")
-    visits = record.filter(pl.col("order").is_not_null()).with_columns(over_by=over_by)
-    coded = tables.diagnoses.select("patient_id", "visit_id", CODE_STRING.alias("full_code"))
-    coded = coded.join(visits.select("patient_id", "visit_id", "over_by"), on=["patient_id", "visit_id"])
-    first_seen = coded.group_by("patient_id", "full_code").agg(pl.col("over_by").min())
-    enough = pl.col("over_by").sort().get(spec.input.minimum_codes - 1, null_on_oob=True)
+    begun = pl.coalesce("admit_time", "discharge_time").dt.date().to_physical().cast(pl.Int64)
+    # All visits up to this one, in their order, have begun by then; a visit without any time never has.
+    begun_by = begun.fill_null(FOREVER).cum_max().over("patient_id")
+    visits = record.filter(pl.col("order").is_not_null()).with_columns(begun_by=begun_by)
+    times = ("visit_type", "admit_time", "discharge_time", "begun_by")
+    coded = tables.diagnoses.join(visits.select("patient_id", "visit_id", *times), on=["patient_id", "visit_id"])
+    known = KNOWN_FROM.dt.date().to_physical().cast(pl.Int64).fill_null(FOREVER)
+    coded = coded.select("patient_id", CODE_STRING.alias("full_code"), known=pl.max_horizontal("begun_by", known))
+    first_seen = coded.group_by("patient_id", "full_code").agg(pl.col("known").min())
+    enough = pl.col("known").sort().get(spec.input.minimum_codes - 1, null_on_oob=True)
     return first_seen.group_by("patient_id").agg(enough.alias("readable_after"))
 
 

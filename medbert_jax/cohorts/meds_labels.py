@@ -78,9 +78,9 @@ class LabelFolder:
 def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Exit]]:
     """One row per patient of the shard, and the ledger's lines, as `judge` gives them of a spec.
 
-    The input ends with the first visit that was not over at the prediction time; a visit of which no time is known was
-    not shown to be. index_order is input_until + 1. Of several prediction times the first is taken; those patients are
-    marked in rule:several_prediction_times.
+    The input ends with the first visit that had not begun at the prediction time; a visit of which no time is known was
+    not shown to have begun. What was known of the visits before it says `ehr.known`. index_order is input_until + 1. Of
+    several prediction times the first is taken; those patients are marked in rule:several_prediction_times.
 
     Raises ValueError for a source without dates.
     """
@@ -91,14 +91,15 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
         )
     labelled = tables.patients.select("patient_id").join(labels.read(), on="patient_id", how="left")
     visits = tables.visits.join(labelled.drop_nulls("times"), on="patient_id").sort("patient_id", "order")
-    over = pl.max_horizontal("admit_time", pl.coalesce("discharge_time", "admit_time")) <= pl.col("prediction_time")
-    first_open = pl.col("order").filter(~over.fill_null(False)).min()
+    begun = pl.coalesce("admit_time", "discharge_time") <= pl.col("prediction_time")
+    first_to_come = pl.col("order").filter(~begun.fill_null(False)).min()
     inputs = visits.group_by("patient_id").agg(
-        pl.coalesce(first_open - 1, pl.col("order").max()).alias("input_until"),
+        pl.coalesce(first_to_come - 1, pl.col("order").max()).alias("input_until"),
         pl.col("admit_time").first().dt.date().alias("day_one"),
     )
     decided = labelled.join(inputs, on="patient_id", how="left").with_columns(
         pl.col("boolean_value").alias("label"),
+        pl.col("prediction_time").alias("over_by"),
         (pl.col("input_until") + 1).alias("index_order"),
         (pl.col("prediction_time").dt.date() - pl.col("day_one")).dt.total_days().alias("index_day"),
         pl.lit(1.0).alias("weight"),

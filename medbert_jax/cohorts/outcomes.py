@@ -9,7 +9,7 @@ import polars as pl
 from medbert_jax.cohorts.counts import CodesOfVisits
 from medbert_jax.cohorts.evidence_sets import Tag
 from medbert_jax.cohorts.parsing import NotNegative, Positive, at_least_one
-from medbert_jax.cohorts.record_columns import AT_INDEX, has_code_of
+from medbert_jax.cohorts.record_columns import AT_INDEX, day_told, has_code_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +98,12 @@ class CodesAhead(Predicted):
         return {"competing_death": in_time & ~self._in_time().any()}
 
     def _in_time(self) -> pl.Expr:
-        """Per row: is it a visit with the codes, admitted within the days at risk (and not after death)?"""
-        day = pl.col("day")
+        """Per row: is it a visit with the codes, admitted within the days at risk (and not after death)?
+
+        Of a visit that had begun before, the day is that on which the code was told.
+        """
+        begun = pl.col("day") <= pl.col("cut_day")
+        day = pl.when(begun).then(day_told(self.codes)).otherwise("day")
         days = (day - pl.col("cut_day")).dt.total_days()
         within = pl.col(has_code_of(self.codes)) & days.is_between(self.from_day, self.to_day)
         if self.death == "competes":  # codes that were recorded after a death are nobody's outcome

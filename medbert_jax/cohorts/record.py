@@ -6,19 +6,35 @@ import polars as pl
 
 from medbert_jax.cohorts.counts import Events
 from medbert_jax.cohorts.evidence_sets import CodeSet
-from medbert_jax.cohorts.record_columns import has_code_of
+from medbert_jax.cohorts.record_columns import AT_INDEX, NEVER, WITH_VISIT, has_code_of, told_of
 from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.ehr.known import IS_OPEN
 from medbert_jax.ehr.schema import EhrTables
 
 _DAYS_PER_YEAR = 365.25
 _VISIT = ["patient_id", "visit_id"]
+_APART = "unbilled "
+"""Before the name of a column: the same of codes that are not on the bill."""
 
 
 def visits_with_code_sets(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
-    """The visits in their order, with `day` (of the admission) and one boolean column per code set of diagnoses."""
+    """The visits in their order, with `day` (of the admission) and per code set of diagnoses two columns: is there a
+    code of it, and when was it told (`told_of`)."""
     sets = spec.diagnosis_sets()
     names = [has_code_of(code_set.id) for code_set in sets]
-    coded = diagnoses_of(tables.diagnoses, sets).group_by(_VISIT).agg(pl.col(names).any())
+    open_stays = tables.visits.filter(IS_OPEN).select(*_VISIT, still_open=True) if tables.source.has_dates else None
+    found = diagnoses_of(tables.diagnoses, sets).with_columns(still_open=False)
+    if open_stays is not None:
+        found = found.drop("still_open").join(open_stays, on=_VISIT, how="left")
+    told = pl.coalesce("time", pl.when("still_open").then(NEVER).otherwise(WITH_VISIT))
+    told_by = {one.id: told.filter(has_code_of(one.id)) for one in sets}
+    coded = found.group_by(_VISIT).agg(
+        pl.col(names).any(), *(of.min().alias(told_of(id)) for id, of in told_by.items())
+    )
+    if spec.input.waits_for_bill:
+        apart = found.filter(pl.col("captured_at_billing").eq(False)).group_by(_VISIT)
+        apart = apart.agg(of.min().alias(_APART + told_of(id)) for id, of in told_by.items())
+        coded = coded.join(apart, on=_VISIT, how="left")
     return (
         tables.visits.join(coded, on=_VISIT, how="left")
         .with_columns(pl.col(names).fill_null(False), day=pl.col("admit_time").dt.date())
@@ -27,14 +43,30 @@ def visits_with_code_sets(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
 
 
 def diagnoses_of(diagnoses: pl.DataFrame, sets: Iterable[CodeSet]) -> pl.DataFrame:
-    """patient_id, visit_id and a boolean column per code set, of the diagnoses that are in any of the sets."""
+    """The diagnoses that are in any of the sets: visit, time, captured_at_billing and a boolean column per code set."""
     # Patterns run over the different codes, thousands of them, and not over the rows.
     pairs = diagnoses.select("code_system", "code").unique()
     member = pairs.with_columns(code_set.matches().alias(has_code_of(code_set.id)) for code_set in sets)
     names = [has_code_of(code_set.id) for code_set in sets]
     member = member.filter(pl.any_horizontal(names) if names else pl.lit(False))
-    found = diagnoses.select(*_VISIT, "code_system", "code").join(member, on=["code_system", "code"])
-    return found.select(*_VISIT, *names)
+    columns = (*_VISIT, "time", "captured_at_billing")
+    found = diagnoses.select(*columns, "code_system", "code").join(member, on=["code_system", "code"])
+    return found.select(*columns, *names)
+
+
+def without_bill(record: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
+    """The record where codes of the index visit that are on its bill, or may be, are not told yet, if the spec asks."""
+    if not spec.input.waits_for_bill:
+        return record
+    told = [told_of(one.id) for one in spec.diagnosis_sets()]
+    apart = (
+        pl.when(AT_INDEX & pl.col(name).is_not_null())
+        .then(pl.col(_APART + name).fill_null(NEVER))
+        .otherwise(name)
+        .alias(name)
+        for name in told
+    )
+    return record.with_columns(apart).drop(_APART + name for name in told)
 
 
 def events(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:

@@ -3,10 +3,11 @@
 import polars as pl
 
 from medbert_jax.attrition.ledger import Ledger
-from medbert_jax.cohorts.judging import IS_READ, Exit, judge
+from medbert_jax.cohorts.judging import Exit, judge
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.meds_labels import SEVERAL_TIMES, LabelFolder, judge_labelled
 from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.ehr.known import UNBILLED, input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EhrTables
 
 _FLAG = "flag_"
@@ -18,15 +19,17 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     Columns: patient_id; label Int32; index_order Int32; input_until Int32, the last visit order that may be
     read, inclusive; index_day Int32, calendar days from the first visit's admission to the index visit's (−1
     unknown); prediction_time Datetime("us"), 1 µs before the index admission or, through the index, its
-    discharge (a source without dates: 1970-01-01 + index_order days); weight Float64, how many patients one who was
-    drawn stands for (1.0 where nobody was drawn); competing_death Boolean, where the spec lets death compete;
-    flag_<id> Boolean per rule that flags; flag_age_uncertain Boolean, where a rule judges ages: the source tells
-    the age too roughly for it. In a matched cohort the index is a date: index_order is input_until + 1, and the
-    prediction time 1 µs before the date.
+    discharge (a source without dates: 1970-01-01 + index_order days); over_by Datetime("us"), the latest discharge
+    that was one by then, and unbilled_order Int32, where the spec waits for the bill (`ehr.known`); weight Float64, how
+    many patients one who was drawn stands for (1.0 where nobody was drawn); competing_death Boolean, where the spec
+    lets death compete; flag_<id> Boolean per rule that flags; flag_age_uncertain Boolean, where a rule judges ages: the
+    source tells the age too roughly for it. In a matched cohort the index is a date: index_order is input_until + 1,
+    and the prediction time 1 µs before the date.
 
     Everyone who leaves is counted once, with visits and codes, under the first rule that applied. The visits
     after the input of those who stay have a line of their own: what the ledger keeps is what may be read.
-    On dated sources the input ends before the first visit that was not over at the prediction time, too.
+    On dated sources the input ends before the first visit that had not begun at the prediction time, too; which
+    diagnoses of the others were known says `ehr.known`.
 
     Of a folder of labels in place of a spec see `judge_labelled`.
 
@@ -48,8 +51,9 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
             pl.col("index_order").cast(pl.Int32),
             pl.col("input_until").cast(pl.Int32),
             pl.col("index_day").fill_null(-1).cast(pl.Int32),
-            pl.col("prediction_time").cast(pl.Datetime("us")),
+            pl.col("prediction_time", "over_by").cast(pl.Datetime("us")),
             pl.col("weight").cast(pl.Float64),
+            *(pl.col(name).cast(pl.Int32) for name in (UNBILLED,) if name in patients.columns),
             *facts,
             *(pl.col(column).fill_null(False).alias(_FLAG + id) for id, column in flags.items()),
         )
@@ -59,8 +63,8 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     if isinstance(spec, CohortSpec):
         check_no_leak(tables, frame, spec)
     # Counted afresh from the tables: what a reader of the frame will find.
-    readable = tables.visits.join(frame, on="patient_id").filter(IS_READ)
-    codes = tables.diagnoses.join(readable, on=["patient_id", "visit_id"], how="semi").height
+    readable = input_visits(tables, frame)
+    codes = input_diagnoses(tables, readable).height
     ledger.check(patients=frame.height, visits=readable.height, codes=codes)
     return frame, ledger
 
@@ -79,9 +83,10 @@ def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Exit
         visits=tables.visits.height,
         codes=tables.diagnoses.height,
     )
-    counts = [pl.len().alias("patients"), pl.col("visits", "codes", "read_visits", "read_codes").sum()]
+    counted = ("visits", "codes", "read_visits", "begun_codes", "read_codes")
+    counts = [pl.len().alias("patients"), pl.col(counted).sum()]
     left = {row["leaves_under"]: row for row in patients.group_by("leaves_under").agg(counts).iter_rows(named=True)}
-    nothing = dict.fromkeys(("patients", "visits", "codes", "read_visits", "read_codes"), 0)
+    nothing = dict.fromkeys(("patients", *counted), 0)
     for line in lines:
         of = left.get(line.id, nothing)
         ledger.leave(line.id, line.text, tag=line.tag, **{name: of[name] for name in ("patients", "visits", "codes")})
@@ -91,6 +96,8 @@ def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Exit
         "Visits that come after the input of those who stay",
         tag=tag,
         visits=kept["visits"] - kept["read_visits"],
-        codes=kept["codes"] - kept["read_codes"],
+        codes=kept["codes"] - kept["begun_codes"],
     )
+    text = "Diagnoses of visits before the prediction that were known only after it, or nobody knows when"
+    ledger.leave("known_later", text, codes=kept["begun_codes"] - kept["read_codes"])
     return ledger

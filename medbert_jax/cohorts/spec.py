@@ -3,9 +3,9 @@
 import dataclasses
 import datetime
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from medbert_jax.cohorts.conditions import Condition, Measure
 from medbert_jax.cohorts.counts import CodesOfVisits
@@ -28,6 +28,11 @@ class Rule:
     action: Literal["leave", "flag", "skip_visit"] = "leave"
     # whom the rule judges: cases have a code of the outcome, controls have none; not given: everyone
     among: Literal["cases", "controls"] | None = None
+
+    @property
+    def looks_after_index(self) -> bool:
+        """Whether it judges cases or controls alone by what may come after the index: they are not treated alike."""
+        return self.among is not None and any(leaf.looks_after_index for leaf in self.when.leaves())
 
 
 @dataclass(frozen=True)
@@ -59,18 +64,46 @@ class Sample:
     key: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class InputWindow:
-    """What the model may read."""
+    """What the model may read; what one kind does not say of itself is as it stands here."""
+
+    KNOWN_BY: ClassVar[str] = "until"
+    gap_days = None
+    waits_for_bill = False
+    """Whether the codes of the index visit's bill are not known yet at its discharge."""
 
     description: str
     tag: Tag
-    # before_index: prediction at the index visit's admission; through_index: at its discharge
-    until: Literal["before_index", "through_index"]
     # distinct diagnosis codes that the input must hold
     minimum_codes: Positive = 1
-    # with before_index: the input ends so many days before the day of the index
+
+
+@dataclass(frozen=True, kw_only=True)
+class BeforeIndex(InputWindow):
+    """The prediction is made at the index visit's admission."""
+
+    REFUSES: ClassVar[Mapping[str, str]] = {"known": "reads nothing of the index visit"}
+
+    until: Literal["before_index"]
+    # the input ends so many days before the day of the index
     gap_days: NotNegative | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThroughIndex(InputWindow):
+    """The prediction is made at the index visit's discharge."""
+
+    REFUSES: ClassVar[Mapping[str, str]] = {"gap_days": "ends with the index visit itself"}
+
+    until: Literal["through_index"]
+    # discharge: the codes of the index visit are known when it ends; billing: those of the bill are not, nor those of
+    # which it is unknown whether they are
+    known: Literal["discharge", "billing"] = "discharge"
+    waits_for_bill = property(lambda self: self.known == "billing")
+
+
+Input = BeforeIndex | ThroughIndex
 
 
 @dataclass(frozen=True)
@@ -98,13 +131,15 @@ class CohortSpec:
     description: str
     outcome: Outcome
     index: Index
-    input: InputWindow
+    input: Input
     code_sets: tuple[CodeSet, ...] = ()
     drug_sets: tuple[DrugSet, ...] | None = None
     laboratory_sets: tuple[LaboratorySet, ...] | None = None
     matching: Matching | None = None
     sample: Sample | None = None
     split: TemporalSplit | None = None
+    # whom alone a rule judges by what comes after the index; a spec without such rules does not have it
+    looks_after_index: Literal["cases", "controls", "both"] | None = None
     rules: tuple[Rule, ...] = ()
 
     def entry(self, group: str, id: str) -> Any:
@@ -124,6 +159,20 @@ class CohortSpec:
         """Every condition of the rules that measures something."""
         return (leaf for rule in self.rules for leaf in rule.when.leaves())
 
+    def looking_after_index(self) -> Literal["cases", "controls", "both"] | None:
+        """Whom alone rules judge by what may come after the index."""
+        whom = {rule.among for rule in self.rules if rule.looks_after_index}
+        return "both" if len(whom) > 1 else next(iter(whom), None)
+
+    def said_of_looking(self) -> str:
+        """A sentence about the rules that look after the index and do not treat cases and controls alike; or empty."""
+        if self.looks_after_index is None:
+            return ""
+        ids = ", ".join(rule.id for rule in self.rules if rule.looks_after_index)
+        whom = "cases and controls, each by rules of their own," if self.looks_after_index == "both" else (
+            f"{self.looks_after_index} alone")  # fmt: skip
+        return f"looks_after_index: {self.looks_after_index}: {whom} are judged by what comes after the index ({ids})"
+
     @property
     def judges_age(self) -> bool:
         """Whether a rule compares an age."""
@@ -137,6 +186,8 @@ class CohortSpec:
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         plain = {key: _plain(item) for key, item in value.items() if item is not None}
+        if plain.get("until") == "through_index" and plain["known"] == "discharge":
+            del plain["known"]  # what is meant where nothing is said
         # It means nothing there. Datasets have always said it, and what a dataset says is what its hash is of.
         idle = {"measure": "visits"} if plain.keys() & {"any_of", "none_of"} else {}
         return plain | idle

@@ -1,4 +1,4 @@
-"""Which visits of a patient may be read, given his index: by their order and by when they were over."""
+"""When a patient is predicted, given his index, and which visits had begun; what was known then says `ehr.known`."""
 
 from datetime import datetime, timedelta
 
@@ -22,24 +22,36 @@ def passed_over(spec: CohortSpec) -> pl.Expr:
 
 
 def index_times(spec: CohortSpec) -> list[pl.Expr]:
-    """Per patient: index_date, index_discharge, and cut_time, when the index begins or, read through, ends."""
+    """Per patient: index_date, index_discharge, cut_time, when the index begins or, read through, ends, and read_time,
+    the last moment of which something was known then."""
     admitted, left = pl.col("admit_time").filter(AT_INDEX).first(), spec.index.discharge()
-    cut = left if spec.input.until == "through_index" else admitted
-    return [admitted.dt.date().alias("index_date"), left.alias("index_discharge"), cut.alias("cut_time")]
+    through = spec.input.until == "through_index"
+    cut = left if through else admitted
+    read = cut if through else cut - _ONE_MICROSECOND
+    return [
+        admitted.dt.date().alias("index_date"),
+        left.alias("index_discharge"),
+        cut.alias("cut_time"),
+        read.alias("read_time"),
+    ]
 
 
-def still_open(spec: CohortSpec) -> pl.Expr:
-    """Per visit: was it not over when the prediction is made? It is coded after it then, whatever its order.
+def had_begun(spec: CohortSpec) -> pl.Expr:
+    """Per visit: had it begun when the prediction is made? Before an index, earlier than it, whatever their order.
 
-    A discharge may be the index admission itself: a transfer. Before a date, or a gap of days, the last day that may
-    be read is `last_day_read`; there a visit without any time was not shown to be over.
+    Before a date, or a gap of days, the last day that may be read is `last_day_read`; there a visit without any time
+    was not shown to have begun.
     """
     if reads_whole_days(spec):
-        over = pl.max_horizontal("admit_time", pl.coalesce("discharge_time", "admit_time")).dt.date()
-        return ~(over <= pl.col("last_day_read")).fill_null(False)
-    admitted, left, cut = pl.col("admit_time"), pl.col("discharge_time"), pl.col("cut_time")
-    begun = (admitted <= cut) if spec.input.until == "through_index" else (admitted < cut)
-    return ~(begun.fill_null(True) & (left <= cut).fill_null(True))
+        begun = pl.coalesce("admit_time", "discharge_time").dt.date()
+        return (begun <= pl.col("last_day_read")).fill_null(False)
+    admitted, cut = pl.col("admit_time"), pl.col("cut_time")
+    return ((admitted <= cut) if spec.input.until == "through_index" else (admitted < cut)).fill_null(True)
+
+
+def over_by(spec: CohortSpec, dated: bool) -> pl.Expr:
+    """The latest discharge that was one when the prediction is made; it may be the index admission: a transfer."""
+    return pl.col("prediction_time") if reads_whole_days(spec) or not dated else pl.col("cut_time")
 
 
 def reads_whole_days(spec: CohortSpec) -> bool:
@@ -58,4 +70,4 @@ def prediction_time(spec: CohortSpec, dated: bool) -> pl.Expr:
         return pl.lit(datetime(1970, 1, 1)) + pl.duration(days=pl.col("index_order"))
     if reads_whole_days(spec):
         return (last_day_read(spec) + pl.duration(days=1)).cast(pl.Datetime("us")) - _ONE_MICROSECOND
-    return pl.col("cut_time") - (timedelta(0) if spec.input.until == "through_index" else _ONE_MICROSECOND)
+    return pl.col("read_time")

@@ -13,6 +13,7 @@ from medbert_jax.data.code_order import code_numbers, distinct, in_order, priori
 from medbert_jax.data.example_records import OUTCOMES
 from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.ehr.known import input_diagnoses, input_visits
 from medbert_jax.ehr.schema import SEXES, EhrTables
 
 VisitRule = Literal["encounter", "discharge_date"]
@@ -96,17 +97,18 @@ def order_histories(
         tables: one shard, checked, as `read_shard` gives it: every row of its patients.
         config: what the rules leave open.
         until: None, or a cohort as `select_cohort` gives it: only its patients, only their visits up to
-            input_until, and its label, index_day, index_order and prediction_time as outcomes instead of
-            prolonged_los. Nothing after the cut is looked at.
+            input_until, of these the diagnoses that were known (`ehr.known`), and its label, index_day, index_order
+            and prediction_time as outcomes instead of prolonged_los. Nothing after the cut is looked at: a visit
+            that was not over has neither a discharge nor a length of stay.
         races: the names behind the numbers 1, 2, … of race; others are 0.
 
     Raises:
         ValueError: visit_rule "discharge_date" on a source without dates, cohort patients that the tables do
             not hold, or a shard too large to sort.
     """
-    encounters, patients = _encounters(tables, until)
+    encounters, diagnoses, patients = _encounters(tables, until)
     encounters, visits = _visits(encounters, tables, config)
-    diagnoses, visit = _with_visit(tables.diagnoses, encounters)
+    visit = _visit_of(diagnoses, encounters)
     codes, code = code_numbers(diagnoses)
     owner = visits["patient"].to_numpy().astype(np.int64)
     if config.code_order == "random":
@@ -126,8 +128,9 @@ def order_histories(
     return sequences, codes, ledger
 
 
-def _encounters(tables: EhrTables, until: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Return the encounters that may be read, by patient and order, and the patients by id."""
+def _encounters(tables: EhrTables, until: pl.DataFrame | None) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return the encounters that may be read, by patient and order, their diagnoses, and the patients by id."""
+    visits, diagnoses = tables.visits, tables.diagnoses
     patients = tables.patients.select("patient_id", "birth_date", "sex", "race")
     if until is not None:
         patients = patients.join(until, on="patient_id")
@@ -137,9 +140,11 @@ def _encounters(tables: EhrTables, until: pl.DataFrame | None) -> tuple[pl.DataF
                 f" {len(until) - len(patients)} of {len(until)} who are not; select it from the same shard"
             )
     patients = patients.sort("patient_id").with_row_index("patient")
-    encounters = tables.visits.join(patients.drop("sex", "race"), on="patient_id").sort("patient", "order")
     if until is not None:
-        encounters = encounters.filter(pl.col("order") <= pl.col("input_until"))
+        visits = input_visits(tables, until)
+        diagnoses = input_diagnoses(tables, visits)
+    people = patients.select("patient", "patient_id", "birth_date")
+    encounters = visits.join(people, on="patient_id").sort("patient", "order")
     admitted = pl.col("admit_time").dt.date()
     age = (admitted - pl.col("birth_date")).dt.total_days()
     backwards = pl.col("admit_time") < pl.col("admit_time").cum_max().over("patient")
@@ -152,7 +157,7 @@ def _encounters(tables: EhrTables, until: pl.DataFrame | None) -> tuple[pl.DataF
         (admitted - admitted.first().over("patient")).dt.total_days().alias("visit_days"),
         wrong.fill_null(False).alias("wrong"),
     )
-    return encounters, patients
+    return encounters, diagnoses, patients
 
 
 def _visits(
@@ -184,15 +189,13 @@ def _visits(
     return encounters, visits.sort("visit")
 
 
-def _with_visit(diagnoses: pl.DataFrame, encounters: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
-    """Return the diagnoses of these encounters and the number of the visit of each (int64)."""
+def _visit_of(diagnoses: pl.DataFrame, encounters: pl.DataFrame) -> np.ndarray:
+    """Return the number of the visit of each diagnosis (int64)."""
     # A visit id is unique within its patient only. Looking up two columns is twice as fast as joining all.
     key = ["patient_id", "visit_id"]
     places = encounters.select(*key, "visit")
     visit = diagnoses.select(key).join(places, on=key, how="left", maintain_order="left")["visit"]
-    if visit.has_nulls():  # visits that a cohort may not read
-        diagnoses, visit = diagnoses.filter(visit.is_not_null()), visit.drop_nulls()
-    return diagnoses, visit.to_numpy().astype(np.int64)
+    return visit.to_numpy().astype(np.int64)
 
 
 def _who_stays(

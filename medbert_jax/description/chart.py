@@ -26,6 +26,8 @@ class Entry:
     role: str = ""
     is_after: bool = False
     """Whether it comes after what a model may read."""
+    is_known_later: bool = False
+    """Whether it is of a visit that a model may read, and was known only after the prediction."""
     marks: tuple[str, ...] = ()
     """Rules that counted it, or `AGAIN`."""
 

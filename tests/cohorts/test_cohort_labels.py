@@ -47,7 +47,7 @@ def test_the_prediction_time_is_inclusive_and_the_first_one_counts(tmp_path):
     tables = tables_of({**PEOPLE, "6": person()})
     frame, ledger = select_cohort(tables, labels)
     assert frame.select("patient_id", "label", "input_until", "index_order").rows() == [
-        ("1", 1, 1, 2), ("3", 0, 2, 3), ("4", 0, 1, 2), ("5", 1, 1, 2)
+        ("1", 1, 1, 2), ("3", 0, 2, 3), ("4", 0, 1, 2), ("5", 1, 2, 3)
     ]  # fmt: skip
     assert frame.filter(patient_id="1")["prediction_time"].to_list() == [AT_THE_END]
     assert frame.filter("flag_several_prediction_times")["patient_id"].to_list() == ["4"]

@@ -12,6 +12,7 @@ from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.matching import in_control_pool
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.ehr.hashing import patient_hash
+from medbert_jax.ehr.known import input_diagnoses, input_visits
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +124,7 @@ def test_what_is_asked_of_a_control_at_his_date(matched):
         "under_18": diabetic(first, born="1992-03-02"),
         "age_unknown": diabetic(first, born=None),
         "nothing_is_over": person(
-            visit(first, "250.00", days=200), visit("2010-03-10", "250.00"), drugs=[(first, "metformin")]
+            visit(first, "250.00", days=200), visit("2010-03-10", "250.00", days=250), drugs=[(first, "metformin")]
         ),
     }
     for name, one in not_drawn.items():
@@ -186,11 +187,13 @@ def test_the_input_ends_with_the_day_before_the_date(matched):
     tables = tables_of(people)
     frame, _ = select_cohort(tables, matched)
     row = frame.filter(pl.col("patient_id") == control).row(0, named=True)
-    assert (row["input_until"], row["index_order"]) == (3, 4)
+    assert (row["input_until"], row["index_order"]) == (5, 6)
+    read = input_diagnoses(tables, input_visits(tables, frame)).filter(patient_id=control)
+    assert sorted(read["order"]) == [1, 2, 3, 5]  # the fourth ends on the date
     assert row["prediction_time"] == datetime(2010, 9, 16, 23, 59, 59, 999999)
     assert row["index_day"] == 200
     check_no_leak(tables, frame, matched)
-    with pytest.raises(RuntimeError, match="2 patients with visits that were not over"):
+    with pytest.raises(RuntimeError, match="2 patients with visits that had not begun"):
         late = frame.with_columns(pl.col("input_until") + 1, pl.col("index_order") + 1)
         check_no_leak(tables, late, matched)
     said = explain(tables, matched)

@@ -10,6 +10,7 @@ from made_ehr import made_tables
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.loading import load_spec, parse_spec
 from medbert_jax.cohorts.select import count_flagged, select_cohort
+from medbert_jax.ehr.known import input_diagnoses, input_visits
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 
 
@@ -220,7 +221,7 @@ def test_readmission_from_dates_counts_day_30_and_not_day_31():
         "discharge_unknown": "index_undated",
         "index_turned_round": "visit_open",
         "next_unknown": "outcome_unknown",
-        "open_while_discharged": "visit_open",
+        "open_while_discharged": (0, 2, 2),
     }
 
 
@@ -234,7 +235,7 @@ def test_washout_29_days_are_too_early_and_30_are_enough():
         "day_30": [start, stay("2012-03-01T01:00", "2012-03-05", "428.0")],
         "control_29": [start, stay("2012-02-29", "2012-03-05")],
         "control_30": [start, stay("2012-03-01", "2012-03-05")],
-        "start_unknown": [stay(None, None), stay("2012-03-01", "2012-03-05")],
+        "start_unknown": [stay(None, None, kind="outpatient"), stay("2012-03-01", "2012-03-05")],
         "index_unknown": [start, stay(None, None)],
     }
     spec = load_spec("hf-later")
@@ -336,15 +337,35 @@ def test_everything_in_the_input_was_over_when_the_index_began():
         "same_admission_is_not": [stay("2012-01-01", "2012-01-02"), stay("2012-02-01", "2012-02-01"), index],
         "still_open_is_not": [stay("2012-01-01", "2012-01-02"), stay("2012-01-20", "2012-02-02"), index],
         "nothing_left": [stay("2012-01-20", "2012-02-02"), index],
-        "discharge_unknown_is_read": [stay("2012-01-20", None), index],
+        "contact_without_discharge_is_read": [stay("2012-01-20", None, kind="outpatient"), index],
+        "open_stay_is_not": [stay("2012-01-20", None), index],
+        "what_was_over_beside_it_is": [
+            stay("2012-01-01", "2012-02-05"),
+            stay("2012-01-20", None),
+            stay("2012-01-21", "2012-01-22"),
+            index,
+        ],
     }
     assert fates(people, load_spec("hf-later"), dates=True) == {
         "transfer_is_read": (1, 3, 2),
         "same_admission_is_not": (1, 3, 1),
-        "still_open_is_not": (1, 3, 1),
+        "still_open_is_not": (1, 3, 2),
         "nothing_left": "input_codes",
-        "discharge_unknown_is_read": (1, 2, 1),
+        "contact_without_discharge_is_read": (1, 2, 1),
+        "open_stay_is_not": "input_codes",
+        "what_was_over_beside_it_is": (1, 4, 3),
     }
+    tables = tables_of(people, dates=True)
+    frame, ledger = select_cohort(tables, load_spec("hf-later"))
+    read = input_diagnoses(tables, input_visits(tables, frame)).group_by("patient_id").agg(pl.col("order").sort())
+    assert dict(read.iter_rows()) == {
+        "transfer_is_read": [1, 2],
+        "same_admission_is_not": [1],
+        "still_open_is_not": [1],
+        "contact_without_discharge_is_read": [1],
+        "what_was_over_beside_it_is": [3],
+    }
+    assert {line.rule: line.left.codes for line in ledger.lines}["known_later"] == 3
 
 
 def test_planted_leaks_are_caught():

@@ -8,7 +8,16 @@ import yaml
 
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec, parse_spec
 
-BUILT_IN = ("dhf", "dhf-landmark", "dhf-matched", "hf-later", "los-next", "paca", "readmission-30d")
+BUILT_IN = (
+    "dhf",
+    "dhf-landmark",
+    "dhf-matched",
+    "dhf-matched-incident",
+    "hf-later",
+    "los-next",
+    "paca",
+    "readmission-30d",
+)
 
 
 def test_the_built_ins_are_these_and_each_is_named_as_its_file():
@@ -78,7 +87,8 @@ def test_days_and_keys_that_are_none_are_faults_of_the_file(tmp_path, line, faul
 
 def test_unknown_name_lists_the_built_ins():
     with pytest.raises(
-        ValueError, match="built-in name or a YAML file: got 'hf'; use dhf, dhf-landmark, dhf-matched, hf-"
+        ValueError,
+        match="built-in name or a YAML file: got 'hf'; use dhf, dhf-landmark, dhf-matched, dhf-matched-incident, hf-",
     ):
         load_spec("hf")
 

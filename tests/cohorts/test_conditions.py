@@ -47,6 +47,7 @@ def record(visits=(0, 10, 20), drugs=(5, 15), died=None, cut=20) -> pl.DataFrame
     day = {"patient_id": "p", "index_order": len(visits), "has:a": False, "has:b": False, "event": None, "order": None}
     day |= {"visit_type": "inpatient", "discharge_disposition": None, "age": 40.0, "admit_time": None}
     rows = [day | {"order": order, "day": number} for order, number in enumerate(visits, 1)]
+    day |= {"told:a": None, "told:b": None, "cut_time": None, "read_time": None, "discharge_time": None}
     rows += [day | {"event": "medications:a", "day": number} for number in drugs]
     rows[0]["has:a"] = rows[-len(drugs) - 1]["has:b"] = True
     frame = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"event": pl.String, "order": pl.Int32})

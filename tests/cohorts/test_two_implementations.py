@@ -20,16 +20,16 @@ from cohorts.independent.cohort_loops import (
     read_last_day,
     records_of,
 )
-from cohorts.independent.comparison import index_date, spec_of
+from cohorts.independent.comparison import rows_in, spec_of
 from cohorts.independent.literal_patients import LAST_DAY, ask_loops, tables_of
-from cohorts.independent.messy_patients import messy_patients
+from cohorts.independent.messy_patients import messy_patients, with_times
 
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ehr.tables import read_shard
 from medbert_jax.simulation.simulate import simulate
 
-SPECS = ("dhf", "dhf-landmark", "dhf-matched", "paca", "paca+30")
+SPECS = ("dhf", "dhf-landmark", "dhf-matched", "dhf-matched-incident", "paca", "paca+30")
 OURS = {"not_case", "not_control", "not_drawn"}
 """Rules of dhf-matched that the definition doesn't name: there, only who stays and `unmatched` are compared."""
 
@@ -37,17 +37,7 @@ OURS = {"not_case", "not_control", "not_drawn"}
 def rows_of_package(spec: str, tables: EhrTables) -> tuple[dict[str, In], Counter]:
     """Who stays, and how many left under which rule."""
     frame, ledger = select_cohort(tables, spec_of(spec))
-    rows = {
-        row["patient_id"]: In(
-            row["label"],
-            index_date(row, spec),
-            row["index_order"],
-            row["input_until"],
-            round(row["weight"], 9),
-            bool(row.get("competing_death", False)),
-        )
-        for row in frame.to_dicts()
-    }
+    rows = {id: row._replace(weight=round(row.weight, 9)) for id, row in rows_in(frame, spec, tables).items()}
     return rows, Counter({line.rule: line.left.patients for line in ledger.lines if line.left.patients})
 
 
@@ -62,7 +52,7 @@ def differences(spec: str, tables: EhrTables, outcomes: dict[str, Left | In]) ->
         if row != (outcome if isinstance(outcome, In) else None):
             said.append(f"{patient_id}: loops {outcome}, package {row or 'left'}")
     by_rule = Counter(outcome.rule for outcome in outcomes.values() if isinstance(outcome, Left))
-    rules = {"unmatched"} if spec == "dhf-matched" else left.keys() | by_rule.keys()
+    rules = {"unmatched"} if spec.startswith("dhf-matched") else left.keys() | by_rule.keys()
     return said + [
         f"{rule}: loops {by_rule[rule]}, package {left[rule]}" for rule in sorted(rules) if by_rule[rule] != left[rule]
     ]
@@ -74,18 +64,19 @@ MESSY = 3_000
 @pytest.fixture(scope="module")
 def messy() -> dict[str, list[tuple[dict[str, str], EhrTables, dict[str, Left | In]]]]:
     """Per spec its shards: texts, tables, and what the loops say."""
-    everyone = messy_patients(MESSY, seed=1)
-    shards = [(everyone, tables_of(everyone))]
+    dated = with_times(messy_patients(MESSY // 2, seed=2), seed=2)
+    shards = [(texts, tables_of(texts)) for texts in (messy_patients(MESSY, seed=1), dated)]
     # Matching needs many who qualify, and some shards that are so small that cases find no control.
     matching = [
         messy_patients(size, seed=seed, matchable=True)
         for seed, size in enumerate((1_000, 200, 30, 30, 30, 30, 30, 30))
     ]
+    matching.append(with_times(messy_patients(1_000, seed=9, matchable=True), seed=9))
     shards_of_matched = [(texts, tables_of(texts)) for texts in matching]
     return {
         spec: [
             (texts, tables, ask_loops(spec, tables))
-            for texts, tables in (shards_of_matched if spec == "dhf-matched" else shards)
+            for texts, tables in (shards_of_matched if spec.startswith("dhf-matched") else shards)
         ]
         for spec in SPECS
     }
@@ -150,6 +141,7 @@ def test_on_simulated_patients(spec, simulated):
             "dhf": lambda records: dhf(records),
             "dhf-landmark": lambda records: dhf_landmark(records, last_day),
             "dhf-matched": lambda records: dhf_matched(records, last_day),
+            "dhf-matched-incident": lambda records: dhf_matched(records, last_day, incident=True),
             "paca": lambda records: paca(records),
             "paca+30": lambda records: paca(records, gap_days=30),
         }[spec](records)

@@ -227,10 +227,11 @@ def cohort(**until):
             "input_until": list(until.values()),
             "index_day": [-1] * len(until),
             "prediction_time": [DAY] * len(until),
+            "over_by": [DAY] * len(until),
         }
     )
     return frame.cast(dict.fromkeys(("label", "index_order", "input_until", "index_day"), pl.Int32)).cast(
-        {"prediction_time": pl.Datetime("us")}
+        {"prediction_time": pl.Datetime("us"), "over_by": pl.Datetime("us")}
     )
 
 

@@ -113,6 +113,8 @@ def _tell_limits(
     present = [table for table in SCHEMAS if any((ehr_directory / table).glob("*.parquet"))]
     for missing in missing_inputs(spec, source, present):
         announce(missing)
+    if spec.looks_after_index:
+        announce(spec.said_of_looking())
     if spec.split is not None and spec.index.is_last_visit:
         announce(
             "split by time: who is predicted at the last encounter, before"

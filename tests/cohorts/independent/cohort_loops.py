@@ -36,6 +36,15 @@ class In(NamedTuple):
     last_readable_order: int
     weight: float = 1.0
     competing_death: bool = False
+    input: tuple = ()
+    """(order of the visit, code system, code) of every diagnosis that is read, sorted."""
+
+
+class Code(NamedTuple):
+    system: str
+    code: str
+    time: datetime | None = None
+    billed: bool | None = None
 
 
 @dataclass
@@ -46,7 +55,8 @@ class Visit:
     discharge: datetime | None
     age_days: int | None
     age_precision_days: int | None
-    codes: list[tuple[str, str]] = field(default_factory=list)  # (code system, code)
+    kind: str | None = None
+    codes: list[Code] = field(default_factory=list)
     answers: dict[str, bool] = field(default_factory=dict)  # of `has`, which the matched cohort asks many times
 
     @property
@@ -56,8 +66,18 @@ class Visit:
 
     @property
     def end(self) -> datetime | None:
-        """ "discharge (admission where unknown)" """
-        return self.discharge or self.admit
+        """ "discharged"; "a contact (any visit type but inpatient) without a discharge, over when it begins"; "an
+        inpatient stay without a discharge, which is still open" """
+        return self.discharge if self.discharge or self.is_open else self.admit
+
+    @property
+    def is_open(self) -> bool:
+        return self.kind == "inpatient" and self.discharge is None
+
+    @property
+    def begin(self) -> datetime | None:
+        """Chosen: where the admission is unknown, a visit had begun with its discharge."""
+        return self.admit or self.discharge
 
 
 @dataclass
@@ -123,6 +143,7 @@ def records_of(tables: dict[str, list[dict]], shard: int = 0) -> dict[str, Patie
             row["discharge_time"],
             row["age_days"],
             row["age_precision_days"],
+            row["visit_type"],
         )
         by_id[row["patient_id"], row["visit_id"]] = visit
         records[row["patient_id"]].visits.append(visit)
@@ -131,7 +152,9 @@ def records_of(tables: dict[str, list[dict]], shard: int = 0) -> dict[str, Patie
         patient.visits.sort(key=lambda visit: visit.order)
     # "Two codes in one encounter are one encounter; encounters count by visit id": codes hang on their visit.
     for row in tables["diagnoses"]:
-        by_id[row["patient_id"], row["visit_id"]].codes.append((row["code_system"], row["code"]))
+        by_id[row["patient_id"], row["visit_id"]].codes.append(
+            Code(row["code_system"], row["code"], row["time"], row["captured_at_billing"])
+        )
     for name in ("medications", "measurements", "procedures"):
         for row in tables.get(name) or []:
             visit = by_id.get((row["patient_id"], row["visit_id"]))
@@ -164,7 +187,7 @@ def falls_under(code: str, prefix: str) -> bool:
 
 def has(visit: Visit, condition: str) -> bool:
     if condition not in visit.answers:
-        visit.answers[condition] = any(is_code_of(condition, system, code) for system, code in visit.codes)
+        visit.answers[condition] = any(is_code_of(condition, code.system, code.code) for code in visit.codes)
     return visit.answers[condition]
 
 
@@ -320,7 +343,7 @@ def has_incorrect_times(patient: Patient, visits: list[Visit]) -> bool:
     return bool(visits) and patient.death_date is not None and patient.death_date < visits[0].date
 
 
-def excluded_diabetes(visits: list[Visit], gestational: str = "gestational") -> str | None:
+def excluded_diabetes(visits: list[Visit], gestational: str = "gestational", counts=None) -> str | None:
     """ "diabetes_insipidus · gestational_diabetes · neonatal_diabetes · secondary_diabetes · type_1_diabetes (any
     encounter …)" """
     for rule, condition in (
@@ -330,7 +353,7 @@ def excluded_diabetes(visits: list[Visit], gestational: str = "gestational") -> 
         ("secondary_diabetes", "secondary"),
         ("type_1_diabetes", "type_1"),
     ):
-        if visits_with(visits, condition):
+        if any(counts is None or counts(visit, condition) for visit in visits_with(visits, condition)):
             return rule
     return None
 
@@ -385,37 +408,105 @@ def too_young(patient: Patient, visit: Visit, boundary: int) -> str | None:
     return f"under_{boundary}" if age < boundary else None
 
 
-def readable_before(visits: list[Visit], index: Visit) -> int:
-    """ "Input = visits of lower order than the index that were over when it began (from the first visit on that was not
-    over, nothing is read)"; "Everything in the input happened strictly before the index encounter."
+# ----------------------------------------------------------------------------------------------------- what was known
 
-    Chosen: a stay that was discharged at the very time of the index admission was over when it began; a visit that
-    began at that time did not happen before it. Admission stands in for an unknown discharge.
+
+@dataclass
+class Cut:
+    """The end of what may be read: of a moment, was it by then?"""
+
+    index: Visit | None = None  # before this visit's admission
+    day: date | None = None  # up to the end of this day
+    time: datetime | None = None  # up to this moment, inclusive
+
+    def has(self, moment: datetime) -> bool:
+        if self.index is not None:
+            return moment < self.index.admit
+        return moment.date() <= self.day if self.day is not None else moment <= self.time
+
+    def has_discharge(self, moment: datetime) -> bool:
+        """ "discharged by the prediction time, or at the very admission of the index (a transfer)" """
+        return self.has(moment) or (self.index is not None and moment == self.index.admit)
+
+
+def last_begun(visits: list[Visit], cut: Cut, last: int) -> int:
+    """ "The input ends with the first visit that had not begun at the prediction time, whatever comes after it in
+    `order`." `last`: the order of the last visit that may be read at all."""
+    until = 0
+    for visit in visits:
+        if visit.order > last:
+            break
+        moment = visit.begin if cut.day is not None else visit.admit
+        if (moment is None and cut.day is not None) or (moment is not None and not cut.has(moment)):
+            break
+        until = visit.order
+    return until
+
+
+def was_over(visit: Visit, cut: Cut) -> bool:
+    if visit.discharge is not None:
+        return cut.has_discharge(visit.discharge)
+    return not visit.is_open  # a contact that had begun
+
+
+def is_known(visit: Visit, code: Code, cut: Cut) -> bool:
+    """The table of "What was known"."""
+    if was_over(visit, cut):
+        if code.time is None or cut.has(code.time):
+            return True
+        return visit.discharge is not None and code.time <= visit.discharge
+    return code.time is not None and cut.has(code.time) and not code.billed
+
+
+def read_up_to(visits: list[Visit], cut: Cut, until: int) -> tuple:
+    return tuple(
+        sorted(
+            (visit.order, code.system, code.code)
+            for visit in visits
+            if visit.order <= until
+            for code in visit.codes
+            if is_known(visit, code, cut)
+        )
+    )
+
+
+NEVER = "never"
+
+
+def told(visit: Visit, condition: str) -> datetime | str | None:
+    """ "A code with a time is told at that time, one without with its visit (None), but in an open stay with the first
+    of the set that has a time, and if none has never" """
+    times = [code.time for code in visit.codes if is_code_of(condition, code.system, code.code)]
+    timed = [time for time in times if time is not None]
+    if len(timed) < len(times) and not visit.is_open:
+        return None
+    return min(timed) if timed else NEVER
+
+
+def is_told(visit: Visit, condition: str, cut: Cut) -> bool:
+    """ "in `before_index`, `through_index` a visit counts as one with a code of a set if the first was told by then"
+
+    Chosen: what was told by the discharge of a visit that was over was told by then.
     """
-    last = 0
-    for visit in visits:
-        if visit.order >= index.order or visit.end is None or visit.end > index.admit:
-            break
-        if visit.admit is not None and visit.admit >= index.admit:
-            break
-        last = visit.order
-    return last
+    when = told(visit, condition)
+    if when is None or when == NEVER:
+        return when is None
+    at_end = visit.discharge is not None and when <= visit.discharge and cut.has_discharge(visit.discharge)
+    return cut.has(when) or at_end
 
 
-def readable_with_gap(visits: list[Visit], index: Visit, gap_days: int) -> int:
-    """ "for g > 0 the input is the visits whose discharge (admission where unknown) date ≤ index date − g" """
-    last = 0
-    for visit in visits:
-        if visit.order >= index.order or visit.end is None:
-            break
-        if visit.end.date() > index.date - timedelta(days=gap_days):
-            break
-        last = visit.order
-    return last
+def told_day(visit: Visit, condition: str) -> date | None:
+    """ "the later one of its own and that of the code"; None: never."""
+    when = told(visit, condition)
+    if when is None:
+        return visit.date
+    if when == NEVER:
+        return None
+    return when.date() if visit.date is None else max(visit.date, when.date())
 
 
-def codes_up_to(visits: list[Visit], order: int) -> int:
-    return sum(len(visit.codes) for visit in visits if visit.order <= order)
+def told_with(visits: list[Visit], condition: str, cut: Cut) -> list[Visit]:
+    return [visit for visit in visits_with(visits, condition) if is_told(visit, condition, cut)]
 
 
 # -------------------------------------------------------------------------------------------------------------- dhf
@@ -452,10 +543,11 @@ def dhf_of(patient: Patient) -> Left | In:
     # "died_before_index (death_date on or after the date of the first visit and before the date of the index visit)"
     if patient.death_date is not None and visits[0].date <= patient.death_date < index.date:
         return Left("died_before_index")
-    last = readable_before(visits, index)
-    if codes_up_to(visits, last) < 1:
+    cut = Cut(index=index)
+    last = last_begun(visits, cut, index.order - 1)
+    if not (read := read_up_to(visits, cut, last)):
         return Left("input_codes")
-    return In(int(bool(failures)), index.date, index.order, last)
+    return In(int(bool(failures)), index.date, index.order, last, input=read)
 
 
 def heart_failure_does_not_qualify(patient: Patient, failures: list[Visit], type_2: Visit) -> str | None:
@@ -478,13 +570,16 @@ def dhf_landmark(records: dict[str, Patient], last_day: date) -> dict[str, Left 
     return {patient_id: dhf_landmark_of(patient, last_day) for patient_id, patient in records.items()}
 
 
-def landmark_visit(visits: list[Visit], type_2: Visit) -> Visit | None:
-    """ "Index visit = first visit (by order) whose discharge date is known and ≥ T + 365 days (no discharge known: its
-    admission date stands in)." """
-    if type_2.date is None:  # Chosen: without T there is no index visit.
+def landmark_visit(visits: list[Visit]) -> Visit | None:
+    """ "T is the first day on which an encounter with type 2 diabetes was known: that of the encounter, or the later
+    one of its code's own time. The index is the first encounter, by order, that was over (a contact without a
+    discharge: that began) on T + 365 days or later; a stay that is still open is none." """
+    days = [told_day(visit, "type_2") for visit in visits_with(visits, "type_2")]
+    days = [day for day in days if day is not None]
+    if not days:  # Chosen: without T there is no index visit.
         return None
     for visit in visits:
-        if visit.end is not None and (visit.end.date() - type_2.date).days >= 365:
+        if visit.end is not None and (visit.end.date() - min(days)).days >= 365:
             return visit
     return None
 
@@ -496,30 +591,31 @@ def dhf_landmark_of(patient: Patient, last_day: date) -> Left | In:
     # "no_diabetes, no_type_2 (whole record) · no_index_visit"
     if not visits_with(whole, "diabetes"):
         return Left("no_diabetes")
-    type_2 = first_with(whole, "type_2")
-    if type_2 is None:
+    if not visits_with(whole, "type_2"):
         return Left("no_type_2")
-    index = landmark_visit(whole, type_2)
+    index = landmark_visit(whole)
     if index is None:
         return Left("no_index_visit")
     # "t0 = its discharge time. Everything below is judged on visits of order ≤ index and rows dated ≤ date of t0"
     t0 = index.end.date()
+    cut = Cut(time=index.end)
     visits = [visit for visit in whole if visit.order <= index.order]
-    diabetes = visits_with(visits, "diabetes")
-    if len(diabetes) < 2:
+    if len(told_with(visits, "diabetes", cut)) < 2:
         return Left("one_diabetes_encounter")
     if has_incorrect_times(patient, visits):
         return Left("incorrect_times")
-    if rule := excluded_diabetes(visits):
+    if rule := excluded_diabetes(visits, counts=lambda visit, condition: is_told(visit, condition, cut)):
         return Left(rule)
     if not diabetes_is_verified(patient, until=t0):
         return Left("diabetes_unverified")
-    if rule := too_young(patient, diabetes[0], 18):
+    if rule := too_young(patient, first_with(whole, "diabetes"), 18):
         return Left(rule)
     # "hf_before_index (any HF code up to and including the index visit, or in a visit admitted on or before the date of
     # t0)"
     for visit in visits_with(whole, "heart_failure"):
-        if visit.order <= index.order or (visit.date is not None and visit.date <= t0):
+        day = told_day(visit, "heart_failure") or visit.date  # "there such a stay counts with its day"
+        by_day = visit.date is not None and visit.date <= t0 and day <= t0
+        if by_day or (visit.order <= index.order and is_told(visit, "heart_failure", cut)):
             return Left("hf_before_index")
     # "died_before_index (death on or before date of t0)"
     if patient.death_date is not None and patient.death_date <= t0:
@@ -528,19 +624,24 @@ def dhf_landmark_of(patient: Patient, last_day: date) -> Left | In:
     if t0 + timedelta(days=365) > last_day:
         return Left("short_follow_up")
     # "Input = through the index visit."
-    if codes_up_to(whole, index.order) < 1:
+    last = last_begun(whole, cut, index.order)
+    if last < index.order:
+        return Left("visit_open")
+    if not (read := read_up_to(whole, cut, last)):
         return Left("input_codes")
-    # "label 1 = a visit with an HF code admitted 1…365 days after date of t0 (one suffices)."
-    events = [
-        visit.date
+    # "The label is 1 where an encounter with heart failure is admitted on day 1 to 365 after t0, or one that had begun
+    # before is told its first code of heart failure then; one code suffices."
+    days = [
+        told_day(visit, "heart_failure") if visit.date <= t0 else visit.date
         for visit in visits_with(whole, "heart_failure")
-        if visit.date is not None and 1 <= (visit.date - t0).days <= 365
+        if visit.date is not None
     ]
+    events = [day for day in days if day is not None and 1 <= (day - t0).days <= 365]
     died = patient.death_date is not None and (patient.death_date - t0).days <= 365
     # "Death first = competing: label 0". Chosen: heart failure on the very day of death came first.
     if died and (not events or patient.death_date < min(events)):
-        return In(0, t0, index.order, index.order, competing_death=True)
-    return In(int(bool(events)), t0, index.order, index.order)
+        return In(0, t0, index.order, index.order, competing_death=True, input=read)
+    return In(int(bool(events)), t0, index.order, index.order, input=read)
 
 
 # ------------------------------------------------------------------------------------------------------ dhf-matched
@@ -549,8 +650,10 @@ CONTROL_POOL = 0.3
 CONTROLS_PER_CASE = 2
 
 
-def dhf_matched(shard_records: dict[str, Patient], last_day: date) -> dict[str, Left | In]:
-    """One shard. The definition names only the rule `unmatched`; who else leaves does so as `not_case`, `not_control`
+def dhf_matched(shard_records: dict[str, Patient], last_day: date, incident: bool = False) -> dict[str, Left | In]:
+    """One shard; `incident`: "the first code of heart failure alone makes a case".
+
+    The definition names only the rule `unmatched`; who else leaves does so as `not_case`, `not_control`
     or `not_drawn` here."""
     ids = list(shard_records)
     roles = dict(zip(ids, hashes(ids, "dhf-matched/role"), strict=True))
@@ -561,7 +664,7 @@ def dhf_matched(shard_records: dict[str, Patient], last_day: date) -> dict[str, 
     outcomes: dict[str, Left | In] = {}
     cases = []
     for patient in rest:
-        cut = case_cut(patient)
+        cut = case_cut(patient, incident)
         if cut is not None and eligible_at(patient, cut):
             cases.append((patient, cut))
         else:
@@ -607,13 +710,15 @@ def hashes(ids: list[str], key: str) -> list[int]:
     return [int(one) for one in patient_hash(ids, key)] if ids else []
 
 
-def case_cut(patient: Patient) -> date | None:
+def case_cut(patient: Patient, incident: bool) -> date | None:
     """ "qualifies as HF as in dhf (≥ 2 HF encounters, first HF ≥ 30 days after T, verified in the whole record). Cut c
     = date of the first HF encounter." """
     failures = visits_with(patient.visits, "heart_failure")
     type_2 = first_with(patient.visits, "type_2")
-    if len(failures) < 2 or type_2 is None or type_2.date is None or failures[0].date is None:
+    if len(failures) < 1 or type_2 is None or type_2.date is None or failures[0].date is None:
         return None
+    if incident:  # at least 30 days are asked of everybody, at his date
+        return failures[0].date
     if heart_failure_does_not_qualify(patient, failures, type_2):
         return None
     return failures[0].date
@@ -636,12 +741,13 @@ def eligible_at(patient: Patient, cut: date, control: bool = False) -> bool:
     c), at least one code in the input" """
     before = [visit for visit in patient.visits if visit.date is not None and visit.date < cut]
     diabetes = visits_with(before, "diabetes")
-    if len(diabetes) < 2:
+    # "At a matched date the day of such a visit is the later one of its own and that of the code."
+    if sum(told_before(visit, "diabetes", cut) for visit in diabetes) < 2:
         return False
     type_2 = first_with(before, "type_2")
     if type_2 is None or (cut - type_2.date).days < 30:
         return False
-    if excluded_diabetes(before):
+    if excluded_diabetes(before, counts=lambda visit, condition: told_before(visit, condition, cut)):
         return False
     if not diabetes_is_verified(patient, until=cut - timedelta(days=1)):
         return False
@@ -652,28 +758,23 @@ def eligible_at(patient: Patient, cut: date, control: bool = False) -> bool:
     if patient.death_date is not None and patient.death_date < cut:
         return False
     for visit in visits_with(patient.visits, "heart_failure"):
-        if visit.date is not None and (visit.date < cut or (control and visit.date == cut)):
+        day = told_day(visit, "heart_failure") or visit.date
+        if told_before(visit, "heart_failure", cut) or (control and day is not None and day <= cut):
             return False
-    return codes_up_to(patient.visits, readable_before_day(patient.visits, cut)) >= 1
+    last = Cut(day=cut - timedelta(days=1))
+    return bool(read_up_to(patient.visits, last, last_begun(patient.visits, last, len(patient.visits))))
 
 
-def readable_before_day(visits: list[Visit], cut: date) -> int:
-    """ "visits whose discharge (admission where unknown) is before c 00:00, up to the first that was not"
-
-    Chosen: a visit that was admitted on or after c is not before c, whatever discharge it states.
-    """
-    last = 0
-    for visit in visits:
-        if visit.end is None or visit.end.date() >= cut or (visit.date is not None and visit.date >= cut):
-            break
-        last = visit.order
-    return last
+def told_before(visit: Visit, condition: str, cut: date) -> bool:
+    day = told_day(visit, condition)
+    return day is not None and day < cut
 
 
 def matched_row(patient: Patient, cut: date, label: int, weight: float) -> In:
     """ "index_order = last readable order + 1" """
-    last = readable_before_day(patient.visits, cut)
-    return In(label, cut, last + 1, last, weight)
+    day = Cut(day=cut - timedelta(days=1))
+    last = last_begun(patient.visits, day, len(patient.visits))
+    return In(label, cut, last + 1, last, weight, input=read_up_to(patient.visits, day, last))
 
 
 # ------------------------------------------------------------------------------------------------------------- paca
@@ -692,7 +793,8 @@ def paca_of(patient: Patient, gap_days: int = 0) -> Left | In:
     first = first_with(visits, "pancreatic_cancer")
     others = visits_with(visits, "other_cancer")
     # "has pancreatic cancer; another cancer in an encounter of lower order than the first with pancreatic cancer"
-    if first is not None and any(visit.order < first.order for visit in others):
+    before = [visit for visit in visits if first is not None and visit.order < first.order]
+    if first is not None and told_with(before, "other_cancer", Cut(index=first)):
         return Left("paca_other_cancer_before")
     # "no pancreatic cancer; other cancer anywhere"
     if first is None and others:
@@ -700,7 +802,9 @@ def paca_of(patient: Patient, gap_days: int = 0) -> Left | In:
     index = first or visits[-1]
     if rule := too_young(patient, index, 45):
         return Left(rule)
-    last = readable_with_gap(visits, index, gap_days) if gap_days else readable_before(visits, index)
-    if codes_up_to(visits, last) < 1:
+    # "`gap_days`: a diagnosis is read if it was known 30 days or more before the day of the index."
+    cut = Cut(day=index.date - timedelta(days=gap_days)) if gap_days else Cut(index=index)
+    last = last_begun(visits, cut, index.order - 1)
+    if not (read := read_up_to(visits, cut, last)):
         return Left("input_codes")
-    return In(int(first is not None), index.date, index.order, last)
+    return In(int(first is not None), index.date, index.order, last, input=read)

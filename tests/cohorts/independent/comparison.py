@@ -7,11 +7,13 @@ import dataclasses
 from datetime import date, timedelta
 from functools import cache
 
+import polars as pl
 from cohorts.independent.cohort_loops import In, Left
 from cohorts.independent.literal_patients import LAST_DAY
 
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.ehr.known import input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EhrTables
 
 SOMEWHERE = "left, one of several"
@@ -34,16 +36,27 @@ def ask_package(spec: str, tables: EhrTables, last_day: str = LAST_DAY) -> dict[
     assert ledger.came.patients - sum(left.values()) == ledger.kept.patients == frame.height
     rule = next(iter(left)) if len(left) == 1 else SOMEWHERE
     outcomes = {patient_id: Left(rule) for patient_id in tables.patients["patient_id"]}
-    for row in frame.to_dicts():
-        outcomes[row["patient_id"]] = In(
+    return outcomes | rows_in(frame, spec, tables)
+
+
+def rows_in(frame: pl.DataFrame, spec: str, tables: EhrTables) -> dict[str, In]:
+    """Who stays, with every diagnosis that is read."""
+    read = input_diagnoses(tables, input_visits(tables, frame)).select("patient_id", "order", "code_system", "code")
+    inputs: dict[str, list[tuple]] = {}
+    for patient_id, *code in read.iter_rows():
+        inputs.setdefault(patient_id, []).append(tuple(code))
+    return {
+        row["patient_id"]: In(
             row["label"],
             index_date(row, spec),
             row["index_order"],
             row["input_until"],
             row.get("weight", 1.0),
             bool(row.get("competing_death", False)),
+            tuple(sorted(inputs.get(row["patient_id"], ()))),
         )
-    return outcomes
+        for row in frame.to_dicts()
+    }
 
 
 def index_date(row: dict, spec: str) -> date:

@@ -5,6 +5,7 @@ One line (or part between semicolons with a blank behind them) is one visit, eve
     born 1950-06-15 | died 2012-01-01
     2010-01-01 250.00 401.9             visit of that day, 08:00 to 17:00, with its codes
     2010-01-01/2010-01-04 250.00        the same with a discharge; "?" is unknown; T10:30 gives the minute
+    2010-01-01/? kind=inpatient 250.00@2010-01-05T10:00 401.9$   type of the visit; time of a code; "$": of the bill
     2010-01-01 age=6575 width=365 E11.9 age at the visit as the source states it, width of its band
     rx 2010-01-01 metformin             drug by ingredient; "visit2" for the date takes that of the second visit
     lab 2010-01-01 4548-4 6.5 %         LOINC, value, unit
@@ -72,13 +73,18 @@ def _visit(patient_id: str, order: int, words: list[str]) -> tuple[dict, list[di
         "discharge_time": _moment(end or start.split("T")[0], 17),
         "age_days": int(said["age"]) if "age" in said else None,
         "age_precision_days": int(said["width"]) if "width" in said else None,
+        "visit_type": said.get("kind"),
     }
     codes = []
     for word in words[1:]:
         if "=" not in word:
-            system, _, code = word.rpartition("/")
+            word, _, at = word.partition("@")
+            at, billed = at.removesuffix("$"), word.endswith("$") or at.endswith("$")
+            system, _, code = word.removesuffix("$").rpartition("/")
             system = system or ("ICD9CM" if word[0].isdigit() or word[0] == "V" else "ICD10CM")
-            codes.append({"patient_id": patient_id, "visit_id": visit["visit_id"], "code_system": system, "code": code})
+            about = {"time": _moment(at, 12) if at else None, "captured_at_billing": billed or None}
+            key = {"patient_id": patient_id, "visit_id": visit["visit_id"]}
+            codes.append({**key, "code_system": system, "code": code, **about})
     return visit, codes
 
 
@@ -122,6 +128,8 @@ def ask_loops(spec: str, tables: EhrTables, last_day: str = LAST_DAY) -> dict[st
             return cohort_loops.dhf_landmark(records, day)
         case "dhf-matched":
             return cohort_loops.dhf_matched(records, day)
+        case "dhf-matched-incident":
+            return cohort_loops.dhf_matched(records, day, incident=True)
         case "paca":
             return cohort_loops.paca(records, int(gap or 0))
     raise ValueError(spec)

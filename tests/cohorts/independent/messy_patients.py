@@ -4,6 +4,7 @@ Dates fall on and beside every boundary of the definitions on purpose; codes com
 neighbours; times are wrong or missing; a few records are out of order. The same seed gives the same patients.
 """
 
+import re
 from datetime import date, timedelta
 from random import Random
 
@@ -150,3 +151,32 @@ def _day_of_event(chance: Random, days: list[date]) -> str:
     if how < 0.2:
         return f"visit{chance.randrange(len(days)) + 1}"
     return str(chance.choice(days) + timedelta(days=chance.choice([-400, -1, 0, 0, 1, 14, 364, 365, 366])))
+
+
+def with_times(patients: dict[str, str], seed: int) -> dict[str, str]:
+    """The same patients where visits have a type, stays may be open, and codes have times, on and beside every end."""
+    chance = Random(seed)
+    return {
+        name: "\n".join(_with_times(line, chance) for line in re.split(r"\n|;\s", text))
+        for name, text in patients.items()
+    }
+
+
+def _with_times(line: str, chance: Random) -> str:
+    words = line.split()
+    if not words or not re.match(r"\d{4}-|\?", words[0]):
+        return line
+    begin, _, end = words[0].partition("/")
+    kind = chance.choice(["inpatient", "inpatient", "outpatient", ""])
+    if chance.random() < 0.25:
+        end = "?"
+    words[0] = f"{begin}/{end}" if end else begin
+    day = next((date.fromisoformat(part[:10]) for part in (begin, end) if part not in ("", "?")), None)
+    ends = date.fromisoformat(end[:10]) if end not in ("", "?") else day
+    for place, word in enumerate(words[1:], 1):
+        if "=" in word or day is None or chance.random() < 0.4:
+            continue
+        at = chance.choice([day, ends]) + timedelta(days=chance.choice([-3, 0, 0, 0, 1, 5, 29, 60, 200, 365, 400, 900]))
+        hour = chance.choice(["", "T00:00", "T08:00", "T12:00", "T17:00", "T23:30"])
+        words[place] = f"{word}@{at}{hour}{chance.choice(['', '', '$'])}"
+    return " ".join([words[0], *([f"kind={kind}"] if kind else []), *words[1:]])
