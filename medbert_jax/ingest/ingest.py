@@ -30,19 +30,15 @@ from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
 from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, shard_numbers, write_shard
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.ingest.assembly import assemble
+from medbert_jax.ingest.chunks import read_chunks
+from medbert_jax.ingest.columns import Judged, assumed, dateless, read_as_empty, told
+from medbert_jax.ingest.dates import FORMS, told_shapes
 from medbert_jax.ingest.ends import Calendar
 from medbert_jax.ingest.icd9_zeros import judge
+from medbert_jax.ingest.id_columns import not_whole, unlike_ids
 from medbert_jax.ingest.losses import find_losses, render_events
 from medbert_jax.ingest.reader import RawTable, Reader, counting_unreadable, reading_as_unknown, text, whole
-from medbert_jax.ingest.source_files import (
-    Fault,
-    FileFault,
-    RawFile,
-    SourceError,
-    find_files,
-    read_chunks,
-    size_in_memory,
-)
+from medbert_jax.ingest.source_files import Fault, FileFault, RawFile, SourceError, find_files, size_in_memory
 from medbert_jax.ingest.stay_days import calendar_of, stay_days
 from medbert_jax.ingest.unknown_codes import write_unknown_codes
 
@@ -97,6 +93,8 @@ class _Built:
     ledger: Ledger
     events: Ledger
     unreadable: Counter[str]
+    shapes: Counter[tuple[str, str]]
+    """Of dates among the unreadable cells, by column."""
     told: Counter[str]
     unknown_codes: pl.DataFrame | None
     systems: Counter[tuple[str, str]]
@@ -149,7 +147,8 @@ def ingest(
     Beside the tables, `out` holds ledger.json and, for medications, measurements and procedures, events_ledger.json;
     the ledger of every shard stands in them under "by_shard"; of MEDS, unknown_codes.csv lists the codes that no
     pattern knows. Cells of which nothing could be made (a date that is none) are unknown; ledger.json counts them by
-    column under "unreadable_cells", rows by code system under "code_systems", under "shared_visit_ids" visits whose id
+    column under "unreadable_cells" (dates by their shape too, "unreadable_dates"), under "read_as_empty" cells that
+    spell nothing, rows by code system under "code_systems", under "shared_visit_ids" visits whose id
     another patient has too, in formats where none should, and under "losses" tables of which many rows left that
     should not. An earlier set of tables there is replaced when the new one is whole: a source that is refused and a run
     that is killed leave it as it was.
@@ -185,7 +184,7 @@ def ingest(
         spill = new.with_name("scattered")
         spill.mkdir()
         job = _Job(format, options, common, files, shards, spill, new)
-        chunks = _scatter_all(reader, job, faults, each, announce)
+        chunks, judged = _scatter_all(reader, job, faults, each, announce)
         calendar = calendar_of(map(pl.read_ipc, spill.glob("*.stays")), today or date.today())
         built, started = {}, time.monotonic()
         try:
@@ -203,7 +202,7 @@ def ingest(
         advice = tuple(line for one in zeros for line in one.lines(option))
         if reader.check:
             advice += tuple(reader.check(sum((one.told for one in parts), Counter()), job.options))
-        return _seal(new, parts, reader, advice, announce)
+        return _seal(job, parts, judged, reader, advice, announce)
 
 
 def summary(ledger: Ledger, written: EhrSource) -> Iterator[str]:
@@ -215,24 +214,32 @@ def summary(ledger: Ledger, written: EhrSource) -> Iterator[str]:
 
 def _scatter_all(
     reader: Reader, job: _Job, faults: list[Fault], each: Workers, announce: Callable[[str], None]
-) -> dict[str, list[str]]:
-    """Scatter every file, reduce the lookups; returns the names of each table's chunks. Raises SourceError."""
+) -> tuple[dict[str, list[str]], Judged]:
+    """Scatter every file, reduce the lookups; returns the names of each table's chunks, and what its columns are.
+
+    Raises SourceError.
+    """
     names: dict[int, list[str]] = {}
+    judged = Judged()
     rows, started = {table.name: 0 for table in reader.tables}, time.monotonic()
-    for number, found, count, wrong in each(functools.partial(_scatter, job), range(len(job.files))):
+    for number, found, count, wrong, seen in each(functools.partial(_scatter, job), range(len(job.files))):
         names[number] = found
         rows[job.files[number].table.name] += count
         faults += wrong
+        judged.add(seen)
         announce(_progress("read file", len(names), len(job.files), sum(rows.values()), "rows", started))
     for table in reader.tables:
         its = [file.name for file in job.files if file.table.name == table.name]
         if table.needed and its and not rows[table.name] and not {name for name, _, _ in faults} & set(its):
             faults.append((its[0], "empty_table", "has no rows"))
-    if faults:
-        raise SourceError(reader.format, faults)
+    faults += [*dateless(judged, job.files), *not_whole(judged.ids, job.files)]
     chunks: dict[str, list[str]] = {table.name: [] for table in reader.tables}
     for number, file in enumerate(job.files):
         chunks[file.table.name] += names[number]
+    if not faults:
+        faults, judged.lines = unlike_ids(reader, job.files, job.spill, chunks, judged.ids)
+    if faults:
+        raise SourceError(reader.format, faults)
     for table in reader.tables:
         if table.key and chunks[table.name]:
             named = [scan_arrow(path).collect() for path in job.spill.glob(f"*.{table.key}.named")]
@@ -246,19 +253,30 @@ def _scatter_all(
                         named.write_ipc(job.spill / f"{table.key}.named")
                         list(each(functools.partial(_reduce, job.spill, table.key, link.leads[2]), chunks[link.name]))
                 list(each(functools.partial(_reduce, job.spill, table.key, table.key), chunks[table.name]))
-    return chunks
+    return chunks, judged
 
 
 def _seal(
-    new: Path, built: list[_Built], reader: Reader, advice: tuple[str, ...], announce: Callable[[str], None]
+    job: _Job,
+    built: list[_Built],
+    judged: Judged,
+    reader: Reader,
+    advice: tuple[str, ...],
+    announce: Callable[[str], None],
 ) -> Ledger:
     """Write what is said of all shards together; returns their ledger."""
-    for line in advice:
+    new = job.new
+    for line in (*told(judged), *advice):
         announce(line)
     unreadable = sum((one.unreadable for one in built), Counter())
     if unreadable:
         said = ", ".join(f"{column} {count:,}" for column, count in sorted(unreadable.items()))
         announce(f"unknown now, because nothing could be made of what is written there: {said}")
+    of_dates: dict[str, Counter[str]] = {}
+    for (column, shape), cells in sorted(sum((one.shapes for one in built), Counter()).items()):
+        of_dates.setdefault(column, Counter())[shape] = cells
+    for column, found in of_dates.items():
+        announce(f"no dates in {column}: {told_shapes(found)}; read are {FORMS}, others by --options.date-format")
     unknown_codes = [one.unknown_codes for one in built if one.unknown_codes is not None]
     if unknown_codes and (line := write_unknown_codes(unknown_codes, new)):
         announce(line)
@@ -281,6 +299,8 @@ def _seal(
         record = {**whole_one.to_dict(), "by_shard": [part.to_dict() for part in parts]}
         if name == "ledger":
             record["unreadable_cells"] = dict(sorted(unreadable.items()))
+            record["unreadable_dates"] = {column: dict(found) for column, found in of_dates.items()}
+            record["read_as_empty"] = read_as_empty(judged)
             record["code_systems"] = systems
             if shared is not None:
                 record["shared_visit_ids"] = shared
@@ -292,8 +312,11 @@ def _seal(
     order = ("priority", "present_on_admission", "captured_at_billing")
     if not any(one.record.known[f"diagnoses.{column}"] for one in built for column in order):
         said += (_NO_ORDER,)
-    if told := sum((one.told for one in built), Counter()):
-        said += (f"Counted in the source: {', '.join(f'{what} {count:,}' for what, count in sorted(told.items()))}.",)
+    if counted := sum((one.told for one in built), Counter()):
+        said += (
+            f"Counted in the source: {', '.join(f'{what} {count:,}' for what, count in sorted(counted.items()))}.",
+        )
+    said += tuple(assumed(job.options))
     splits = pl.concat([one.splits for one in built])
     precision = " or ".join(sorted({one.source.age_precision for one in telling}))
     described = replace(telling[0].source, assumptions=said, age_precision=precision)
@@ -335,14 +358,14 @@ def _refuse_empty(ledger: Ledger, rows: Counter[str], unreadable: Counter[str]) 
         )
 
 
-def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
-    """Deal one file's rows to the shards; returns its number, the chunks written, the rows and the faults."""
-    file, shards, names, rows = job.files[number], job.shards, [], 0
+def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault], Judged]:
+    """Deal one file's rows to the shards; returns its number, the chunks written, the rows, faults, what was judged."""
+    file, shards, names, rows, judged = job.files[number], job.shards, [], 0, Judged()
     keys = {table.key for table in get_reader(job.format).tables if table.key} - {file.table.key}
     named: dict[str, pl.DataFrame] = {}
     stays = []
     try:
-        for place, chunk in enumerate(read_chunks(file, job.files)):
+        for place, chunk in enumerate(read_chunks(file, job.files, job.options, judged)):
             name = f"{number:05d}-{place:05d}"
             if file.table.only:
                 column, value = file.table.only
@@ -373,12 +396,12 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault]]:
             names.append(name)
             rows += chunk.height
     except FileFault as found:
-        return number, [], rows, found.faults
+        return number, [], rows, found.faults, judged
     for key, ids in named.items():
         ids.write_ipc(job.spill / f"{number:05d}.{key}.named")
     if stays:
         pl.concat(stays).write_ipc(job.spill / f"{number:05d}.stays")
-    return number, names, rows, []
+    return number, names, rows, [], judged
 
 
 def _shards_of(patient_ids: pl.Series, shards: int) -> np.ndarray:
@@ -457,6 +480,7 @@ def _build(job: _Job, chunks: dict[str, list[str]], calendar: Calendar, shard: i
         assembled.ledger,
         assembled.events,
         unreadable + assembled.unreadable,
+        unreadable.shapes,
         assembled.told,
         unknown_codes,
         assembled.systems,

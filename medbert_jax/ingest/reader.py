@@ -12,9 +12,14 @@ import polars as pl
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.ingest.assembly import Rough
+from medbert_jax.ingest.dates import form_faults, read_times, shapes
 
-_UNREADABLE: ContextVar[dict[tuple[str, int, int], int] | None] = ContextVar("unreadable", default=None)
+_UNREADABLE: ContextVar["dict[tuple[str, int, int], tuple[int, Counter[str]]] | None"] = ContextVar(
+    "unreadable", default=None
+)
 _UNKNOWN_DAYS: ContextVar[tuple[date, ...]] = ContextVar("unknown_days", default=())
+DEFAULT = "default"
+"""Among the spellings of nothing: those that are known here (`ingest.columns`)."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,11 @@ class RawTable:
     by_position: bool = False
     """Whether the columns are `required`, in this order, whatever the header calls them."""
     times: tuple[str, ...] = ()
-    """Columns of dates or times: a file that gives them a type of its own is refused."""
+    """Columns of dates or times: refused with a type of their own, and where none of a column's cells is a date."""
+    numbers: tuple[str, ...] = ()
+    """Columns of numbers, in which text files with semicolons may have a decimal comma."""
+    names: tuple[str, ...] = ()
+    """Columns of names that somebody gave to things: None and NA are names there, and NULL is nothing everywhere."""
     codes: tuple[str, ...] = ()
     """Columns of codes: refused as floats, of which 250 and 250.0 are the same."""
     ids: tuple[str, ...] = ()
@@ -74,6 +83,15 @@ class SourceOptions:
     unknown_days: str = ""
     """Days that stand for "unknown" in this source, with commas between them (1970-01-01,1900-01-01): a date or time of
     such a day is read as unknown, and counted."""
+    null_spellings: tuple[str, ...] = (DEFAULT,)
+    """What stands for an empty cell, as it is written; `default` are NULL, \\N, NA, N/A, #N/A, None, NaN, -, . and the
+    like. `default ? unk` adds two of the site's own, `?` alone takes the place of all."""
+    date_format: tuple[str, ...] = ()
+    """Forms of dates beside 2011-05-03 and 20110503, tried first: '%d.%m.%Y', '%d-%b-%y' (03-MAY-11; years 69 to 99 are
+    of the last century), '%m/%d/%Y %H:%M'; excel for the day numbers of a spreadsheet (40666 is 2011-05-03)."""
+    whole_ids: bool = False
+    """Whether ids are whole numbers: 1.0 and 0101 are read as 1 and 101. Every value of a column that has any of these
+    must be a whole number then, or the source is refused."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
@@ -92,6 +110,7 @@ class SourceOptions:
                 "unknown_days must be days like 1970-01-01, with commas between them: got "
                 f"{self.unknown_days!r}; write year, month and day of each"
             )
+        yield from form_faults(self.date_format)
 
 
 @dataclass(frozen=True)
@@ -111,17 +130,28 @@ class Reader:
     """Rule under which rows leave → the option, or the file, that would keep them."""
 
 
+class Unreadable(Counter[str]):
+    """By column, cells that hold something of which nothing could be made."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes: Counter[tuple[str, str]] = Counter()
+        """By column and shape (`ingest.dates.shapes`), those that are no date."""
+
+
 @contextmanager
-def counting_unreadable() -> Generator[Counter[str]]:
+def counting_unreadable() -> Generator[Unreadable]:
     """Count by column, while the block runs, the cells that hold something of which a conversion below makes null."""
-    found, counts = {}, Counter()
+    found, counts = {}, Unreadable()
     token = _UNREADABLE.set(found)
     try:
         yield counts
     finally:
         _UNREADABLE.reset(token)
-        for (column, *_), cells in found.items():
+        for (column, *_), (cells, of_shape) in found.items():
             counts[column] += cells
+            for shape, count in of_shape.items():
+                counts.shapes[column, shape] += count
 
 
 @contextmanager
@@ -138,15 +168,18 @@ def count_unknown(what: str, cells: int) -> None:
     """Count cells that can be read, but cannot be so (a time of another day than its date), beside the unreadable."""
     found = _UNREADABLE.get()
     if found is not None and cells:
-        found[what, -len(found), cells] = cells
+        found[what, -len(found), cells] = cells, Counter()
 
 
-def _counted(written: pl.Series, read: pl.Series) -> pl.Series:
+def _counted(written: pl.Series, read: pl.Series, date: pl.Series | None = None) -> pl.Series:
+    """`read`, its unreadable cells counted; with their shapes, where they are a `date`'s text."""
     found = _UNREADABLE.get()
     if found is not None and read.null_count() > written.null_count():
         said = written.is_not_nan() & written.is_not_null() if written.dtype.is_float() else text(written).is_not_null()
-        if lost := int((read.is_null() & said.fill_null(False)).sum()):
-            found[written.name, len(written), lost] = lost  # a reader may convert a column twice, to day and to time
+        lost = read.is_null() & said.fill_null(False)
+        if cells := int(lost.sum()):
+            of_shape = Counter() if date is None else shapes(date.filter(lost))
+            found[written.name, len(written), cells] = cells, of_shape  # a reader may convert a column twice
     return read
 
 
@@ -164,11 +197,10 @@ def number(values: pl.Series) -> pl.Series:
 
 
 def _number(values: pl.Series) -> pl.Series:
-    read = (
-        values.cast(pl.Float64, strict=False)
-        if values.dtype.is_numeric()
-        else text(values).cast(pl.Float64, strict=False)
-    )
+    # A narrow float, and a decimal, is the number that it is written as: 5.7, not 5.699999809265137.
+    narrow = values.dtype in (pl.Float32, pl.Float16) or isinstance(values.dtype, pl.Decimal)
+    as_it_is = values.dtype.is_numeric() and not narrow
+    read = (values if as_it_is else text(values)).cast(pl.Float64, strict=False)
     return read.set(~read.is_finite().fill_null(True), None)
 
 
@@ -181,7 +213,7 @@ def whole(values: pl.Series) -> pl.Series:
 
 
 def moment(values: pl.Series) -> pl.Series:
-    """As naive Datetime in µs; null where it is no time.
+    """As naive Datetime in µs; null where it is no time. Unreadable text is counted by its shape too.
 
     Text is read as 2011-05-03, 20110503, 2011-05-03 14:05[:06[.123456]] (blank or T between, a Z or an offset at the
     end dropped: local clock as written), and 20110503.0, as dates that a program took for numbers come. So it is for
@@ -191,25 +223,15 @@ def moment(values: pl.Series) -> pl.Series:
         return _known(values, values.cast(pl.Datetime("us")))
     if isinstance(values.dtype, pl.Datetime):
         return _known(values, values.dt.replace_time_zone(None).cast(pl.Datetime("us")))
-    written = text(values).str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
-    written = written.str.replace(r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}$", "${1}")
-    # An offset is only one after a time: the "-03" of a date must stay.
-    dates_only = text(values).str.contains(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
-    written = written.zip_with(~dates_only.fill_null(False), text(values)).str.strip_chars()
-    written = written.str.replace(r"^(\d{8})\.0+$", "${1}")
-    # Of seven digits, nobody knows which one is missing.
-    frame = written.set(written.str.contains(r"^(\d{1,7}|\d{9,})$").fill_null(False), None).alias("t").to_frame()
-    forms = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
-    read = frame.select(
-        pl.coalesce(pl.col("t").str.strptime(pl.Datetime("us"), form, strict=False, exact=True) for form in forms)
-    )
-    return _known(values, read.to_series().alias(values.name))
+    written = text(values)
+    return _known(values, read_times(written), written)
 
 
-def _known(written: pl.Series, read: pl.Series) -> pl.Series:
+def _known(written: pl.Series, read: pl.Series, date: pl.Series | None = None) -> pl.Series:
     if days := _UNKNOWN_DAYS.get():
+        date = None if date is None else date.set(read.is_not_null(), None)  # these have a form that is read
         read = read.set(read.dt.date().is_in(list(days)).fill_null(False), None)
-    return _counted(written, read)
+    return _counted(written, read, date)
 
 
 def day(values: pl.Series) -> pl.Series:

@@ -298,7 +298,13 @@ def test_an_empty_result_says_by_itself_where_all_have_gone(tmp_path):
     """Nothing is written, so nothing can be looked up."""
 
     def change(raw):
-        start = [pl.lit("05/03/2011").alias(f"visit_start_{end}") for end in ("date", "datetime")]
+        # One that is a date, of long ago: a column without any is refused before.
+        day = (
+            pl.when(pl.col("visit_occurrence_id") == "88420111")
+            .then(pl.lit("1805-03-20"))
+            .otherwise(pl.lit("05/03/2011"))
+        )
+        start = [day.alias(f"visit_start_{end}") for end in ("date", "datetime")]
         raw["visit_occurrence"] = raw["visit_occurrence"].with_columns(start)
 
     source, _ = write_source("omop-csv", tmp_path / "source", change)
@@ -306,9 +312,10 @@ def test_an_empty_result_says_by_itself_where_all_have_gone(tmp_path):
         read(source, tmp_path / "ehr")
     said = str(refused.value)
     for part in (
-        "visits: [empty_table] all 17 rows left: no_admission 17 (Visits without a readable admission time)",
+        "visits: [empty_table] all 17 rows left: no_admission 16 (Visits without a readable admission time), "
+        "implausible_time 1 (",
         "diagnoses: [empty_table] all 34 rows left: no_admission 34",
-        "visit_start_date 17, visit_start_datetime 17",
+        "visit_start_date 16, visit_start_datetime 16",
     ):
         assert part in said, said
     assert "patients:" not in said and "ledger.json" not in said and not (tmp_path / "ehr").exists()

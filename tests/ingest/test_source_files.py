@@ -12,7 +12,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from medbert_jax.ingest import source_files
+from medbert_jax.ingest import text_files
+from medbert_jax.ingest.chunks import read_chunks
 from medbert_jax.ingest.reader import (
     RawTable,
     Reader,
@@ -26,7 +27,7 @@ from medbert_jax.ingest.reader import (
     text,
     whole,
 )
-from medbert_jax.ingest.source_files import FileFault, RawFile, SourceError, find_files, read_chunks
+from medbert_jax.ingest.source_files import FileFault, RawFile, SourceError, find_files
 
 VISIT = RawTable("visit", "person_id", ("person_id", "start"), ("note",))
 
@@ -94,7 +95,7 @@ def test_patterns_find_files_at_any_depth(tmp_path):
 
 @pytest.mark.parametrize("block", [16, 64, 10_000])
 def test_text_is_read_in_blocks_whatever_is_in_it(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(source_files, "BLOCK_BYTES", block)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", block)
     path = tmp_path / "visit.csv.gz"
     content = '\ufeffPerson_ID,x,START,note\r\n 1 ,a,2000,"two\nlines, one ""note"""\r\n\r\n2,b,, \r\n3,c,2002,ä'
     path.write_bytes(gzip.compress(content.encode()))
@@ -136,7 +137,7 @@ def test_parquet_keeps_its_types_but_for_the_patient(tmp_path):
         (b"person_id,begin\n1,2\n", "missing_column"),
         (b"person_id,start,START\n1,2,3\n", "duplicate_column"),
         (b"person_id,start\n1.0,2\n", "float_id"),
-        (b"person_id,start\n1,2\n1,2,3\n", "unreadable_file"),
+        (b"person_id,start\n1,2\n1,2,3\n", "ragged_row"),
         (b"person_id,start\n1,\xe4\n", "not_utf8"),
         ("person_id,start\n1,2\n".encode("utf-16"), "not_utf8"),
         (b"person_id,start\n1,\x00\n", "unreadable_file"),
@@ -192,12 +193,12 @@ HEADER = b"person_id,start,note\n"
 ROWS = b"".join(b"%d,2000,E%d\n" % (row, row) for row in range(20))
 
 
-def refusal(path, content: bytes, table=VISIT) -> str:
+def refusal(path, content: bytes, table=VISIT, rule="unreadable_file") -> str:
     path.write_bytes(content)
     with pytest.raises(FileFault) as refused:
         read(path, table)
-    file, rule, what = refused.value.fault
-    assert (file, rule) == (path.name, "unreadable_file")
+    file, found, what = refused.value.fault
+    assert (file, found) == (path.name, rule)
     return what
 
 
@@ -224,7 +225,7 @@ def refusal(path, content: bytes, table=VISIT) -> str:
     ],
 )
 def test_quotation_marks_that_swallow_rows(tmp_path, monkeypatch, block, content, what):
-    monkeypatch.setattr(source_files, "BLOCK_BYTES", block)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", block)
     assert what in refusal(tmp_path / "visit.csv", HEADER + content)
 
 
@@ -233,16 +234,18 @@ def test_quotation_marks_that_swallow_rows(tmp_path, monkeypatch, block, content
 @pytest.mark.parametrize(("row", "fields"), [(b"5", 1), (b"5,2000", 2), (b"5,2000,E5,", 4), (b'5,2000,E5,"a\nb"', 4)])
 @pytest.mark.parametrize("separator", [b",", b"\t"])
 def test_rows_of_fewer_or_more_fields_wherever_they_stand(tmp_path, monkeypatch, block, place, row, fields, separator):
-    monkeypatch.setattr(source_files, "BLOCK_BYTES", block)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", block)
     lines = ROWS.splitlines()
     lines[place] = row if separator == b"," else row.replace(b"\n", b"")
     content = (HEADER + b"\n".join(lines)).replace(b",", separator)  # the last row without a line end: a cut file
-    assert refusal(tmp_path / "visit.csv", content) == f"has rows of {fields} fields under a header of 3"
+    assert refusal(tmp_path / "visit.csv", content, rule="ragged_row") == (
+        f"rows must have the 3 fields of the header: got 1 other(s): line {place + 2} has {fields}"
+    )
 
 
 @pytest.mark.parametrize("block", [16, 2**25])
 def test_blank_lines_are_no_rows_and_rows_of_empty_cells_are(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(source_files, "BLOCK_BYTES", block)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", block)
     path = tmp_path / "visit.csv"
     path.write_bytes(b"person_id,start\r\n\r\n  \r\n1,2000\r\n\n,\r\n \t \n2,2001\r\n\r\n   ")
     assert read(path).rows() == [("1", "2000", None), (None, None, None), ("2", "2001", None)]
@@ -250,7 +253,7 @@ def test_blank_lines_are_no_rows_and_rows_of_empty_cells_are(tmp_path, monkeypat
 
 @pytest.mark.parametrize("block", [300, 1000, 2**25])
 def test_rows_are_those_of_the_standard_library(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(source_files, "BLOCK_BYTES", block)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", block)
     draw, path = np.random.default_rng(0), tmp_path / "visit.csv"
     cells = ["", "I10", 'a "quoted" word', "one, two, three", "two\nlines", '"', 'x\r\n"y", z', '""', "ä" * 30]
     rows = [(str(row), *(cells[place] for place in draw.integers(len(cells), size=2))) for row in range(300)]
@@ -270,14 +273,14 @@ def test_rows_that_the_parser_loses_are_missed(tmp_path, monkeypatch):
 def test_the_parity_of_quotation_marks_over_words_of_64_bytes():
     for size in (1, 63, 64, 65, 1000):
         mark = np.random.default_rng(size).random(size) < 0.2
-        assert np.array_equal(source_files._inside(mark), np.cumsum(mark) % 2 == 1)
+        assert np.array_equal(text_files._inside(mark), np.cumsum(mark) % 2 == 1)
 
 
 def test_a_stray_mark_is_found_within_one_cell_whatever_the_size_of_the_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(source_files, "BLOCK_BYTES", 2**18)
+    monkeypatch.setattr(text_files, "BLOCK_BYTES", 2**18)
     read_bytes = []
-    pieces = source_files._pieces
-    monkeypatch.setattr(source_files, "_pieces", lambda file: (read_bytes.append(len(p)) or p for p in pieces(file)))
+    pieces = text_files._pieces
+    monkeypatch.setattr(text_files, "_pieces", lambda file: (read_bytes.append(len(p)) or p for p in pieces(file)))
     content = HEADER + b'0,2000,"E0\n' + ROWS * 40_000
     started = time.monotonic()
     assert "cell of more than 1,048,576 bytes" in refusal(tmp_path / "visit.csv", content)

@@ -31,7 +31,7 @@ from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.ehr.tables import read_tables
 
 FILE_RULES = ("missing_file", "missing_column", "unreadable_file", "not_utf8", "float_id", "empty_table", "two_files",
-              "duplicate_column", "wrong_type", "float_code", "unexpected_value")  # fmt: skip
+              "duplicate_column", "wrong_type", "float_code", "unexpected_value", "ragged_row", "no_dates")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -255,11 +255,11 @@ def text_faults(kind, path, separator, patient_first, *, other):
          Fault("empty_table", "visits" if path == CLAIMS else name)),
         (kind, "Latin-1", text_of(path, latin1), Fault("not_utf8", name)),
         (kind, "UTF-16", text_of(path, utf16), Told("not_utf8", "unreadable_file")),
-        (kind, "semicolons", text_of(path, semicolons), Told("missing_column", "unreadable_file")),
+        (kind, "semicolons", text_of(path, semicolons), Same()),
         (kind, "a web page", text_of(path, html), Told("missing_column", "unreadable_file", "empty_table")),
-        (kind, "too many fields", text_of(path, long_row(patient_first, separator)), Fault("unreadable_file", name)),
+        (kind, "too many fields", text_of(path, long_row(patient_first, separator)), Fault("ragged_row", name)),
         (kind, "too few fields", text_of(path, cut_row(patient_first, separator)),
-         Told("unreadable_file", "unexpected_value")),
+         Told("ragged_row", "unexpected_value")),
         # Tabs come without quotation: there a mark is a character like any other, and columns are known by place.
         (kind, "open quotation mark", text_of(path, open_quote(patient_first)),
          Kept() if separator == b"\t" else Told("unreadable_file")),
@@ -529,7 +529,8 @@ TSV = [
     ("null patient", put(DATA, T21_SECOND, patient_id=None), Left(null_patient_id=(None, None, 1))),
     ("blank patient", put(DATA, T21_SECOND, patient_id="  "), Left(null_patient_id=(None, None, 1))),
     ("no admission", put(DATA, T21, vadate=None), Left(no_admission=ROW_OF["v21"])),
-    ("admission is no date", put(DATA, T21, vadate="n/a"), Left(cells={"admit": 2}, no_admission=ROW_OF["v21"])),
+    ("admission is no date", put(DATA, T21, vadate="unclear"), Left(cells={"admit": 2}, no_admission=ROW_OF["v21"])),
+    ("admission is not there", put(DATA, T21, vadate="n/a"), Left(no_admission=ROW_OF["v21"])),
     ("no discharge", put(DATA, T21, vddate=None), Kept()),
     ("discharge is no date", put(DATA, T21, vddate="14/03/2009"), Kept(cells={"discharge": 2})),
     ("flags of no kind", put(DATA, T41, poa="W", third_party_ind="perhaps"), Kept(cells={"poa": 1, "third_party": 1})),
@@ -555,7 +556,7 @@ TSV = [
     ("no rows", without_rows(DATA), Fault("empty_table", "data_file.tsv")),
     ("no header", file("data_file.tsv", lambda data: data.split(b"\n", 1)[1]),
      Fault("unreadable_file", "data_file.tsv")),
-    ("truncated in a row", file("data_file.tsv", lambda data: data[: data.rindex(b"ICD")]), Told("unreadable_file")),
+    ("truncated in a row", file("data_file.tsv", lambda data: data[: data.rindex(b"ICD")]), Told("ragged_row")),
     ("empty folder", Files(lambda content: content.clear()), Fault("missing_file", "")),
 ]  # fmt: skip
 
@@ -720,7 +721,7 @@ DESYNPUF = [
     ("no CLM_ADMSN_DT", without_column(STAYS, "CLM_ADMSN_DT"), Fault("missing_column", CLAIMS)),
     ("stays without rows", without_rows(STAYS), Fault("empty_table", "visits")),
     ("one beneficiary file of three is cut", file(SUMMARY, lambda data: data[: data.rindex(b",0.00,0.00,")]),
-     Told("unreadable_file")),
+     Told("ragged_row")),
 ]  # fmt: skip
 
 Q21, Q41 = ({"claim_id": f"88420{visit}"} for visit in ("021", "041"))

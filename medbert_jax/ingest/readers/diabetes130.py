@@ -158,6 +158,7 @@ DIABETES130 = Reader(
             patient="patient_nbr",
             required=tuple(column.lower() for column in _COLUMNS),
             codes=_DIAGNOSES,
+            names=tuple(column.lower() for column in _BANDS),  # None is published: not measured
         ),
     ),
     build=build,

@@ -129,6 +129,7 @@ MED_BERT_TSV = Reader(
             files=("*.tsv", "*.tsv.gz"),
             separator="\t",
             by_position=True,
+            times=("admit", "discharge"),
             stay=("admit", "discharge"),
         ),
     ),

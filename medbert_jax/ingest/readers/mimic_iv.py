@@ -48,7 +48,7 @@ TABLES = (
     _table("prescriptions", ("subject_id", "hadm_id", "starttime", "drug"), ("ndc",), needed=False,
            times=("starttime",), ids=("ndc",)),
     _table("labevents", ("subject_id", "hadm_id", "itemid", "charttime", "valuenum"), ("valueuom",), needed=False,
-           times=("charttime",), ids=("itemid",)),
+           times=("charttime",), ids=("itemid",), numbers=("valuenum",)),
     _table("d_labitems", ("itemid",), ("loinc_code",), needed=False, patient="", ids=("itemid",)),
 )  # fmt: skip
 

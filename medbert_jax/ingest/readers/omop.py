@@ -524,6 +524,7 @@ def _event_table(name: str, kind: str, start: str, required: tuple[str, ...], *o
     return RawTable(
         name, "person_id", always + required, coded + optional, needed=name == "condition_occurrence",
         times=(f"{start}_date", f"{start}_datetime"), codes=(f"{kind}_source_value",),
+        numbers=tuple(column for column in optional if column.startswith("value_as")),
     )  # fmt: skip
 
 
@@ -553,7 +554,8 @@ OMOP = Reader(
                  times=("death_date", "death_datetime")),
         RawTable("observation_period", "person_id", ("person_id",), _PERIOD, needed=False, times=_PERIOD),
         RawTable("concept", "", ("concept_id", "vocabulary_id", "concept_code"), ("concept_name", "concept_class_id"),
-                 needed=False, key="concept_id", codes=("concept_code",)),
+                 needed=False, key="concept_id", codes=("concept_code",),
+                 names=("concept_name", "concept_class_id", "vocabulary_id")),
         RawTable("concept_relationship", "", ("concept_id_1", "concept_id_2", "relationship_id"), ("invalid_reason",),
                  needed=False, leads=("concept_id", "concept_id_2", "concept_id_1"),
                  only=("relationship_id", "Maps to"), ids=("concept_id_1", "concept_id_2"), option="icd_from_snomed"),

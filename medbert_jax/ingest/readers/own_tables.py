@@ -144,6 +144,7 @@ def _raw(table: str) -> RawTable:
         needed=table in REQUIRED_TABLES,
         times=tuple(name for name, dtype in schema.items() if isinstance(dtype, pl.Date | pl.Datetime)),
         codes=("code",) if "code" in schema else (),
+        numbers=("value",) if "value" in schema else (),
     )
 
 

@@ -113,7 +113,8 @@ def test_other_systems_keep_their_name(tmp_path):
     ("content", "rule"),
     [
         (b"a\tb\tc\n1\t2\t3\n", "missing_column"),
-        (HEADER.replace("\t", ",").encode() + b"\n", "missing_column"),
+        (HEADER.replace("\t", " ").encode() + b"\n", "missing_column"),
+        (HEADER.replace("\t", ",").encode() + b"\n", "empty_table"),  # commas are seen
         (HEADER.encode() + b"\n", "empty_table"),
         (b"", "unreadable_file"),
         (HEADER.encode() + b"\n1.0\t2014-03-01\t2014-03-02\tICD9_428\t1\t1\t0\n", "float_id"),

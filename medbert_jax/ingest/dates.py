@@ -1,0 +1,122 @@
+"""How text says a day or a time: the forms that are read, those that an option adds, and the shape of all others."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+import polars as pl
+
+FORMS = "2011-05-03, 20110503, 2011-05-03 14:05[:06]"
+"""What is read without being asked for, as it is told."""
+EXCEL = "excel"
+"""Among the forms of an option: a spreadsheet's day number, 40666.5868 for 2011-05-03 14:05."""
+
+_EXCEL_ZERO, _EXCEL_DAYS = datetime(1899, 12, 30), (61, 2_958_465)  # before 1 March 1900 it counts a day that was none
+_PROBE = datetime(2011, 5, 23, 14, 5, 6)
+_TIMES = ("%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%d %H:%M", "%Y-%m-%d", "%Y%m%d")
+_LONGEST_SHAPE = 24
+# The shape of a day → the form that it may have; of slashes nobody knows which comes first.
+_SUGGESTED = (
+    (r"#{4}([/.])##?\1##?", r"%Y\1%m\1%d"),
+    (r"##?\.##?\.####", "%d.%m.%Y"),
+    (r"##?\.##?\.##", "%d.%m.%y"),
+    (r"##?([/-])##?\1####", r"%m\1%d\1%Y, or %d\1%m\1%Y"),
+    (r"##?/##?/##", "%m/%d/%y, or %d/%m/%y"),
+    (r"##?([- ]?)aaa\1####", r"%d\1%b\1%Y"),
+    (r"##?([- ]?)aaa\1##", r"%d\1%b\1%y"),
+    (r"#{5}(\.#+)?", EXCEL),
+)
+_CLOCKS = (
+    (r" ##?:##", " %H:%M"), (r" ##?:##:##", " %H:%M:%S"), (r" ##?:##:##\.#+", " %H:%M:%S%.f"),
+    (r" ##?:## aa", " %I:%M %p"), (r" ##?:##:## aa", " %I:%M:%S %p"),
+)  # fmt: skip
+
+
+def read_times(values: pl.Series) -> pl.Series:
+    """Text without blanks around it as naive Datetime in µs: the forms that need no option; null for all else."""
+    written = values.str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
+    written = written.str.replace(r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}$", "${1}")
+    # An offset is only one after a time: the "-03" of a date must stay.
+    dates_only = values.str.contains(r"^\d{4}-\d{2}-\d{2}$|^\d{8}$")
+    written = written.zip_with(~dates_only.fill_null(False), values).str.strip_chars()
+    written = written.str.replace(r"^(\d{8})\.0+$", "${1}")
+    # Of seven digits, nobody knows which one is missing.
+    frame = written.set(written.str.contains(r"^(\d{1,7}|\d{9,})$").fill_null(False), None).alias("t").to_frame()
+    return frame.select(pl.coalesce(_parsed(pl.col("t"), form) for form in _TIMES)).to_series().alias(values.name)
+
+
+def rewritten(values: pl.Series, forms: Sequence[str]) -> tuple[pl.Series, int]:
+    """Text in which what has one of the forms is written as 2011-05-03[ 14:05:06.5], and all other as it was.
+
+    Second, the cells that two of the forms read as different days.
+    """
+    text, frame = pl.col("t"), values.alias("t").to_frame()
+    read = [_excel(text) if form == EXCEL else _parsed(text, form) for form in forms]
+    # 20110503 is no day of the year 503, though %d%m%Y finds one.
+    read = [pl.when(one.dt.year() >= 1000).then(one) for one in read]
+    said = [
+        one.dt.to_string("%Y-%m-%d %H:%M:%S%.f" if _has_clock(form) else "%Y-%m-%d")
+        for one, form in zip(read, forms, strict=True)
+    ]
+    days = [one.dt.date() for one in read]
+    unlike = (pl.min_horizontal(days) != pl.max_horizontal(days)).sum()
+    table = frame.select(written=pl.coalesce(*said, text), unlike=unlike)
+    return table["written"].alias(values.name), int(table["unlike"][0]) if table.height else 0
+
+
+def form_faults(forms: Sequence[str]) -> list[str]:
+    """What is wrong with forms that somebody typed: those that do not read back the day that they write."""
+    return [
+        f"date_format must be forms as '%d.%m.%Y' that say day, month and year, or {EXCEL}: got {form!r}; "
+        "write %Y or %y, %m or %b, %d, and %H:%M:%S where the time of day is there"
+        for form in forms
+        if form != EXCEL and _read_back(form).date() != _PROBE.date()
+    ]
+
+
+def shapes(values: pl.Series) -> Counter[str]:
+    """The shapes of text: # for each digit, a for each letter, cut after 24 signs; never what stands there."""
+    masked = pl.col("t").str.replace_all(r"\d", "#").str.replace_all(r"\p{L}", "a").str.slice(0, _LONGEST_SHAPE)
+    counted = values.alias("t").drop_nulls().value_counts().group_by(masked).agg(pl.col("count").sum())
+    return Counter(dict(counted.iter_rows()))
+
+
+def told_shapes(found: Counter[str], shown: int = 3) -> str:
+    """Shapes with their counts, the most frequent first, and the form that the first may have where that is known."""
+    order = sorted(found.items(), key=lambda item: (-item[1], item[0]))
+    said = [f"{count:,} of the shape {shape}" for shape, count in order[:shown]]
+    if form := _suggested(order[0][0]):
+        said[0] += f" (maybe {form})"
+    return ", ".join(said) + f", {sum(count for _, count in order[shown:]):,} of others" * (len(order) > shown)
+
+
+def _suggested(shape: str) -> str | None:
+    for day, form in _SUGGESTED:
+        for clock, time in (("", ""), *_CLOCKS):
+            if found := re.fullmatch(day + clock, shape):
+                return ", or ".join(found.expand(one) + time for one in form.split(", or "))
+    return None
+
+
+def _parsed(text: pl.Expr, form: str) -> pl.Expr:
+    return text.str.strptime(pl.Datetime("us"), form, strict=False, exact=True)
+
+
+def _excel(text: pl.Expr) -> pl.Expr:
+    days = text.cast(pl.Float64, strict=False)
+    days = pl.when(days.is_between(_EXCEL_DAYS[0], _EXCEL_DAYS[1] + 1, closed="left")).then(days)
+    return pl.lit(_EXCEL_ZERO, pl.Datetime("us")) + pl.duration(seconds=(days * 86_400).round().cast(pl.Int64))
+
+
+def _has_clock(form: str) -> bool:
+    return form == EXCEL or _read_back(form).hour == _PROBE.hour
+
+
+def _read_back(form: str) -> datetime:
+    """The probe, written in a form and read again; the first day of all where that cannot be done."""
+    try:
+        written = pl.Series([_PROBE], dtype=pl.Datetime("us")).dt.strftime(form).alias("t").to_frame()
+        return written.select(_parsed(pl.col("t"), form)).item() or datetime.min
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return datetime.min
