@@ -197,7 +197,9 @@ def test_what_was_told_later_is_marked_in_the_review(tmp_path, monkeypatch):
         "a": person(
             visit("2012-01-01", "402.91 401.9@2012-07-01", discharge=None), visit("2012-02-01", "272.4"), INDEX
         ),
-        "b": person(visit("2012-01-01", "401.9"), visit("2012-02-01", "402.91@2013-01-01")),
+        "b": person(
+            visit("2012-01-01", "401.9"), visit("2012-02-01", "402.91@2013-01-01"), drugs=[("2012-01-01", "metformin")]
+        ),
     }
     write_tables(tables_of(people), tmp_path / "ehr")
     spec = load_spec("hf-later")
