@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from medbert_jax.cohorts.conditions import Condition, Measure
@@ -105,7 +105,8 @@ class CohortSpec:
     matching: Matching | None = None
     sample: Sample | None = None
     split: TemporalSplit | None = None
-    rules: tuple[Rule, ...] = ()
+    # none: [] says so
+    rules: tuple[Rule, ...] = field(kw_only=True)
 
     def entry(self, group: str, id: str) -> Any:
         """The entry of code_sets, drug_sets or laboratory_sets that has that id."""
