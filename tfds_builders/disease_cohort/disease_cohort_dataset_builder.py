@@ -1,5 +1,6 @@
 """A disease cohort's dataset: who is in, the label, and the history before the index."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -7,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from medbert_jax.attrition.ledger import Ledger
-from medbert_jax.chart_review.page import KEY, PAGE
 from medbert_jax.cohorts.known_names import refuse_unknown_names
 from medbert_jax.cohorts.loading import load_cohort
 from medbert_jax.cohorts.meds_labels import LabelFolder
@@ -155,8 +155,8 @@ def _check(
         announce(f"{name}: {cases[name]:,} cases, {counts[name] - cases[name]:,} controls")
     announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
     ledger, review = directory.parent / REFUSED_LEDGER, directory.parent / REFUSED_REVIEW
-    for earlier in (ledger, *(review / name for name in (PAGE, KEY))):
-        earlier.unlink(missing_ok=True)
+    ledger.unlink(missing_ok=True)  # of an earlier refusal, as the review, which `medbert cohort` writes
+    shutil.rmtree(review, ignore_errors=True)
     if fault is not None:
         write_json(ledger, found.ledgers())
         with_rules = None if isinstance(spec, LabelFolder) else spec
