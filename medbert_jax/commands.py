@@ -6,6 +6,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medbert_jax.options import (
     AttritionOptions,
@@ -18,6 +19,9 @@ from medbert_jax.options import (
     ValidateOptions,
 )
 from tfds_builders.options import CohortOptions, PrepareOptions
+
+if TYPE_CHECKING:
+    from tfds_builders.disease_cohort.disease_cohort_dataset_builder import RefusedCohort
 
 
 def ingest(options: IngestCommand) -> None:
@@ -68,15 +72,25 @@ def prepare(options: PrepareOptions) -> None:
 
 
 def cohort(options: CohortOptions) -> None:
-    """Make the dataset; print its ledger and Table 2, write the chart review. Or only tell why a patient is in."""
+    """Make the dataset; print its ledger and Table 2, write the chart review. Or only tell why a patient is in, or what
+    the spec finds in the tables."""
+    if options.json_out and not options.check:
+        raise ValueError(f"--json-out writes what --check finds: got {options.json_out} without it; give both")
+    if options.check:
+        _check_cohort(options)
+        return
     if options.why is not None:
         from medbert_jax.chart_review.text import explain_patient
 
         print(explain_patient(options.ehr, options.cohort, options.why, gap_days=options.gap_days))
         return
-    from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
+    from tfds_builders.disease_cohort.disease_cohort_dataset_builder import RefusedCohort, prepare_cohort
 
-    directory = prepare_cohort(options)
+    try:
+        directory = prepare_cohort(options)
+    except RefusedCohort as refused:
+        _show_refused(refused, options)
+        raise
     _show_ledger(directory)
     if directory is None:
         return
@@ -86,10 +100,46 @@ def cohort(options: CohortOptions) -> None:
     if options.review:
         from medbert_jax.chart_review.page import write_review
 
-        page, key = write_review(
+        written = write_review(
             options.ehr, directory, options.review, seed=options.review_seed, workers=options.workers
         )
-        print(f"chart review in {page}, who is who in {key}: patient-level data, which must not leave the site")
+        _tell_review(written)
+
+
+def _check_cohort(options: CohortOptions) -> None:
+    """Print what the spec finds; ValueError where something is refused."""
+    from medbert_jax.cohorts.loading import load_cohort
+    from medbert_jax.cohorts.meds_labels import LabelFolder
+    from medbert_jax.cohorts.spec_check import check_spec
+    from medbert_jax.disk.whole_files import write_json
+    from medbert_jax.printed_tables import print_tables
+
+    spec = load_cohort(options.cohort, gap_days=options.gap_days, test_from=options.test_from)
+    if isinstance(spec, LabelFolder):
+        raise ValueError(f"--check counts what a spec looks for: got the labels {spec.name}, which look for nothing")
+    check = check_spec(options.ehr, spec, workers=options.workers)
+    if options.json_out:
+        write_json(options.json_out, check.to_dict())
+    print_tables([check.table()])
+    if check.ledger is not None:
+        print("", check.ledger.render(), sep="\n")
+    print("", *check.lines(), sep="\n")
+    check.raise_if_refused()
+
+
+def _show_refused(refused: "RefusedCohort", options: CohortOptions) -> None:
+    """Print the ledger of a cohort that becomes no dataset; write its chart review."""
+    from medbert_jax.chart_review.page import write_refused_review
+
+    print(refused.ledger.render())
+    if options.review and refused.spec is not None:
+        settings = {"seed": options.review_seed, "workers": options.workers}
+        _tell_review(write_refused_review(options.ehr, refused.spec, refused.review, options.review, **settings))
+
+
+def _tell_review(written: tuple[Path, Path]) -> None:
+    page, key = written
+    print(f"chart review in {page}, who is who in {key}: patient-level data, which must not leave the site")
 
 
 def attrition(options: AttritionOptions) -> None:

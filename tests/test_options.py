@@ -57,8 +57,10 @@ EHR = Path("ehr")
         ("cohort ehr dhf made --pretraining-dataset p --data-dir d --gap-days 30 --test-from 2015-01-01 --few-cases"
          " --unknown-code-limit 0.1 --back-off --review 3 --review-seed 4 --why me --workers 2 --shard 1/8 --beam x=y"
          " --replace",
-         CohortOptions(EHR, "dhf", "made", Path("p"), Path("d"), 30, datetime.date(2015, 1, 1), True, 0.1, True, 3, 4,
-                       "me", 2, "1/8", ("x=y",), True)),
+         CohortOptions(EHR, "dhf", "made", Path("p"), Path("d"), None, 30, datetime.date(2015, 1, 1), True, 0.1, True,
+                       3, 4, "me", 2, "1/8", ("x=y",), True)),
+        ("cohort ehr mine.yaml mine --check --json-out found.json",
+         CohortOptions(EHR, "mine.yaml", "mine", check=True, json_out=Path("found.json"))),
         ("attrition ehr data --out run --share", AttritionOptions((EHR, Path("data")), Path("run"), True)),
         ("describe a b --paper DHF-Cerner PaCa-Truven --max-length 64",
          DescribeOptions((Path("a"), Path("b")), paper=("DHF-Cerner", "PaCa-Truven"), max_length=64)),

@@ -93,6 +93,11 @@ class CohortOptions:
     """options of an Apache Beam pipeline that works on the shards instead, as runner=FlinkRunner."""
     replace: bool = False
     """a dataset of that name that was made otherwise, or is damaged, is replaced once the new one is there."""
+    check: bool = False
+    """a dry run, which needs no pretraining dataset and makes none: rows and patients of everything that the spec
+    looks for, who would be in, what is refused. Exit code 2 where something is."""
+    json_out: Path | None = None
+    """with --check, also write what it finds there, as JSON."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

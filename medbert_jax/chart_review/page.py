@@ -57,10 +57,25 @@ def write_review(
     members = dataset / "cohort.parquet"
     check_files(dataset / "metadata.json", metadata, [members.name], "make the cohort again")
     spec = stored_spec(metadata["cohort"], source=str(dataset))
-    drawn = draw_charts(
-        Path(ehr_directory), spec, each, members=members if members.exists() else None, seed=seed, workers=workers
-    )
-    page, key = dataset / PAGE, dataset / KEY
+    return _write(ehr_directory, spec, dataset, each, members if members.exists() else None, seed, workers)
+
+
+def write_refused_review(
+    ehr_directory: Path, spec: CohortSpec, folder: Path, each: int, *, seed: int = 0, workers: int = 0
+) -> tuple[Path, Path]:
+    """Write review.html and review_key.csv of a cohort that became no dataset into a folder; return their paths.
+
+    As `write_review`; cases and controls are all whom the rules leave.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return _write(ehr_directory, spec, folder, each, None, seed, workers)
+
+
+def _write(
+    ehr_directory: Path, spec: CohortSpec, folder: Path, each: int, members: Path | None, seed: int, workers: int
+) -> tuple[Path, Path]:
+    drawn = draw_charts(Path(ehr_directory), spec, each, members=members, seed=seed, workers=workers)
+    page, key = folder / PAGE, folder / KEY
     write_whole(page, review_page([chart for _, chart in drawn], spec))
     rows = io.StringIO()
     csv.writer(rows).writerows([("name", "patient_id"), *((chart.name, patient) for patient, chart in drawn)])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import polars as pl
 
 from medbert_jax.cohorts.comparisons import Comparison
-from medbert_jax.cohorts.parsing import Names, at_least_one, names_in
+from medbert_jax.cohorts.parsing import NameOf, Names, at_least_one, names_in
 from medbert_jax.cohorts.record_columns import (
     DAY_WINDOWS,
     HAS_INDEX,
@@ -25,6 +25,7 @@ VisitWindow = Literal[
 ]
 EventWindow = Literal["whole_record", "before_index", "through_index"]
 CodesOfVisits = Annotated[str, Names("code_sets")]
+VisitTypes = Annotated[tuple[str, ...], at_least_one("or leave the key out"), NameOf("visit_type")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +85,10 @@ class OfVisits(Comparison):
     """`WORDS`, where no set of codes is given."""
 
     with_codes: CodesOfVisits | None = None
-    with_disposition: Annotated[tuple[Disposition, ...], at_least_one("or leave the key out")] | None = None
-    with_type: Annotated[tuple[str, ...], at_least_one("or leave the key out")] | None = None
+    with_disposition: (
+        Annotated[tuple[Disposition, ...], at_least_one("or leave the key out"), NameOf("discharge_disposition")] | None
+    ) = None
+    with_type: VisitTypes | None = None
     with_wrong_times = None
 
     def rows(self) -> pl.Expr:

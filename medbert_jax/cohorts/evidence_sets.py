@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 
 import polars as pl
 
-from medbert_jax.cohorts.parsing import Must, at_least_one
+from medbert_jax.cohorts.parsing import Must, NameOf, at_least_one
 from medbert_jax.ehr.codes import prefix_expression
 
 # Where a rule comes from: printed in the paper, printed elsewhere by its authors, or a gap that we filled.
@@ -42,6 +42,7 @@ CodePrefix = Annotated[
         "{!r} must be a code system, '/' and at least a whole category with its dot, such as ICD9CM/428, ICD9CM/250.1,"
         " ICD10CM/I50",
     ),
+    NameOf("code_system"),
 ]
 
 
@@ -49,7 +50,7 @@ CodePrefix = Annotated[
 class CodeRange:
     """Categories, or whole codes, from `first` to `last`, both included: ICD9CM 140 to 209."""
 
-    system: str
+    system: Annotated[str, NameOf("code_system")]
     first: str
     last: str
 
@@ -129,7 +130,7 @@ class ResultRange:
     EXACTLY_ONE_OF: ClassVar[tuple[str, ...]] = ("at_least", "more_than")
 
     codes: Annotated[tuple[CodePrefix, ...], at_least_one("code")]
-    units: tuple[str, ...]
+    units: Annotated[tuple[str, ...], NameOf("unit")]
     # whether a result without a unit is read as one of these units
     or_unit_unknown: bool
     at_least: float | None = None
@@ -139,6 +140,12 @@ class ResultRange:
         """What no single key shows."""
         if not self.units and not self.or_unit_unknown:
             yield "units", "empty; name a unit, or say or_unit_unknown: true"
+
+    def in_units(self) -> pl.Expr:
+        """Whether a row's `unit` is one of these, in any case, or unknown where that is allowed."""
+        unit = pl.col("unit").str.strip_chars().str.to_lowercase()
+        named = unit.is_in([text.lower() for text in self.units]).fill_null(False)
+        return named | unit.is_null() | (unit == "") if self.or_unit_unknown else named
 
 
 @dataclass(frozen=True)
@@ -152,15 +159,11 @@ class LaboratorySet:
 
     def matches(self) -> pl.Expr:
         """Whether a row's code, `value` and `unit` are of the set; false where the value is unknown."""
-        unit = pl.col("unit").str.strip_chars().str.to_lowercase()
         found = pl.lit(False)
         for part in self.results:
-            right_unit = unit.is_in([text.lower() for text in part.units]).fill_null(False)
-            if part.or_unit_unknown:
-                right_unit = right_unit | unit.is_null() | (unit == "")
             value = pl.col("value")
             beyond = value >= part.at_least if part.at_least is not None else value > part.more_than
-            found = found | (_matches_prefix(part.codes) & right_unit & beyond)
+            found = found | (_matches_prefix(part.codes) & part.in_units() & beyond)
         return found.fill_null(False)
 
 

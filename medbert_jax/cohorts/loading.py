@@ -5,10 +5,29 @@ from pathlib import Path
 from typing import Any
 
 from medbert_jax.cohorts.checks import faults_between_keys
+from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.parsing import build, read_yaml
 from medbert_jax.cohorts.spec import CohortSpec
 
 SPECS_DIRECTORY = Path(__file__).parent / "specs"
+
+
+def load_cohort(
+    cohort: str, *, gap_days: int | None = None, test_from: datetime.date | None = None
+) -> CohortSpec | LabelFolder:
+    """A folder of MEDS labels, or a spec, with these settings in place of its own; errors as those of the two."""
+    built_in = (SPECS_DIRECTORY / f"{cohort}.yaml").is_file()
+    spec = LabelFolder.find(cohort) if Path(cohort).is_dir() and not built_in else load_spec(cohort)
+    asked = {"gap_days": gap_days, "test_from": test_from}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if not asked:
+        return spec
+    if isinstance(spec, LabelFolder):
+        raise ValueError(
+            f"{' and '.join(asked)} change a spec: got {', '.join(f'{name} {value}' for name, value in asked.items())}"
+            f" and the labels {spec.name}, which say their time themselves; leave it out"
+        )
+    return changed_spec(spec, gap_days=gap_days, test_from=test_from)
 
 
 def load_spec(name_or_path: str | Path) -> CohortSpec:

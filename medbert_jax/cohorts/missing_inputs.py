@@ -1,11 +1,17 @@
 """What a source cannot tell a cohort's rules: said where something else decides, refused where nothing does."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 from medbert_jax.cohorts.counts import Events
 from medbert_jax.cohorts.spans import DaysOfFollowUp
 from medbert_jax.cohorts.spec import CohortSpec
-from medbert_jax.ehr.schema import EhrSource
+from medbert_jax.ehr.schema import SCHEMAS, EhrSource
+
+
+def tables_there(ehr_directory: Path) -> list[str]:
+    """Names of the tables that a folder of EHR tables has."""
+    return [table for table in SCHEMAS if any((Path(ehr_directory) / table).glob("*.parquet"))]
 
 
 def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str]) -> list[str]:

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 
-from medbert_jax.cohorts.counts import CodesOfVisits
+from medbert_jax.cohorts.counts import CodesOfVisits, VisitTypes
 from medbert_jax.cohorts.evidence_sets import Tag
-from medbert_jax.cohorts.parsing import NotNegative, Positive, at_least_one
+from medbert_jax.cohorts.parsing import NotNegative, Positive
 from medbert_jax.cohorts.record_columns import AT_INDEX, day_told, has_code_of
 
 
@@ -133,7 +133,7 @@ class Readmission(Predicted):
     KNOWN_BY: ClassVar[str] = "readmitted_within_days"
 
     readmitted_within_days: NotNegative
-    readmission_types: Annotated[tuple[str, ...], at_least_one("or leave the key out")] | None = None
+    readmission_types: VisitTypes | None = None
     known_after_days = property(lambda self: self.readmitted_within_days)
     # The tables carry one such statement of the source itself: readmission within 30 days.
     needs_days = property(lambda self: self.readmitted_within_days != 30)

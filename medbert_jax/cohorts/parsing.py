@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import yaml
 from yaml.constructor import ConstructorError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+Mark = TypeVar("Mark")
 
 _TYPE_NAMES: dict[type, str] = {
     str: "text",
@@ -45,6 +47,13 @@ class Names:
 
     group: str
     table: str = "diagnoses"
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """Mark of an annotation: the text, or what stands in it before a slash, is a name out of a column of the tables."""
+
+    column: str
 
 
 Positive = Annotated[int, Must(lambda number: number >= 1, "must be 1 or more; got {}")]
@@ -127,18 +136,29 @@ def build(kind: Any, value: Any, key: str, faults: list[str]) -> Any:
 
 def names_in(part: Any, key: str = "") -> Iterator[tuple[str, Names, str]]:
     """(key, mark, id) of every field that names a set, in a dataclass and all below it."""
+    yield from marked(part, Names, key)
+
+
+def marked(part: Any, kind: type[Mark], key: str = "") -> Iterator[tuple[str, Mark, Any]]:
+    """(key, mark, value) of every field whose annotation bears a mark of that kind, in a dataclass and all below it."""
     if isinstance(part, tuple):
         for number, item in enumerate(part, start=1):
-            yield from names_in(item, f"{key}[{getattr(item, 'id', number)}]")
+            yield from marked(item, kind, f"{key}[{getattr(item, 'id', number)}]")
     elif dataclasses.is_dataclass(part):
         for name, hint in _hints(type(part)).items():
             value, place = getattr(part, name), f"{key}.{name}" if key else name
-            marks = [mark for option in (hint, *get_args(hint)) for mark in getattr(option, "__metadata__", ())]
-            mark = next((mark for mark in marks if isinstance(mark, Names)), None)
+            mark = _mark(hint, kind)
             if mark is None:
-                yield from names_in(value, place)
+                yield from marked(value, kind, place)
             elif value is not None:
                 yield place, mark, value
+
+
+def _mark(hint: Any, kind: type[Mark]) -> Mark | None:
+    """The mark of that kind on an annotation, or on a part of it."""
+    marks = (mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, kind))
+    below = (_mark(part, kind) for part in get_args(hint))
+    return next(marks, None) or next((mark for mark in below if mark is not None), None)
 
 
 @functools.cache
@@ -231,6 +251,7 @@ def _build_dataclass(kind: Any, value: dict, key: str, faults: list[str], kinds:
         elif field.default is dataclasses.MISSING:
             choices = get_args(hints[name]) if get_origin(hints[name]) is Literal else ()
             needs = [f"{said} needs it"] * bool(said) + [f"one of {', '.join(choices)}"] * bool(choices)
+            needs += ["write [] where there are none"] * (get_origin(hints[name]) is tuple)
             faults.append("; ".join([f"{dot}{name}: missing", *needs]))
             arguments[name] = None
     choice = [name for name in getattr(kind, "EXACTLY_ONE_OF", ()) if name in hints]

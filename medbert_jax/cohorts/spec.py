@@ -4,7 +4,7 @@ import dataclasses
 import datetime
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from medbert_jax.cohorts.conditions import Condition, Measure
@@ -140,7 +140,8 @@ class CohortSpec:
     split: TemporalSplit | None = None
     # whom alone a rule judges by what comes after the index; a spec without such rules does not have it
     looks_after_index: Literal["cases", "controls", "both"] | None = None
-    rules: tuple[Rule, ...] = ()
+    # none: [] says so
+    rules: tuple[Rule, ...] = field(kw_only=True)
 
     def entry(self, group: str, id: str) -> Any:
         """The entry of code_sets, drug_sets or laboratory_sets that has that id."""

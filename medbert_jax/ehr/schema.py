@@ -57,6 +57,8 @@ EVENT_TABLES = ("medications", "measurements", "procedures")
 EARLIEST, LATEST = pl.datetime(1900, 1, 1), pl.datetime(2301, 1, 1)
 """Shifted calendars reach into the 2200s; times outside are placeholders or slips."""
 SEXES = ("female", "male")
+VISIT_TYPES = ("inpatient", "outpatient", "emergency", "other")
+"""What the readers write; a source may have others."""
 DISPOSITIONS = ("home", "facility", "expired", "hospice", "other")
 
 _OF_CODES = tuple(name for name, schema in SCHEMAS.items() if "code" in schema)

@@ -17,10 +17,9 @@ from polars import selectors
 
 from medbert_jax.ehr.codes import system_name
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, REQUIRED_TABLES, ROW_FAULTS, SCHEMAS
+from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, REQUIRED_TABLES, ROW_FAULTS, SCHEMAS, VISIT_TYPES
 
 SEVERITIES = ("error", "warning", "note")
-VISIT_TYPES = ("inpatient", "outpatient", "emergency", "other")
 UNMAPPED = ("SOURCE", "NONE", "UNKNOWN", "UNMAPPED", "LOCAL")
 """Code systems, in capitals, that stand for having none."""
 

@@ -12,6 +12,8 @@ import pytest
 from made_ehr import made_tables
 from prepared_datasets import prepare_cohort, prepare_pretraining
 
+from medbert_jax.attrition.ledger import Ledger
+from medbert_jax.chart_review.page import KEY, PAGE
 from medbert_jax.cli import main
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
@@ -20,7 +22,11 @@ from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.description.describe import describe
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
-from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER
+from tfds_builders.disease_cohort.disease_cohort_dataset_builder import (
+    REFUSED_LEDGER,
+    REFUSED_REVIEW,
+    RefusedCohort,
+)
 from tfds_builders.excluded_cohort import COHORT_TABLE
 from tfds_builders.splits import outside_period
 
@@ -255,3 +261,68 @@ def test_what_is_missing_is_said_or_refused_before_any_work(ehr, prepare, tmp_pa
         prepare("dhf", ehr_directory=tmp_path / "half", announce=said.append)
     assert any(line.startswith("50.") and line.endswith("% of medications have ingredient: the others are no evidence "
                "for any rule") for line in said)  # fmt: skip
+
+
+@pytest.fixture
+def command(ehr, pretraining, tmp_path, capsys, monkeypatch):
+    """`medbert cohort` of the made tables or others: what it printed, its error, its exit code (None: it went well)."""
+
+    def run(cohort, *more, tables=ehr):
+        words = ["cohort", tables, cohort, "hf", "--pretraining-dataset", pretraining, "--data-dir", tmp_path, *more]
+        monkeypatch.setattr(sys, "argv", ["medbert", *map(str, words)])
+        code = None
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        said = capsys.readouterr()
+        return said.out, said.err, code
+
+    return run
+
+
+def test_a_refused_cohort_prints_its_ledger_and_writes_its_review(command, tmp_path):
+    folder = tmp_path / "disease_cohort" / "hf"
+    out, error, code = command("hf-later", "--review", "3", "--workers", "1")
+    assert code == 2 and "must have at least 50 test cases" in error
+    assert Ledger.from_dict(json.loads((folder / REFUSED_LEDGER).read_text())).render() in out
+    review = folder / REFUSED_REVIEW
+    assert f"chart review in {review / PAGE}" in out and "case 1" in (review / PAGE).read_text()
+    assert (review / KEY).read_text().startswith("name,patient_id")
+    # Another refusal without a review, and a cohort that is made, leave none that is of another one.
+    out, _, code = command("hf-later")
+    assert code == 2 and "chart review" not in out and not review.exists()
+    command("hf-later", "--review", "3")
+    _, _, code = command("hf-later", "--few-cases")
+    assert code is None and not (folder / REFUSED_LEDGER).exists() and not review.exists()
+
+
+def test_a_spec_that_finds_nothing_is_not_told_to_take_more_patients(ehr, prepare, tmp_path):
+    tables = read_tables(ehr)
+    foreign = tables.diagnoses.with_columns(code_system=pl.lit("SNOMED"))
+    write_tables(replace(tables, diagnoses=foreign), tmp_path / "foreign")
+    rows = f"{foreign.height:,}"
+    with pytest.raises(RefusedCohort) as refused:
+        prepare(ehr_directory=tmp_path / "foreign", unknown_code_limit=1.0)
+    assert (
+        f"0 of {rows} diagnoses are of a system that the spec names (ICD9CM, ICD10CM; the tables have SNOMED {rows})"
+    ) in str(refused.value)
+    assert "take more" not in str(refused.value)
+
+
+def test_a_name_that_nobody_knows_is_refused_before_any_work(prepare, tmp_path):
+    spec = load_spec("hf-later").to_dict()
+    spec["code_sets"][0]["prefixes"][0] = "ICD9/428"
+    (tmp_path / "mine.yaml").write_text(json.dumps(spec))
+    with pytest.raises(
+        ValueError, match=r"code_sets\[heart_failure\]\.prefixes: no code system 'ICD9'; the nearest is"
+    ):
+        prepare(str(tmp_path / "mine.yaml"))
+    assert not (tmp_path / "disease_cohort").exists()
+
+
+def test_no_rules_are_said_when_the_dataset_is_made(prepare, tmp_path):
+    spec, said = load_spec("los-next").to_dict() | {"rules": []}, []
+    (tmp_path / "mine.yaml").write_text(json.dumps(spec))
+    prepare(str(tmp_path / "mine.yaml"), announce=said.append)
+    assert "rules: none; everybody who has an index, a label and an input is in" in said

@@ -1,21 +1,26 @@
 """A disease cohort's dataset: who is in, the label, and the history before the index."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from medbert_jax.cohorts.loading import SPECS_DIRECTORY, changed_spec, load_spec
+from medbert_jax.attrition.ledger import Ledger
+from medbert_jax.cohorts.known_names import refuse_unknown_names
+from medbert_jax.cohorts.loading import load_cohort
 from medbert_jax.cohorts.meds_labels import LabelFolder
-from medbert_jax.cohorts.missing_inputs import missing_inputs
+from medbert_jax.cohorts.missing_inputs import missing_inputs, tables_there
+from medbert_jax.cohorts.own_limits import own_limits
 from medbert_jax.cohorts.precision import auroc_half_width
 from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.cohorts.spec_check import check_spec
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
 from medbert_jax.disk.whole_files import write_json
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
-from medbert_jax.ehr.schema import SCHEMAS, EhrSource
+from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.tables import read_source
 from tfds_builders.ingredients import Ingredients
 from tfds_builders.options import CohortOptions
@@ -25,9 +30,18 @@ from tfds_builders.shards import Serialized, patient_hashes
 from tfds_builders.splits import Split, find_split
 from tfds_builders.work_folder import WorkFolder
 
-REFUSED_LEDGER = "refused_ledger.json"
+REFUSED_LEDGER, REFUSED_REVIEW = "refused_ledger.json", "refused_review"
+"""Beside where the dataset would be: the ledger of a cohort that was refused, and the folder of its chart review."""
 FEWEST_TEST_CASES = 50
 """With fewer, the AUROC is known so badly that a training tells nothing."""
+
+
+class RefusedCohort(ValueError):
+    """The rules of a cohort leave nothing that a dataset could be made of."""
+
+    def __init__(self, message: str, ledger: Ledger, spec: CohortSpec | None, review: Path):
+        super().__init__(message)
+        self.ledger, self.spec, self.review = ledger, spec, review
 
 
 class Builder(PatientSequencesBuilder):
@@ -54,16 +68,18 @@ def prepare_cohort(
 
     Raises:
         ValueError: faults of the spec, a rule that the source cannot answer, a split without cases or
-            controls (the ledger is then in NAME/refused_ledger.json), too many unknown codes, another
-            dataset under that name, or a pretraining dataset that is none or is damaged.
+            controls (`RefusedCohort`: the ledger is then in NAME/refused_ledger.json too), too many unknown codes,
+            another dataset under that name, or a pretraining dataset that is none or is damaged.
     """
     pretraining = options.pretraining_dataset
     if pretraining is None:
         raise ValueError(
             "a cohort dataset has the vocabulary and split of a pretraining dataset: got no --pretraining-dataset; give"
-            " DATA_DIR/ehr_pretraining/NAME/1.0.0 (without it, --why PATIENT_ID explains one patient)"
+            " DATA_DIR/ehr_pretraining/NAME/1.0.0 (without it, --check tells what a spec finds and --why PATIENT_ID"
+            " explains one patient)"
         )
-    spec, metadata = _spec(options), read_metadata(pretraining)
+    spec = load_cohort(options.cohort, gap_days=options.gap_days, test_from=options.test_from)
+    metadata = read_metadata(pretraining)
     if metadata["kind"] != "pretraining":
         raise ValueError(
             f"a cohort inherits from a pretraining dataset: got one of kind {metadata['kind']};"
@@ -88,31 +104,15 @@ def prepare_cohort(
     return prepare(Builder, ingredients, options, check=check, describe=describe, announce=announce)
 
 
-def _spec(options: CohortOptions) -> CohortSpec | LabelFolder:
-    cohort = options.cohort
-    built_in = (SPECS_DIRECTORY / f"{cohort}.yaml").is_file()
-    spec = LabelFolder.find(cohort) if Path(cohort).is_dir() and not built_in else load_spec(cohort)
-    asked = {"gap_days": options.gap_days, "test_from": options.test_from}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    if not asked:
-        return spec
-    if isinstance(spec, LabelFolder):
-        raise ValueError(
-            f"{' and '.join(asked)} change a spec: got {', '.join(f'{name} {value}' for name, value in asked.items())}"
-            f" and the labels {spec.name}, which say their time themselves; leave it out"
-        )
-    return changed_spec(spec, gap_days=options.gap_days, test_from=options.test_from)
-
-
 def _tell_limits(
     spec: CohortSpec | LabelFolder, source: EhrSource, ehr_directory: Path, announce: Callable[[str], None]
 ) -> None:
     """Tell what the spec asks and these tables do not say, and what its split by time cannot keep apart."""
     if isinstance(spec, LabelFolder):
         return
-    present = [table for table in SCHEMAS if any((ehr_directory / table).glob("*.parquet"))]
-    for missing in missing_inputs(spec, source, present):
-        announce(missing)
+    refuse_unknown_names(spec, ehr_directory)
+    for line in (*missing_inputs(spec, source, tables_there(ehr_directory)), *own_limits(spec)):
+        announce(line)
     if spec.looks_after_index:
         announce(spec.said_of_looking())
     if spec.split is not None and spec.index.is_last_visit:
@@ -144,13 +144,11 @@ def _check(
                 f"labels must be of patients of the EHR tables, whose ids are compared as they are written: got"
                 f" {labelled:,} subjects, none of whom is there; give the labels of this source"
             )
-    refused = directory.parent / REFUSED_LEDGER
     cases, counts = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in (found.cases, found.sizes.sum(axis=0)))
     shown = ", ".join(f"{name} {cases[name]} of {counts[name]}" for name in SPLITS)
     fault = None
     if any(not 0 < cases[name] < counts[name] for name in SPLITS):
-        fault = f"every split of a cohort must have cases and controls: got cases {shown}; take more patients or"
-        fault += " another spec" if spec.to_dict().get("split") is None else " another day in split.test_from"
+        fault = f"every split of a cohort must have cases and controls: got cases {shown}; {_cure(spec, options)}"
     elif cases["test"] < FEWEST_TEST_CASES and not options.few_cases:
         fault = f"a cohort must have at least {FEWEST_TEST_CASES} test cases: got cases {shown}; take more"
         fault += " patients, or give --few-cases (few_cases=True)"
@@ -158,10 +156,24 @@ def _check(
     for name in SPLITS:
         announce(f"{name}: {cases[name]:,} cases, {counts[name] - cases[name]:,} controls")
     announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
+    ledger, review = directory.parent / REFUSED_LEDGER, directory.parent / REFUSED_REVIEW
+    ledger.unlink(missing_ok=True)  # of an earlier refusal, as the review, which `medbert cohort` writes
+    shutil.rmtree(review, ignore_errors=True)
     if fault is not None:
-        write_json(refused, found.ledgers())
-        raise ValueError(f"{fault}; the attrition is in {refused}")
-    refused.unlink(missing_ok=True)
+        write_json(ledger, found.ledgers())
+        with_rules = None if isinstance(spec, LabelFolder) else spec
+        raise RefusedCohort(f"{fault}; the attrition is in {ledger}", found.ledger, with_rules, review)
+
+
+def _cure(spec: CohortSpec | LabelFolder, options: CohortOptions) -> str:
+    """What to do where a split has no cases or no controls: more patients do not mend a spec that finds nothing."""
+    if isinstance(spec, CohortSpec):
+        check = check_spec(options.ehr, spec, select=False, workers=options.workers)
+        if check.refused:
+            return f"{'; '.join(check.refused)}; correct the spec, and look at it with --check"
+        if spec.split is not None:
+            return "take more patients or another day in split.test_from"
+    return "take more patients or another spec"
 
 
 def _check_seen_before(
