@@ -5,6 +5,7 @@ from pathlib import Path
 from medbert_jax.chart_review.charts import ReviewedChart
 from medbert_jax.chart_review.chosen_patients import chart_of
 from medbert_jax.chart_review.rule_words import asked, entry_words, joined, later, when
+from medbert_jax.cohorts.known_names import refuse_unknown_names
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, changed_spec, load_spec
 from medbert_jax.cohorts.spec import CohortSpec
 
@@ -15,11 +16,13 @@ _SHOWN = 6
 def explain_patient(ehr_directory: Path, cohort: str, patient_id: str, *, gap_days: int | None = None) -> str:
     """Rule by rule what the cohort says of the patient; only his shard is read.
 
-    `gap_days` is in place of the spec's. Raises ValueError for a folder of labels, and as `chart_of`, `load_spec`.
+    `gap_days` is in place of the spec's. Raises ValueError for a folder of labels, for names that nobody knows, and as
+    `chart_of`, `load_spec`.
     """
     if Path(cohort).is_dir() and not (SPECS_DIRECTORY / f"{cohort}.yaml").is_file():
         raise ValueError(f"rules are what says why: got the folder {cohort}, which holds no rules; give a cohort spec")
     spec = changed_spec(load_spec(cohort), gap_days=gap_days)
+    refuse_unknown_names(spec, Path(ehr_directory))
     later = "not asked here: who leaves after the rules, for wrong times, few codes or a split by time; see ledger.json"
     return f"{chart_text(chart_of(Path(ehr_directory), spec, patient_id), spec)}\n{later}"
 

@@ -5,10 +5,12 @@ from medbert_jax.cohorts.spec import CohortSpec
 
 
 def own_limits(spec: CohortSpec) -> list[str]:
-    """No rules, no rule of follow-up as long as the outcome's time at risk, deaths that are not told apart."""
+    """No rules, rules that look after the index, too short a follow-up for the outcome, deaths that do not compete."""
     said = []
     if not spec.rules:
         said.append("rules: none; everybody who has an index, a label and an input is in")
+    if spec.looks_after_index:
+        said.append(spec.said_of_looking())
     if not spec.outcome.is_ahead:
         return said
     at_risk = spec.outcome.known_after_days

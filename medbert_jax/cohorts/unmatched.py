@@ -109,7 +109,7 @@ def _other_units(key: str, parts: Sequence[Match], found: Found) -> list[str]:
 
 def _nearly(parts: Sequence[Match], found: Found) -> str:
     """Ingredients that are written nearly as drugs that were not found; what few patients have is not told."""
-    missing = {one.of.part for one in parts if not one.rows}
+    missing, named = {one.of.part for one in parts if not one.rows}, {one.of.part.casefold() for one in parts}
     near = {one for (name, one), patients in found.near.items() if name in missing and patients >= SMALLEST}
-    shown = sorted(one for one in near if masked(one) == one)
+    shown = sorted(one for one in near if masked(one) == one and one.casefold() not in named)
     return f"; the tables have {_few(shown)}" if shown else ""

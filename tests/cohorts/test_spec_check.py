@@ -160,7 +160,7 @@ def test_a_range_and_a_laboratory_code_name_systems_too(written):
     results = [{"codes": ["LIONC/4548-4"], "units": ["%"], "or_unit_unknown": True, "at_least": 6.5}]
     data["laboratory_sets"] = [{"id": "a1c", **SAID, "results": results}]
     data["code_sets"][1]["ranges"] = [{"system": "ICD9C", "first": "427", "last": "428"}]
-    refused = check(written(hearts(6)), data).refused
+    refused = check(written(hearts(6, results=[("2010-01-01", "4548-4", 7.0, "%")])), data).refused
     assert [line.partition(";")[0] for line in refused] == [
         "code_sets[af].ranges[1].system: no code system 'ICD9C'",
         "laboratory_sets[a1c].results[1].codes: no code system 'LIONC'",

@@ -113,8 +113,6 @@ def _tell_limits(
     refuse_unknown_names(spec, ehr_directory)
     for line in (*missing_inputs(spec, source, tables_there(ehr_directory)), *own_limits(spec)):
         announce(line)
-    if spec.looks_after_index:
-        announce(spec.said_of_looking())
     if spec.split is not None and spec.index.is_last_visit:
         announce(
             "split by time: who is predicted at the last encounter, before"
