@@ -9,11 +9,12 @@ from datetime import timedelta
 
 import polars as pl
 
-from medbert_jax.chart_review.evidence_rows import dated_events, evidence_rows, part_id, reviewed_rules
+from medbert_jax.chart_review.evidence_rows import LABEL, dated_events, evidence_rows, part_id, reviewed_rules
 from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import Deaths, Events, IndexVisits, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.judging import Exit
+from medbert_jax.cohorts.life import in_life
 from medbert_jax.cohorts.outcomes import CodesAhead
 from medbert_jax.cohorts.record import with_ages
 from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
@@ -51,6 +52,10 @@ class ReviewedChart(Chart):
     group: str
     """cases | controls | id of the line of the ledger under which he leaves."""
     group_text: str
+    label_words: str
+    """What the label rests on, in words; empty for those who leave."""
+    label_evidence: tuple[Entry, ...]
+    """The encounter, or its codes, that makes the label 1."""
     events: tuple[Entry, ...]
     rules: tuple[RuleSaid, ...]
     own_lines: tuple[tuple[str, str, bool], ...]
@@ -82,7 +87,7 @@ def charts(
     codes = _by_patient(codes)
     dated = [dated_events(tables, name, table) for name, table in tables.present().items() if name in EVENT_TABLES]
     events = _by_patient(pl.concat(dated).unique().sort(pl.all())) if dated else {}
-    people = _by_patient(tables.patients)
+    people = _by_patient(in_life(tables).known())
     for row in judged.iter_rows(named=True):
         id = row["patient_id"]
         parts = [frames.get(id, []) for frames in (people, visits, codes, events, evidence)]
@@ -97,6 +102,7 @@ def _by_patient(frame: pl.DataFrame) -> dict[str, list[dict]]:
 def _chart(
     row, person, visits, codes, events, evidence, *, spec: CohortSpec, lines: list[Exit], known: dict[str, str]
 ) -> ReviewedChart:
+    group = row["leaves_under"] or ("cases" if row["label"] else "controls")
     zero = row["index_date"] or next((visit["day"] for visit in visits if visit["day"]), None)
 
     def offset(day) -> int | None:
@@ -122,11 +128,13 @@ def _chart(
 
     read = {(one["order"], one["code"]) for one in codes if one["is_read"]}
     counted: dict[tuple, dict[str, None]] = {}
+    label = [one for one in evidence if one["rule"] == LABEL and group == "cases"]
     for one in evidence:
+        if one["rule"] == LABEL:
+            continue
         counted.setdefault(_place(one), {})[one["rule"]] = None
     rules = reviewed_rules(spec)
     own = [line for line in lines if line.id not in {rule.id for rule in rules}]
-    group = row["leaves_under"] or ("cases" if row["label"] else "controls")
     texts = {line.id: line.text for line in lines} | {"cases": "Cases", "controls": "Controls"}
     shown = tuple(
         Visit(
@@ -156,6 +164,8 @@ def _chart(
         ),
         group=group,
         group_text=texts[group],
+        label_words=_label_words(spec, group, row, visits, cut, offset(person[0]["death_date"])),
+        label_evidence=tuple(entry(one) for one in label),
         events=tuple(entry(one, counted.get(_place(one), ())) for one in events),
         rules=tuple(_said(rule, row, [one for one in evidence if one["rule"] == rule.id], entry) for rule in rules),
         own_lines=tuple((line.id, line.text, bool(row[f"line:{line.id}"])) for line in own),
@@ -169,6 +179,27 @@ def _outcome(group: str, text: str, visits: Sequence[Visit], cut: int | None) ->
     ends = "" if cut is None else f" that ends at {day_words(cut)}"
     read = sum(bool(visit.is_read) for visit in visits)
     return f"Label {int(group == 'cases')}; {read} of {len(visits)} encounters are in the input{ends}"
+
+
+def _label_words(
+    spec: CohortSpec, group: str, row: dict, visits: list[dict], cut: int | None, death: int | None
+) -> str:
+    """What the label rests on; `cut`: day of the prediction, `death`: day of the death, if it is known."""
+    if group not in ("cases", "controls"):
+        return ""
+    outcome = spec.outcome
+    index = next((visit for visit in visits if visit["order"] == row["index_order"]), {})
+    stated = outcome.stated_by is not None and index.get(outcome.stated_by) is not None
+    if stated:
+        return "as the source states it of the index encounter"
+    if group == "cases":
+        return "the first encounter that makes it 1:"
+    words, days = outcome.no_event(), outcome.known_after_days
+    if cut is None or not days or outcome.by_case:
+        return words
+    words += f", until {day_words(cut + days)}"
+    died_first = death is not None and cut <= death <= cut + days
+    return f"{words}; died first, on {day_words(death)}" if died_first else words
 
 
 def _annotations(

@@ -11,6 +11,7 @@ import polars as pl
 from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import CountOfRows, Deaths, Events, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, Tag
+from medbert_jax.cohorts.life import Lives, in_life
 from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages, without_bill
 from medbert_jax.cohorts.record_columns import AT_INDEX, visits_with
 from medbert_jax.cohorts.spans import Age, DaysBetween, DaysToIndex
@@ -30,6 +31,7 @@ EVIDENCE = {
     "value": pl.Float64(),  # of a result, or an age in whole years
     "unit": pl.String(),
 }
+LABEL = "what the label rests on"
 OUTCOME, SINCE = "codes of the outcome", "codes that the index goes by"
 """Names beside those of the rules, which hold no blank."""
 _VISIT = ["patient_id", "visit_id"]
@@ -82,11 +84,15 @@ def with_parts(spec: CohortSpec, tables: EhrTables) -> CohortSpec:
 
 
 def evidence_rows(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.DataFrame:
-    """One row per piece of evidence, columns of `EVIDENCE`, of the patients of `tables`.
+    """One row per piece of evidence, columns of `EVIDENCE`, of the patients of `tables`: of the rules, and under
+    `LABEL` the first visit, or the codes of it, that makes a label 1.
 
     `judged` is what `judge` says of them under `with_parts(spec, …)`; the tables may hold fewer patients than it.
     """
-    record, found = _record(tables, spec, judged), [pl.DataFrame(schema=EVIDENCE)]
+    lives = in_life(tables)
+    tables, record = lives.tables, _record(lives, spec, judged)
+    event = _of_visits(_first(record, spec.outcome.event()), spec.outcome.code_set, tables, spec)
+    found = [pl.DataFrame(schema=EVIDENCE), _as_evidence(event, LABEL, 0, "")]
     for rule in reviewed_rules(spec):
         for part, leaf in enumerate(rule.when.leaves()):
             if rule.action == "skip_visit":
@@ -96,18 +102,22 @@ def evidence_rows(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> 
             elif isinstance(leaf, Deaths):
                 column = f"rule:{part_id(rule, part)}/there"
                 there = judged.filter(pl.col(column).fill_null(False)).select("patient_id")
-                rows = [_deaths(tables.patients.join(there, on="patient_id", how="semi"))]
+                rows = [_deaths(lives.known().join(there, on="patient_id", how="semi"))]
             else:
                 rows = _of_leaf(leaf, record, tables, spec)
             for role, one in zip(("", "since"), rows, strict=False):
-                about = {"rule": pl.lit(rule.id), "part": pl.lit(part, pl.Int32), "role": pl.lit(role)}
-                found.append(one.with_columns(**about).select(pl.col(name).cast(EVIDENCE[name]) for name in EVIDENCE))
+                found.append(_as_evidence(one, rule.id, part, role))
     return pl.concat(found).unique().sort("patient_id", "rule", "part", "role", "day", "order", "code", "value")
 
 
-def _record(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.DataFrame:
+def _as_evidence(rows: pl.DataFrame, rule: str, part: int, role: str) -> pl.DataFrame:
+    about = {"rule": pl.lit(rule), "part": pl.lit(part, pl.Int32), "role": pl.lit(role)}
+    return rows.with_columns(**about).select(pl.col(name).cast(EVIDENCE[name]) for name in EVIDENCE)
+
+
+def _record(lives: Lives, spec: CohortSpec, judged: pl.DataFrame) -> pl.DataFrame:
     """The rows that the rules looked at: visits in their order, then events, with the index and the day of the cut."""
-    known = tables.patients.select("patient_id", "birth_date", "death_date")
+    tables, known = lives.tables, lives.known()
     visits = visits_with_code_sets(tables, spec).join(known, on="patient_id", how="left", maintain_order="left")
     visits = with_ages(visits).with_columns(passed_over(spec).alias("passed_over"))
     record = pl.concat([visits, events(tables, spec)], how="diagonal")
@@ -119,8 +129,7 @@ def _record(tables: EhrTables, spec: CohortSpec, judged: pl.DataFrame) -> pl.Dat
         orders = judged.select("patient_id", "index_order")
         times = visits.join(orders, on="patient_id", how="left", maintain_order="left")
         times = times.group_by("patient_id").agg(*index_times(spec))
-        moments = ("index_date", "cut_time", "read_time")
-        days = times.select("patient_id", *moments, cut_day=pl.col("cut_time").dt.date())
+        days = times.with_columns(cut_day=pl.col("cut_time").dt.date())
         index = orders.join(days, on="patient_id", how="left")
     return without_bill(record.join(index, on="patient_id", how="left", maintain_order="left"), spec)
 

@@ -149,10 +149,18 @@ def _article(chart: ReviewedChart, spec: CohortSpec) -> str:
     fired = " ".join(said.rule.id for said in chart.rules if said.says and " " not in said.rule.id)
     return (
         f'<article tabindex="-1" data-group="{escape(chart.group)}" data-yes="{escape(fired)}">'
-        f'<h2>{escape(chart.name)}</h2><p class="outcome">{escape(chart.outcome)}</p>'
+        f'<h2>{escape(chart.name)}</h2><p class="outcome">{escape(chart.outcome)}</p>{_label(chart)}'
         f'<p class="soft">{escape(chart.person)}</p>{timeline(chart, _lanes(chart, spec))}'
         f"{_rules(chart, spec)}{_record(chart)}</article>"
     )
+
+
+def _label(chart: ReviewedChart) -> str:
+    """What the label rests on, and the encounter or the codes that make it 1."""
+    if not chart.label_words:
+        return ""
+    items = "".join(_item(one, chart) for one in chart.label_evidence)
+    return f"<p>Rests on: {escape(chart.label_words)}</p>{f'<ul>{items}</ul>' if items else ''}"
 
 
 def _lanes(chart: ReviewedChart, spec: CohortSpec) -> list[Lane]:

@@ -11,6 +11,7 @@ _WINDOWS = {
     "whole_record": "in the whole record",
     "first_visit": "at the first encounter",
     "before_first_visit": "before the first encounter",
+    "before_last_visit": "before the last encounter",
     "before_index": "before the index",
     "index_visit": "at the index encounter",
     "through_index": "up to the end of the index encounter",

@@ -31,6 +31,11 @@ def chart_text(chart: ReviewedChart, spec: CohortSpec) -> str:
     """The chart's rules in lines of text."""
     lines = [
         f"{spec.name}: {chart.outcome}",
+        *([f"rests on: {chart.label_words}"] if chart.label_words else []),
+        *(
+            f"        {when(one):>12}  {'  '.join(filter(None, entry_words(one, chart)))}"
+            for one in chart.label_evidence
+        ),
         chart.person,
         f"days count from the {'index' if chart.from_index else 'first encounter'}",
     ]

@@ -15,6 +15,9 @@ from medbert_jax.cohorts.spec import CohortSpec, Rule
 # Ledger lines that select_cohort adds by itself; a spec's own rules may not take these names.
 RESERVED_IDS = (
     "no_visits",
+    "after_death",
+    "died_before_first_visit",
+    "outcome_after_death",
     "index_undated",
     "visit_open",
     "outcome_unknown",
@@ -26,9 +29,17 @@ RESERVED_IDS = (
     "outside_input",
     "known_later",
     "age_uncertain",
+    "joined_stays",
 )
 # Whether a condition holds at a date that is not drawn yet: it may look at these windows alone.
-_WINDOWS_OF_A_DATE = ("whole_record", "first_visit", "before_first_visit", "before_index", "by_index_date")
+_WINDOWS_OF_A_DATE = (
+    "whole_record",
+    "first_visit",
+    "before_first_visit",
+    "before_last_visit",
+    "before_index",
+    "by_index_date",
+)
 
 
 def faults_between_keys(spec: CohortSpec) -> list[str]:
@@ -101,6 +112,8 @@ def _index_faults(spec: CohortSpec) -> Iterator[str]:
     if outcome.by_case != index.by_case:
         by_case, for_all = "cases and controls, and not everyone", "everyone, and neither cases nor controls"
         yield f"index: an outcome of {outcome.KNOWN_BY} needs {by_case if outcome.by_case else for_all}"
+    if spec.episodes is not None and index.by_case:
+        yield "episodes: goes with index.everyone; the index of cases and controls is a visit with codes, or a date"
 
 
 def _input_faults(spec: CohortSpec) -> Iterator[str]:

@@ -224,14 +224,18 @@ class Deaths(Count):
     needs_days = True
 
     measure: Literal["deaths"]
-    window: Literal["whole_record", "before_first_visit", "before_index", "through_index"] = field()
+    window: Literal["whole_record", "before_first_visit", "before_last_visit", "before_index", "through_index"] = (
+        field()
+    )
 
     def number(self) -> pl.Expr:
         """0 or 1."""
         died, cut = pl.col("death_date").first(), pl.col("cut_day").first()
         within = {
             "whole_record": died.is_not_null(),
-            "before_first_visit": died < pl.col("day").first(),
+            # Visits after a death are rows of the record where nobody's life would be left without them.
+            "before_first_visit": (pl.col("admit_time") > pl.col("died_at")).any(),
+            "before_last_visit": pl.col("seen_after_death").first(),
             "before_index": died < cut,
             "through_index": died <= cut,
         }[self.window]

@@ -11,7 +11,10 @@ from medbert_jax.cohorts.evidence_sets import Tag
 from medbert_jax.cohorts.outcomes import Outcome
 from medbert_jax.cohorts.parsing import NotNegative
 from medbert_jax.cohorts.record_columns import AT_INDEX, first_known_day, has_code_of
-from medbert_jax.ehr.known import END
+from medbert_jax.ehr.known import IS_OPEN
+
+_OVER = pl.when(~IS_OPEN).then(pl.coalesce("episode_end", "admit_time"))
+"""Per visit: when it, or its episode, was over; null: unknown, or never."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +38,8 @@ class IndexVisit:
         raise NotImplementedError
 
     def discharge(self) -> pl.Expr:
-        """Per patient: when the index visit was over."""
-        return pl.col("discharge_time").filter(AT_INDEX).first()
+        """Per patient: when the index visit, or its episode, was over."""
+        return pl.col("episode_end").filter(AT_INDEX).first()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +71,7 @@ class EndOfRecord(IndexVisit):
 
     def order(self, outcome: Outcome) -> pl.Expr:
         """The first or the last of those that are left."""
-        possible = pl.col("order").filter(pl.col("passed_over").is_null())
+        possible = pl.col("order").filter(pl.col("stands") & pl.col("passed_over").is_null())
         return possible.min() if self.everyone == "first_visit" else possible.max()
 
 
@@ -87,12 +90,12 @@ class FirstVisitAfter(IndexVisit):
     def order(self, outcome: Outcome) -> pl.Expr:
         """The first that was over late enough."""
         since = first_known_day(self.after_codes) + pl.duration(days=self.after_days)
-        possible = END.dt.date() >= since
+        possible = pl.col("stands") & (_OVER.dt.date() >= since)
         return pl.col("order").filter(possible.fill_null(False)).min()
 
     def discharge(self) -> pl.Expr:
         """A contact whose discharge is unknown was over when it began."""
-        return END.filter(AT_INDEX).first()
+        return _OVER.filter(AT_INDEX).first()
 
 
 Index = ByCase | EndOfRecord | FirstVisitAfter

@@ -1,12 +1,13 @@
 """Every patient of a shard judged by every rule: index, label, input window, and under which line he leaves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import polars as pl
 
-from medbert_jax.cohorts.counts import Visits
+from medbert_jax.cohorts.counts import Deaths, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
+from medbert_jax.cohorts.life import Lives, in_life
 from medbert_jax.cohorts.matching import decide_matched
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
 from medbert_jax.cohorts.record import diagnoses_of, events, visits_with_code_sets, with_ages, without_bill
@@ -18,6 +19,7 @@ from medbert_jax.cohorts.windows import had_begun, index_times, last_day_read, o
 from medbert_jax.ehr.known import INPUT_COLUMNS, UNBILLED, input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EhrTables
 
+_VISIT = ["patient_id", "visit_id"]
 _LOOKS = " (judged by what comes after the index, of one side alone)"
 
 
@@ -31,6 +33,12 @@ class Exit:
     applies: pl.Expr
 
 
+_DIED_BEFORE = Rule(
+    id="died_before_first_visit",
+    description="Recorded dead before every encounter",
+    tag="ours",
+    when=Deaths(measure="deaths", window="before_first_visit", at_least=1),
+)
 NO_VISITS = Exit("no_visits", "No visit in the record", "ours", pl.col("visits") == 0)
 
 
@@ -45,7 +53,8 @@ def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> t
 
     Columns: patient_id, leaves_under (the line's id; null: stays), label, index_order, input_until, index_day,
     prediction_time, weight, rule:<id> per rule, and counts of visits and codes, in all and in the input. Whoever
-    leaves under the first rule for want of a code is judged by the others only where `every_rule` is asked for.
+    leaves under the first rule for want of a code is judged by the others only where `every_rule` is asked for. What
+    comes after a death is judged by nothing: late_visits and late_codes count it.
 
     Raises ValueError for a rule that the source cannot decide.
     """
@@ -53,10 +62,20 @@ def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> t
     missing_inputs(spec, tables.source, tables.present())
     first = spec.rules[0] if spec.rules and not every_rule else None
     asked_for = None if first is None else _code_set_asked_for(first)
-    looked_at = tables if asked_for is None else _with_a_code(tables, spec.code_set(asked_for))
-    patients = with_counts(tables, _judge(looked_at, spec))
+    lives = in_life(tables)
+    if tables.source.has_dates:
+        spec = replace(spec, rules=(*spec.rules, _DIED_BEFORE))
+    looked_at = lives if asked_for is None else _with_a_code(lives, spec.code_set(asked_for))
+    decided = _judge(looked_at, spec)
+    if spec.outcome.by_case and spec.matching is None:
+        assert spec.outcome.code_set is not None  # cases are who has these codes
+        late = tables.diagnoses.join(lives.late, on=_VISIT, how="semi")
+        late = diagnoses_of(late, [spec.code_set(spec.outcome.code_set)]).select("patient_id").unique()
+        decided = decided.join(late.with_columns(has_late=True), on="patient_id", how="left")
+        decided = decided.with_columns(outcome_after_death=pl.col("has_late") & ~pl.col("label"))
+    patients = with_counts(tables, lives, decided)
     if first is not None and asked_for is not None:
-        rule, judged = f"rule:{first.id}", looked_at.patients.select("patient_id", judged=True)
+        rule, judged = f"rule:{first.id}", looked_at.tables.patients.select("patient_id", judged=True)
         patients = patients.join(judged, on="patient_id", how="left").with_columns(
             pl.when("judged").then(rule).otherwise(pl.lit(True)).alias(rule)
         )
@@ -68,20 +87,28 @@ def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> t
     return patients, lines
 
 
-def with_counts(tables: EhrTables, decided: pl.DataFrame) -> pl.DataFrame:
+def with_counts(whole: EhrTables, lives: Lives, decided: pl.DataFrame) -> pl.DataFrame:
     """`decided` (`INPUT_COLUMNS`, …) for every patient, with counts: visits and codes, in all and in the input.
 
-    read_visits, read_codes and distinct_codes are what may be read of whoever has an input; begun_codes are all codes
-    of these visits, whether they were known or not.
+    read_visits, read_codes and distinct_codes are what may be read of whoever has an input, which ends before the first
+    visit, by order, that begins after his death; begun_codes are all codes of these visits, whether they were known or
+    not. late_visits and late_codes are those of visits that begin after a death.
     """
+    tables, late = lives.tables, lives.late
+    first_late = late.group_by("patient_id").agg(first_late=pl.col("order").min())
+    decided = decided.join(first_late, on="patient_id", how="left").with_columns(
+        pl.when(pl.col("input_until").is_not_null()).then(pl.min_horizontal("input_until", pl.col("first_late") - 1))
+    )
     columns = [name for name in (*INPUT_COLUMNS, UNBILLED) if name in decided.columns]
     window = input_visits(tables, decided.select(columns))
-    begun = tables.diagnoses.join(window, on=["patient_id", "visit_id"], how="semi")
+    begun = tables.diagnoses.join(window, on=_VISIT, how="semi")
     read = input_diagnoses(tables, window)
     one_each = pl.len()
     counts = (
         (tables.visits, {"visits": one_each}),
         (tables.diagnoses, {"codes": one_each}),
+        (late, {"late_visits": one_each}),
+        (whole.diagnoses.join(late, on=_VISIT, how="semi"), {"late_codes": one_each}),
         (window, {"read_visits": one_each}),
         (begun, {"begun_codes": one_each}),
         (read, {"read_codes": one_each, "distinct_codes": CODE_STRING.n_unique()}),
@@ -106,17 +133,18 @@ def _code_set_asked_for(rule: Rule) -> str | None:
     return when.with_codes if rule.action == "leave" and rule.among is None else None
 
 
-def _with_a_code(tables: EhrTables, code_set: CodeSet) -> EhrTables:
+def _with_a_code(lives: Lives, code_set: CodeSet) -> Lives:
     """The tables of the patients who have a code of the set."""
+    tables = lives.tables
     found = diagnoses_of(tables.diagnoses, [code_set]).select("patient_id").unique()
     frames = {name: table.join(found, on="patient_id", how="semi") for name, table in tables.present().items()}
-    return EhrTables(**frames, source=tables.source)
+    return replace(lives, tables=EhrTables(**frames, source=tables.source))
 
 
-def _judge(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
+def _judge(lives: Lives, spec: CohortSpec) -> pl.DataFrame:
     """One row per patient with visits: index, label, input, what each rule says."""
+    tables, known = lives.tables, lives.known()
     dated = tables.source.has_dates
-    known = tables.patients.select("patient_id", "birth_date", "death_date")
     visits = visits_with_code_sets(tables, spec).join(known, on="patient_id", how="left", maintain_order="left")
     visits = with_ages(visits).with_columns(passed_over(spec).alias("passed_over"))
     last_day = date.fromisoformat(tables.source.last_day) if tables.source.last_day else None
@@ -192,6 +220,9 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
         for rule in spec.rules
         if rule.action != "flag"
     ]
+    if spec.outcome.by_case and spec.matching is None and dated:
+        text = "The outcome's codes are of encounters after the death alone"
+        lines.append(Exit("outcome_after_death", text, "ours", pl.col("outcome_after_death")))
     if dated:
         undated = pl.col("prediction_time").is_null()
         if spec.matching is not None:

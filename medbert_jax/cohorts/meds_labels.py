@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from medbert_jax.cohorts.judging import NO_VISITS, Exit, too_few_codes, with_counts, with_leaving
+from medbert_jax.cohorts.life import in_life
 from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ingest.reader import flag, moment, text
@@ -89,8 +90,10 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
             f"MEDS labels say at what time a prediction is made: got a source without dates (format"
             f" {tables.source.format}); use a cohort spec"
         )
+    lives = in_life(tables)
     labelled = tables.patients.select("patient_id").join(labels.read(), on="patient_id", how="left")
-    visits = tables.visits.join(labelled.drop_nulls("times"), on="patient_id").sort("patient_id", "order")
+    labelled = labelled.join(lives.ends, on="patient_id", how="left")
+    visits = lives.tables.visits.join(labelled.drop_nulls("times"), on="patient_id").sort("patient_id", "order")
     begun = pl.coalesce("admit_time", "discharge_time") <= pl.col("prediction_time")
     first_to_come = pl.col("order").filter(~begun.fill_null(False)).min()
     inputs = visits.group_by("patient_id").agg(
@@ -107,10 +110,16 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
     )
     lines = [
         Exit("not_labelled", "Patients without a label", "ours", pl.col("times").is_null()),
+        Exit(
+            "predicted_after_death",
+            "The prediction time comes after the death",
+            "ours",
+            pl.col("prediction_time") > pl.col("died_at"),
+        ),
         NO_VISITS,
         too_few_codes(1, "ours"),
     ]
-    return with_leaving(with_counts(tables, decided), lines), lines
+    return with_leaving(with_counts(tables, lives, decided), lines), lines
 
 
 def _read(files: list[Path]) -> pl.DataFrame:

@@ -29,6 +29,8 @@ class Predicted:
     """Id of the set of codes that cases have; None: codes do not make them."""
     needs_days = False
     """Whether the label can be told only where the source has dates."""
+    stated_by = None
+    """Column of the index visit by which the source itself says the label, where it says it."""
     known_after_days = 0
     """Days after the prediction by which what the label says has happened or can no more."""
 
@@ -37,6 +39,14 @@ class Predicted:
 
     def label(self, dated: bool) -> pl.Expr:
         """Per patient, as an aggregation over the rows of his record: the label; null where it cannot be told."""
+        raise NotImplementedError
+
+    def event(self) -> pl.Expr:
+        """Per row of a patient's record: is it a visit that makes the label 1?"""
+        raise NotImplementedError
+
+    def no_event(self) -> str:
+        """What a label 0 says, in words."""
         raise NotImplementedError
 
     def facts(self) -> dict[str, pl.Expr]:
@@ -59,7 +69,15 @@ class CodesAnywhere(Predicted):
 
     def label(self, dated: bool) -> pl.Expr:
         """Whether there is such a visit."""
-        return pl.col(has_code_of(self.codes)).any()
+        return self.event().any()
+
+    def event(self) -> pl.Expr:
+        """Per row: is it such a visit?"""
+        return pl.col(has_code_of(self.codes)).fill_null(False)
+
+    def no_event(self) -> str:
+        """That there is none."""
+        return "no encounter with a code of the outcome"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +105,24 @@ class CodesAhead(Predicted):
 
     def label(self, dated: bool) -> pl.Expr:
         """Whether there is such a visit in that time."""
-        return self._in_time().any()
+        return self.event().any()
+
+    def event(self) -> pl.Expr:
+        """Per row: is it a visit with the codes, admitted within the days at risk?
+
+        Of a visit that had begun before, the day is that on which the code was told; after the death it is none.
+        """
+        begun = pl.col("day") <= pl.col("cut_day")
+        day = pl.when(begun).then(day_told(self.codes)).otherwise("day")
+        days = (day - pl.col("cut_day")).dt.total_days()
+        within = pl.col(has_code_of(self.codes)) & days.is_between(self.from_day, self.to_day)
+        return (within & (day <= pl.col("death_date")).fill_null(True)).fill_null(False)
+
+    def no_event(self) -> str:
+        """That there is none in that time."""
+        return (
+            f"no encounter with a code of the outcome from {self.from_day} to {self.to_day} days after the prediction"
+        )
 
     def facts(self) -> dict[str, pl.Expr]:
         """competing_death: did death within the time at risk come before any outcome?"""
@@ -95,20 +130,7 @@ class CodesAhead(Predicted):
             return {}
         died = (pl.col("death_date").first() - pl.col("cut_day").first()).dt.total_days()
         in_time = died.is_between(self.from_day, self.to_day).fill_null(False)
-        return {"competing_death": in_time & ~self._in_time().any()}
-
-    def _in_time(self) -> pl.Expr:
-        """Per row: is it a visit with the codes, admitted within the days at risk (and not after death)?
-
-        Of a visit that had begun before, the day is that on which the code was told.
-        """
-        begun = pl.col("day") <= pl.col("cut_day")
-        day = pl.when(begun).then(day_told(self.codes)).otherwise("day")
-        days = (day - pl.col("cut_day")).dt.total_days()
-        within = pl.col(has_code_of(self.codes)) & days.is_between(self.from_day, self.to_day)
-        if self.death == "competes":  # codes that were recorded after a death are nobody's outcome
-            within = within & (day <= pl.col("death_date")).fill_null(True)
-        return within.fill_null(False)
+        return {"competing_death": in_time & ~self.event().any()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,11 +146,20 @@ class LongStay(Predicted):
         """Whether it is; null where the length is unknown."""
         return (pl.col("length_of_stay") > self.stay_over_days).filter(AT_INDEX).first()
 
+    def event(self) -> pl.Expr:
+        """Per row: is it the index visit, and so long?"""
+        return (AT_INDEX & (pl.col("length_of_stay") > self.stay_over_days)).fill_null(False)
+
+    def no_event(self) -> str:
+        """That it is not so long."""
+        return f"the index encounter lasts {self.stay_over_days} days or less"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Readmission(Predicted):
     """Admitted again, to a visit of one of these types (any, where not given), 0 to so many days after the index
-    visit's discharge, both ends included; where the source itself says it, it is believed."""
+    visit's discharge, both ends included; where the source itself says it, it is believed. Of episodes: to another one
+    with a stay of these types; its first day counts."""
 
     KNOWN_BY: ClassVar[str] = "readmitted_within_days"
 
@@ -137,24 +168,41 @@ class Readmission(Predicted):
     known_after_days = property(lambda self: self.readmitted_within_days)
     # The tables carry one such statement of the source itself: readmission within 30 days.
     needs_days = property(lambda self: self.readmitted_within_days != 30)
+    stated_by = property(lambda self: None if self.needs_days else "readmitted_30d")
 
     def label(self, dated: bool) -> pl.Expr:
         """Whether he is; null where the source ends before the last of the days, or the discharge is unknown."""
         days = self.readmitted_within_days
-        stated = pl.col("readmitted_30d").filter(AT_INDEX).first() if days == 30 else pl.lit(None, pl.Boolean)
+        stated = pl.col(self.stated_by).filter(AT_INDEX).first() if self.stated_by else pl.lit(None, pl.Boolean)
         if not dated:
             return stated
-        # Transfers count: an admission on the day of the discharge is an admission.
-        gap = (pl.col("day") - pl.col("index_discharge").dt.date()).dt.total_days()
-        later = pl.col("order") > pl.col("index_order")
-        if self.readmission_types is not None:
-            later = later & pl.col("visit_type").is_in(list(self.readmission_types))
-        again = gap.is_between(0, days).filter(later).any(ignore_nulls=False)
+        again = self._in_time().filter(self._later()).any(ignore_nulls=False)
         # Where the source ends earlier it is unknown, for those who came back too: a time that only cases can be of
         # would tell the calendar.
         followed = (pl.col("last_day").first() - pl.col("index_discharge").first().dt.date()).dt.total_days() >= days
         again = pl.when(followed.fill_null(True)).then(again)
         return pl.coalesce(stated, pl.when(pl.col("index_discharge").first().is_not_null()).then(again))
+
+    def event(self) -> pl.Expr:
+        """Per row: is it such an admission?"""
+        return (self._later() & self._in_time()).fill_null(False)
+
+    def no_event(self) -> str:
+        """That there is no such admission in that time."""
+        kinds = f" ({' or '.join(self.readmission_types)})" if self.readmission_types else ""
+        return f"no admission{kinds} within {self.readmitted_within_days} days of the discharge"
+
+    def _later(self) -> pl.Expr:
+        """Per row: is it a visit of these types, after the index and of another episode?"""
+        later = (pl.col("order") > pl.col("index_order")) & (pl.col("episode") != pl.col("index_episode"))
+        if self.readmission_types is not None:
+            later = later & pl.col("visit_type").is_in(list(self.readmission_types))
+        return later.fill_null(False)
+
+    def _in_time(self) -> pl.Expr:
+        """Per row: is the day on which its episode began within the days? Null where it is unknown."""
+        gap = (pl.col("episode_day") - pl.col("index_discharge").dt.date()).dt.total_days()
+        return gap.is_between(0, self.readmitted_within_days)
 
 
 Outcome = CodesAnywhere | LongStay | Readmission | CodesAhead

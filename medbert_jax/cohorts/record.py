@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from medbert_jax.cohorts.counts import Events
+from medbert_jax.cohorts.episodes import with_episodes
 from medbert_jax.cohorts.evidence_sets import CodeSet
 from medbert_jax.cohorts.record_columns import AT_INDEX, NEVER, WITH_VISIT, has_code_of, told_of
 from medbert_jax.cohorts.spec import CohortSpec
@@ -18,8 +19,8 @@ _APART = "unbilled "
 
 
 def visits_with_code_sets(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
-    """The visits in their order, with `day` (of the admission) and per code set of diagnoses two columns: is there a
-    code of it, and when was it told (`told_of`)."""
+    """The visits in their order, with `day` (of the admission), per code set of diagnoses two columns: is there a code
+    of it, and when was it told (`told_of`), and what `with_episodes` says of them."""
     sets = spec.diagnosis_sets()
     names = [has_code_of(code_set.id) for code_set in sets]
     open_stays = tables.visits.filter(IS_OPEN).select(*_VISIT, still_open=True) if tables.source.has_dates else None
@@ -35,11 +36,11 @@ def visits_with_code_sets(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
         apart = found.filter(pl.col("captured_at_billing").eq(False)).group_by(_VISIT)
         apart = apart.agg(of.min().alias(_APART + told_of(id)) for id, of in told_by.items())
         coded = coded.join(apart, on=_VISIT, how="left")
-    return (
-        tables.visits.join(coded, on=_VISIT, how="left")
-        .with_columns(pl.col(names).fill_null(False), day=pl.col("admit_time").dt.date())
-        .sort("patient_id", "order")
+    visits = tables.visits.join(coded, on=_VISIT, how="left").with_columns(
+        pl.col(names).fill_null(False), day=pl.col("admit_time").dt.date()
     )
+    read_through = spec.input.until == "through_index"
+    return with_episodes(visits, spec.episodes, read_through=read_through).sort("patient_id", "order")
 
 
 def diagnoses_of(diagnoses: pl.DataFrame, sets: Iterable[CodeSet]) -> pl.DataFrame:

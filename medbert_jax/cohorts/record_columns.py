@@ -24,7 +24,7 @@ DAY_WINDOWS = {
     "through_index": pl.col("day") <= pl.col("cut_day"),
 }
 WITH_VISIT, NEVER = datetime(1, 1, 1), datetime(9999, 12, 31)
-WITHOUT_INDEX = ("whole_record", "first_visit", "before_first_visit")
+WITHOUT_INDEX = ("whole_record", "first_visit", "before_first_visit", "before_last_visit")
 
 
 def has_code_of(code_set_id: str) -> str:

@@ -23,11 +23,13 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     that was one by then, and unbilled_order Int32, where the spec waits for the bill (`ehr.known`); weight Float64, how
     many patients one who was drawn stands for (1.0 where nobody was drawn); competing_death Boolean, where the spec
     lets death compete; flag_<id> Boolean per rule that flags; flag_age_uncertain Boolean, where a rule judges ages: the
-    source tells the age too roughly for it. In a matched cohort the index is a date: index_order is input_until + 1,
-    and the prediction time 1 µs before the date.
+    source tells the age too roughly for it; flag_joined_stays Boolean, where the spec counts episodes: the index joins
+    several stays. In a matched cohort the index is a date: index_order is input_until + 1, and the prediction time 1 µs
+    before the date.
 
     Everyone who leaves is counted once, with visits and codes, under the first rule that applied. The visits
-    after the input of those who stay have a line of their own: what the ledger keeps is what may be read.
+    after the input of those who stay have a line of their own, and so have those after a death, whosever they are:
+    what the ledger keeps is what may be read.
     On dated sources the input ends before the first visit that had not begun at the prediction time, too; which
     diagnoses of the others were known says `ehr.known`.
 
@@ -43,6 +45,7 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
         facts, tag = spec.outcome.facts(), spec.input.tag
         flags = {rule.id: f"rule:{rule.id}" for rule in spec.rules if rule.action == "flag"}
         flags |= {"age_uncertain": "age_uncertain"} if spec.judges_age else {}
+        flags |= {"joined_stays": "joined_stays"} if spec.episodes is not None else {}
     frame = (
         patients.filter(pl.col("leaves_under").is_null())
         .select(
@@ -86,6 +89,12 @@ def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Exit
     counted = ("visits", "codes", "read_visits", "begun_codes", "read_codes")
     counts = [pl.len().alias("patients"), pl.col(counted).sum()]
     left = {row["leaves_under"]: row for row in patients.group_by("leaves_under").agg(counts).iter_rows(named=True)}
+    ledger.leave(
+        "after_death",
+        "Visits that begin after the death",
+        visits=int(patients["late_visits"].sum()),
+        codes=int(patients["late_codes"].sum()),
+    )
     nothing = dict.fromkeys(("patients", *counted), 0)
     for line in lines:
         of = left.get(line.id, nothing)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from medbert_jax.cohorts.conditions import Condition, Measure
 from medbert_jax.cohorts.counts import CodesOfVisits
+from medbert_jax.cohorts.episodes import Episodes
 from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, Id, LaboratorySet, Tag
 from medbert_jax.cohorts.index_visits import Index
 from medbert_jax.cohorts.outcomes import Outcome
@@ -135,6 +136,7 @@ class CohortSpec:
     code_sets: tuple[CodeSet, ...] = ()
     drug_sets: tuple[DrugSet, ...] | None = None
     laboratory_sets: tuple[LaboratorySet, ...] | None = None
+    episodes: Episodes | None = None
     matching: Matching | None = None
     sample: Sample | None = None
     split: TemporalSplit | None = None

@@ -12,27 +12,31 @@ _ONE_MICROSECOND = timedelta(microseconds=1)
 
 
 def passed_over(spec: CohortSpec) -> pl.Expr:
-    """Per visit: the number of the first rule, in the spec's order, that passes over it as an index; else null."""
+    """Per visit: the number of the first rule, in the spec's order, that passes over it as an index; else null. Of an
+    episode the visit that stands for it is judged."""
     skips = [
         pl.when(rule.when.rows()).then(pl.lit(number, pl.Int32))
         for number, rule in enumerate(spec.rules)
         if rule.action == "skip_visit" and isinstance(rule.when, Visits)  # `checks`: it judges nothing else
     ]
-    return pl.coalesce(*skips, pl.lit(None, pl.Int32))
+    return pl.when("stands").then(pl.coalesce(*skips, pl.lit(None, pl.Int32)))
 
 
 def index_times(spec: CohortSpec) -> list[pl.Expr]:
-    """Per patient: index_date, index_discharge, cut_time, when the index begins or, read through, ends, and read_time,
-    the last moment of which something was known then."""
+    """Per patient: index_date, index_discharge, cut_time, when the index begins or, read through, ends, read_time, the
+    last moment of which something was known then, index_episode, and joined_stays: are there several in it?"""
     admitted, left = pl.col("admit_time").filter(AT_INDEX).first(), spec.index.discharge()
     through = spec.input.until == "through_index"
     cut = left if through else admitted
     read = cut if through else cut - _ONE_MICROSECOND
+    episode, stays = (pl.col(name).filter(AT_INDEX).first() for name in ("episode", "stays"))
     return [
         admitted.dt.date().alias("index_date"),
         left.alias("index_discharge"),
         cut.alias("cut_time"),
         read.alias("read_time"),
+        episode.alias("index_episode"),
+        (stays > 1).alias("joined_stays"),
     ]
 
 

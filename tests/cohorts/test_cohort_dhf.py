@@ -273,8 +273,13 @@ def test_incorrect_times_and_deaths(dhf):
             "dead_on_the_first": person(*TYPE_2, died="2010-01-01", drugs=METFORMIN),
             "dead_the_day_before": person(*TYPE_2, died="2010-01-31", drugs=METFORMIN),
             "dead_on_the_index": person(*TYPE_2, died="2010-02-01", drugs=METFORMIN),
+            "dead_on_the_index_treated_before": person(*TYPE_2, died="2010-02-01", drugs=[(1, "metformin")]),
+            "dead_before_the_last": person(
+                *TYPE_2, visit("2010-04-01", "401.9"), died="2010-03-31", drugs=[(1, "metformin")]
+            ),
             "case_dead_before": case(died="2010-03-02"),
             "case_dead_on_the_day": case(died="2010-03-03"),
+            "case_dead_later": case(visit("2010-12-01", "401.9"), died="2010-09-01"),
             "incorrect_comes_before_exclusions": person(
                 *TYPE_2, turned, visit("2010-06-01", "250.01"), drugs=METFORMIN
             ),
@@ -285,11 +290,14 @@ def test_incorrect_times_and_deaths(dhf):
         "admission_unknown": "incorrect_times",
         "discharge_unknown": (0, 3, 2),
         "dead_before_the_first": "incorrect_times",
-        "dead_on_the_first": "died_before_index",
-        "dead_the_day_before": "died_before_index",
-        "dead_on_the_index": (0, 2, 1),
+        "dead_on_the_first": "one_diabetes_encounter",  # the second comes after the death
+        "dead_the_day_before": "one_diabetes_encounter",
+        "dead_on_the_index": "diabetes_unverified",  # by a drug after the death alone
+        "dead_on_the_index_treated_before": (0, 2, 1),
+        "dead_before_the_last": "died_before_index",
         "case_dead_before": "died_before_index",
-        "case_dead_on_the_day": (1, 3, 2),
+        "case_dead_on_the_day": "hf_one_encounter",
+        "case_dead_later": (1, 3, 2),
         "incorrect_comes_before_exclusions": "incorrect_times",
     }
 

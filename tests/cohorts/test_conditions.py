@@ -46,12 +46,14 @@ def record(visits=(0, 10, 20), drugs=(5, 15), died=None, cut=20) -> pl.DataFrame
     """One patient's rows: days from the first, the last visit his index."""
     day = {"patient_id": "p", "index_order": len(visits), "has:a": False, "has:b": False, "event": None, "order": None}
     day |= {"visit_type": "inpatient", "discharge_disposition": None, "age": 40.0, "admit_time": None}
+    day |= {"seen_after_death": False}
     rows = [day | {"order": order, "day": number} for order, number in enumerate(visits, 1)]
     day |= {"told:a": None, "told:b": None, "cut_time": None, "read_time": None, "discharge_time": None}
     rows += [day | {"event": "medications:a", "day": number} for number in drugs]
     rows[0]["has:a"] = rows[-len(drugs) - 1]["has:b"] = True
     frame = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"event": pl.String, "order": pl.Int32})
     days = {"day": pl.col("day"), "cut_day": cut, "index_date": cut, "last_day": 40, "death_date": died}
+    days |= {"died_at": died, "admit_time": pl.col("day")}
     return frame.with_columns(
         (pl.lit(FIRST) + pl.duration(days=value)).cast(pl.Date).alias(name) for name, value in days.items()
     )

@@ -10,7 +10,9 @@ from made_ehr import made_tables
 from medbert_jax.chart_review import evidence_rows
 from medbert_jax.chart_review.charts import charts
 from medbert_jax.chart_review.chosen_patients import _judged, chart_of, draw_charts
+from medbert_jax.cohorts.life import in_life
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec
+from medbert_jax.cohorts.record import visits_with_code_sets
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.description.chart import Annotation
 from medbert_jax.ehr.schema import EhrTables
@@ -59,13 +61,16 @@ def everybody(tables: EhrTables, spec) -> dict:
 def disagreements(tables: EhrTables, spec) -> tuple[list[tuple], set[tuple]]:
     """Conditions whose evidence does not tell what the interpreter says of them; and which outcomes were seen."""
     wrong, seen = [], set()
-    for chart in everybody(tables, spec).values():
+    # Visits in life, each of which may be the index, but of an episode one alone.
+    possible = visits_with_code_sets(in_life(tables).tables, spec).filter("stands").group_by("patient_id").len()
+    possible = dict(possible.iter_rows())
+    for patient_id, chart in everybody(tables, spec).items():
         skips = [said for said in chart.rules if said.rule.action == "skip_visit"]
         passed = sum(said.parts[0].measured for said in skips)
         no_index = any(said.says for said in skips)
         if skips and chart.visits:
             seen.add(("skip_visit", no_index))
-            wrong += [(chart.group, passed)] * (no_index != (passed == len(chart.visits)))
+            wrong += [(chart.group, passed)] * (no_index != (passed == possible[patient_id]))
         for said in chart.rules:
             for part in said.parts:
                 of = part.condition

@@ -11,7 +11,7 @@ Import as `from cohorts.independent.cohort_loops import …` (pytest puts `tests
 import json
 import re
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,6 +56,7 @@ class Visit:
     age_days: int | None
     age_precision_days: int | None
     kind: str | None = None
+    disposition: str | None = None
     codes: list[Code] = field(default_factory=list)
     answers: dict[str, bool] = field(default_factory=dict)  # of `has`, which the matched cohort asks many times
 
@@ -90,6 +91,8 @@ class Event:
     ingredient: str | None = None
     value: float | None = None
     unit: str | None = None
+    visit: Visit | None = None
+    time: datetime | None = None
 
 
 @dataclass
@@ -98,10 +101,13 @@ class Patient:
     shard: int
     birth_date: date | None
     death_date: date | None
+    death_time: datetime | None = None
     visits: list[Visit] = field(default_factory=list)  # by order
     medications: list[Event] = field(default_factory=list)
     measurements: list[Event] = field(default_factory=list)
     procedures: list[Event] = field(default_factory=list)
+    late_visits: list[Visit] = field(default_factory=list)  # that begin after the death
+    lifeless: bool = False  # "Who has no encounter in life leaves": his record is judged as it stands until then
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -131,7 +137,7 @@ def read_last_day(folder) -> date:
 def records_of(tables: dict[str, list[dict]], shard: int = 0) -> dict[str, Patient]:
     """Patients from the rows of the tables of one shard, by table name."""
     records = {
-        row["patient_id"]: Patient(row["patient_id"], shard, row["birth_date"], row["death_date"])
+        row["patient_id"]: Patient(row["patient_id"], shard, row["birth_date"], row["death_date"], row["death_time"])
         for row in tables["patients"]
     }
     by_id: dict[tuple[str, str], Visit] = {}
@@ -144,6 +150,7 @@ def records_of(tables: dict[str, list[dict]], shard: int = 0) -> dict[str, Patie
             row["age_days"],
             row["age_precision_days"],
             row["visit_type"],
+            row["discharge_disposition"],
         )
         by_id[row["patient_id"], row["visit_id"]] = visit
         records[row["patient_id"]].visits.append(visit)
@@ -159,9 +166,50 @@ def records_of(tables: dict[str, list[dict]], shard: int = 0) -> dict[str, Patie
         for row in tables.get(name) or []:
             visit = by_id.get((row["patient_id"], row["visit_id"]))
             event = Event(event_date(row["time"], visit), row["code_system"], row["code"])
+            event.visit, event.time = visit, row["time"]
             event.ingredient, event.value, event.unit = row.get("ingredient"), row.get("value"), row.get("unit")
             getattr(records[row["patient_id"]], name).append(event)
+    for patient in records.values():
+        end_with_death(patient)
     return records
+
+
+def end_with_death(patient: Patient) -> None:
+    """ "A patient died at the earliest of what the source says: the death by the clock or, without one, its day, and
+    the discharge of an encounter that ended in death. Midnight is no clock. Encounters that begin after it, and drugs,
+    results and procedures of that time or of such encounters, are no part of the record." """
+    said = []
+    if patient.death_time is not None and patient.death_time.time() != time(0):
+        said.append(patient.death_time)
+    elif patient.death_date is not None:
+        said.append(datetime.combine(patient.death_date, time.max))
+    for visit in patient.visits:
+        if visit.disposition == "expired" and visit.admit and visit.discharge and visit.discharge >= visit.admit:
+            whole_day = visit.discharge.time() == time(0)
+            said.append(datetime.combine(visit.discharge.date(), time.max) if whole_day else visit.discharge)
+    if not said:
+        return
+    died = min(said)
+    patient.death_date = died.date()
+    day_alone = died.time() == time.max
+    # "An encounter in which the death lies ended in death."
+    for visit in patient.visits:
+        if visit.admit and visit.discharge and visit.admit <= died:
+            inside = visit.discharge.date() >= died.date() if day_alone else visit.discharge >= died
+            visit.disposition = "expired" if inside else visit.disposition
+    late = [visit for visit in patient.visits if visit.admit is not None and visit.admit > died]
+    patient.late_visits = late
+    if late and len(late) == len(patient.visits):
+        patient.lifeless = True
+        return
+    patient.visits = [visit for visit in patient.visits if visit not in late]
+    for name in ("medications", "measurements", "procedures"):
+        kept = [
+            event
+            for event in getattr(patient, name)
+            if event.visit not in late and not (event.time is not None and event.time > died)
+        ]
+        setattr(patient, name, kept)
 
 
 def event_date(time: datetime | None, visit: Visit | None) -> date | None:
@@ -333,14 +381,13 @@ def first_with(visits: list[Visit], condition: str) -> Visit | None:
 
 
 def has_incorrect_times(patient: Patient, visits: list[Visit]) -> bool:
-    """ "any visit with discharge_time before admit_time, or without admit_time; or death_date before the first visit's
-    date" """
+    """ "any visit with discharge_time before admit_time, or without admit_time; or a death before every encounter" """
     for visit in visits:
         if visit.admit is None:
             return True
         if visit.discharge is not None and visit.discharge < visit.admit:
             return True
-    return bool(visits) and patient.death_date is not None and patient.death_date < visits[0].date
+    return patient.lifeless
 
 
 def excluded_diabetes(visits: list[Visit], gestational: str = "gestational", counts=None) -> str | None:
@@ -540,8 +587,8 @@ def dhf_of(patient: Patient) -> Left | In:
     if failures and (rule := heart_failure_does_not_qualify(patient, failures, type_2)):
         return Left(rule)
     index = failures[0] if failures else visits[-1]
-    # "died_before_index (death_date on or after the date of the first visit and before the date of the index visit)"
-    if patient.death_date is not None and visits[0].date <= patient.death_date < index.date:
+    # "died_before_index: of controls, an encounter after the death"
+    if not failures and patient.late_visits:
         return Left("died_before_index")
     cut = Cut(index=index)
     last = last_begun(visits, cut, index.order - 1)
@@ -802,6 +849,9 @@ def paca_of(patient: Patient, gap_days: int = 0) -> Left | In:
     index = first or visits[-1]
     if rule := too_young(patient, index, 45):
         return Left(rule)
+    # "Whoever has the outcome's codes after his death alone leaves; he is no control."
+    if first is None and visits_with(patient.late_visits, "pancreatic_cancer"):
+        return Left("outcome_after_death")
     # "`gap_days`: a diagnosis is read if it was known 30 days or more before the day of the index."
     cut = Cut(day=index.date - timedelta(days=gap_days)) if gap_days else Cut(index=index)
     last = last_begun(visits, cut, index.order - 1)

@@ -2,10 +2,11 @@
 
 One line (or part between semicolons with a blank behind them) is one visit, event or fact:
 
-    born 1950-06-15 | died 2012-01-01
+    born 1950-06-15 | died 2012-01-01   "died 2012-01-01T10:30": by the clock
     2010-01-01 250.00 401.9             visit of that day, 08:00 to 17:00, with its codes
     2010-01-01/2010-01-04 250.00        the same with a discharge; "?" is unknown; T10:30 gives the minute
     2010-01-01/? kind=inpatient 250.00@2010-01-05T10:00 401.9$   type of the visit; time of a code; "$": of the bill
+    2010-01-01 kind=inpatient to=expired 410.9  its disposition
     2010-01-01 age=6575 width=365 E11.9 age at the visit as the source states it, width of its band
     rx 2010-01-01 metformin             drug by ingredient; "visit2" for the date takes that of the second visit
     lab 2010-01-01 4548-4 6.5 %         LOINC, value, unit
@@ -31,14 +32,15 @@ SPECS = ("dhf", "dhf-landmark", "dhf-matched", "paca")
 def rows_of(patient_id: str, text: str) -> dict[str, list[dict]]:
     """The rows of one patient by table."""
     rows: dict[str, list[dict]] = {name: [] for name in SCHEMAS}
-    facts = {"born": None, "died": None}
+    facts = {"born": None, "died": None, "minute": None}
     for line in re.split(r"\n|;\s", text):
         words = line.split()
         if not words:
             continue
         match words[0]:
             case "born" | "died":
-                facts[words[0]] = date.fromisoformat(words[1])
+                facts[words[0]] = date.fromisoformat(words[1][:10])
+                facts["minute"] = datetime.fromisoformat(words[1]) if "T" in words[1] else facts["minute"]
             case "rx":
                 event = _event(patient_id, words[1], "RxNorm", "1")
                 rows["medications"].append({**event, "ingredient": line.split(None, 2)[2]})
@@ -52,7 +54,8 @@ def rows_of(patient_id: str, text: str) -> dict[str, list[dict]]:
                 visit, codes = _visit(patient_id, len(rows["visits"]) + 1, words)
                 rows["visits"].append(visit)
                 rows["diagnoses"] += codes
-    rows["patients"].append({"patient_id": patient_id, "birth_date": facts["born"], "death_date": facts["died"]})
+    dead = {"death_date": facts["died"], "death_time": facts["minute"]}
+    rows["patients"].append({"patient_id": patient_id, "birth_date": facts["born"], **dead})
     return rows
 
 
@@ -74,6 +77,7 @@ def _visit(patient_id: str, order: int, words: list[str]) -> tuple[dict, list[di
         "age_days": int(said["age"]) if "age" in said else None,
         "age_precision_days": int(said["width"]) if "width" in said else None,
         "visit_type": said.get("kind"),
+        "discharge_disposition": said.get("to"),
     }
     codes = []
     for word in words[1:]:

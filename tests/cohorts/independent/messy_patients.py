@@ -102,7 +102,11 @@ def _patient(chance: Random, matchable: bool) -> str:
                     visit[1] += f" width={chance.choice([1, 30, 365, 3652])}"
     if likely() < 0.3 and days:
         died = chance.choice(days) + timedelta(days=chance.choice([-1, 0, 1, 2, 30, 364, 365, 366]))
-        facts.append(f"died {died}")
+        facts.append(f"died {died}{'T12:15' if died.toordinal() % 3 == 0 else ''}")  # by the clock
+
+    deadly = Random(day.toordinal())  # of its own: what else is drawn stays as it is
+    if visits and deadly.random() < 0.1:
+        deadly.choice(visits)[1] += " to=expired"
 
     events = []
     for share, kind, some in (
