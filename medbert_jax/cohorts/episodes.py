@@ -1,13 +1,13 @@
 """Episodes of care: stays that follow each other closely are one, whatever number of rows the source has for it."""
 
 from dataclasses import dataclass
-from typing import Annotated
 
 import polars as pl
 
+from medbert_jax.cohorts.counts import VisitTypes
 from medbert_jax.cohorts.evidence_sets import Tag
 from medbert_jax.cohorts.life import has_clock
-from medbert_jax.cohorts.parsing import NotNegative, at_least_one
+from medbert_jax.cohorts.parsing import NotNegative
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class Episodes:
     tag: Tag
     gap_hours: NotNegative = 12
     # the types of visits that are stays; others are no part of an episode
-    types: Annotated[tuple[str, ...], at_least_one("type of visit")] = ("inpatient", "emergency")
+    types: VisitTypes = ("inpatient", "emergency")
 
 
 def with_episodes(visits: pl.DataFrame, episodes: Episodes | None, *, read_through: bool) -> pl.DataFrame:
