@@ -290,7 +290,7 @@ SHOWN = {
 def test_a_label_shows_what_it_rests_on(name, tmp_path):
     cohort, text, words = SHOWN[name]
     spec = load_spec(cohort)
-    write_tables(tables_of({"one": text}), tmp_path / "ehr")
+    write_tables(tables_of({"one": text, "later": "2013-01-01 401.9"}), tmp_path / "ehr")  # the source goes on
     chart = chart_of(tmp_path / "ehr", spec, "one")
     said = chart_text(chart, spec).split("rests on: ")[1].split("\nsex unknown")[0]
     page = review_page([chart], spec)

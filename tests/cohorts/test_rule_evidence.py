@@ -55,7 +55,7 @@ def sources() -> list[EhrTables]:
 
 def everybody(tables: EhrTables, spec) -> dict:
     judged, lines = _judged(tables, spec)
-    return dict(charts(tables, spec, judged, lines))
+    return dict(charts(tables, spec, judged, lines, {}))
 
 
 def disagreements(tables: EhrTables, spec) -> tuple[list[tuple], set[tuple]]:

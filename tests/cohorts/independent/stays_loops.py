@@ -6,7 +6,7 @@ The definition is that of docs/cohorts.md, "Death and episodes"; quotations are 
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-from cohorts.independent.cohort_loops import NO_VISITS, In, Left, Patient, Visit, codes_up_to, readable_before
+from cohorts.independent.cohort_loops import NO_VISITS, Cut, In, Left, Patient, Visit, last_begun, read_up_to
 
 STAYS = ("inpatient", "emergency")
 
@@ -93,10 +93,9 @@ def readmission_30d(patient: Patient, last_day: date) -> Left | In:
     end = episode.end
     if end is None:
         return Left("index_undated")
-    for visit in patient.visits:  # "ends with the first visit that was not over at the prediction time"
-        begun = visit.admit is None or visit.admit <= end
-        if visit.order <= order and not (begun and (visit.discharge is None or visit.discharge <= end)):
-            return Left("visit_open")
+    cut = Cut(time=end)
+    if last_begun(patient.visits, cut, order) < order:
+        return Left("visit_open")
     # "A readmission is a stay of `readmission_types` of a later episode, and the day on which that began counts."
     gaps = []
     for _, other in candidates:
@@ -106,9 +105,9 @@ def readmission_30d(patient: Patient, last_day: date) -> Left | In:
     is_again = any(gap is not None and 0 <= gap <= 30 for gap in gaps)
     if (last_day - end.date()).days < 30 or (not is_again and None in gaps):
         return Left("outcome_unknown")
-    if codes_up_to(patient.visits, order) < 1:
+    if not (read := read_up_to(patient.visits, cut, order)):
         return Left("input_codes")
-    return In(int(is_again), end.date(), order, order)
+    return In(int(is_again), end.date(), order, order, input=read)
 
 
 def los_next(patient: Patient, lengths: dict[str, int | None]) -> Left | In:
@@ -132,7 +131,8 @@ def los_next(patient: Patient, lengths: dict[str, int | None]) -> Left | In:
         days = lengths[index.visit_id]
     if days is None:
         return Left("outcome_unknown")
-    last = readable_before(patient.visits, index)
-    if codes_up_to(patient.visits, last) < 1:
+    cut = Cut(index=index)
+    last = last_begun(patient.visits, cut, order - 1)
+    if not (read := read_up_to(patient.visits, cut, last)):
         return Left("input_codes")
-    return In(int(days > 7), index.date, order, last)
+    return In(int(days > 7), index.date, order, last, input=read)
