@@ -302,7 +302,7 @@ def test_incorrect_times_and_deaths(dhf):
     }
 
 
-def test_the_input_ends_before_the_index_and_with_the_first_visit_that_was_not_over(dhf):
+def test_the_input_ends_before_the_index_and_holds_what_was_over(dhf):
     long = visit("2010-02-20", "401.9", days=60)
     assert fates(
         {
@@ -315,4 +315,4 @@ def test_the_input_ends_before_the_index_and_with_the_first_visit_that_was_not_o
             ),
         },
         dhf,
-    ) == {"open_at_the_index": (1, 4, 2), "nothing_to_read": "input_codes"}  # fmt: skip
+    ) == {"open_at_the_index": (1, 4, 3), "nothing_to_read": "input_codes"}  # fmt: skip

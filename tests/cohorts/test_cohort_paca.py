@@ -10,6 +10,7 @@ from drawn_patients import fates, person, tables_of, visit
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.ehr.known import input_diagnoses, input_visits
 
 FIRST = visit("2010-01-01", "401.9")
 
@@ -106,20 +107,28 @@ def test_the_input_ends_so_many_days_before_the_index(paca):
         "discharged_on_day_29": person(FIRST, visit("2011-12-01", "401.9", days=2), index),
         "discharge_unknown": person(FIRST, visit("2011-12-02", "401.9", discharge=None), index),
         "nothing_left": person(visit("2011-12-03", "401.9"), index),
-        "nothing_after_an_open_one": person(
+        "what_was_over_beside_an_open_one": person(
             FIRST, visit("2011-01-01", "401.9", days=340), visit("2011-06-01", "401.9"), index
         ),
     }
     gap = with_gap(paca, 30)
     assert fates(people, gap) == {
-        "day_30": (1, 3, 2), "day_29": (1, 3, 1), "discharged_on_day_29": (1, 3, 1), "discharge_unknown": (1, 3, 2),
-        "nothing_left": "input_codes", "nothing_after_an_open_one": (1, 4, 1),
+        "day_30": (1, 3, 2), "day_29": (1, 3, 1), "discharged_on_day_29": (1, 3, 2), "discharge_unknown": (1, 3, 2),
+        "nothing_left": "input_codes", "what_was_over_beside_an_open_one": (1, 4, 3),
     }  # fmt: skip
     tables = tables_of(people)
     frame, _ = select_cohort(tables, gap)
+    read = input_diagnoses(tables, input_visits(tables, frame)).group_by("patient_id").agg(pl.col("order").sort())
+    assert dict(read.iter_rows()) == {
+        "day_30": [1, 2], "day_29": [1], "discharged_on_day_29": [1], "discharge_unknown": [1, 2],
+        "what_was_over_beside_an_open_one": [1, 3],
+    }  # fmt: skip
     assert set(frame["prediction_time"]) == {datetime(2011, 12, 2, 23, 59, 59, 999999)}
     near = frame.with_columns(pl.col("index_order").alias("input_until") - 1)
-    with pytest.raises(RuntimeError, match=r"visits that were not over .*, 3 patients with visits less than 30 days"):
+    with pytest.raises(RuntimeError, match="1 patients with visits that had not begun"):
         check_no_leak(tables, near, gap)
+    later = near.with_columns(pl.col("prediction_time", "over_by") + pl.duration(days=10))
+    with pytest.raises(RuntimeError, match="got 3 patients with diagnoses known less than 30 days before the index"):
+        check_no_leak(tables, later, gap)
     at_once, _ = select_cohort(tables, paca)
     assert set(at_once["prediction_time"]) == {datetime(2012, 1, 1, 9, 59, 59, 999999)}

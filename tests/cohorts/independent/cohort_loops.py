@@ -39,6 +39,11 @@ class In(NamedTuple):
     input: tuple = ()
     """(order of the visit, code system, code) of every diagnosis that is read, sorted."""
 
+    @property
+    def last_read(self) -> int:
+        """Order of the last visit of which a diagnosis is read."""
+        return max((order for order, *_ in self.input), default=0)
+
 
 class Code(NamedTuple):
     system: str
