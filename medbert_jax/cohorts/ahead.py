@@ -20,7 +20,7 @@ class Ahead(Predicted):
     """An event within days after the day of the prediction. What comes first counts: the event, label 1; death, label 0
     and competing; the end of the time in which he is followed, label unknown: censored. On one day, in that order."""
 
-    is_ahead = always_known = needs_days = True
+    is_ahead = always_known = needs_days = needs_own_follow_up = True
 
     def days(self) -> pl.Expr:
         """Per patient, over the rows of his record: days to the first event of the time at risk; null: none."""
@@ -142,6 +142,7 @@ class DiedWithin(Ahead):
     KNOWN_BY: ClassVar[str] = "died_within_days"
 
     died_within_days: NotNegative
+    needs_own_follow_up = False
     known_after_days = property(lambda self: self.died_within_days)
 
     def days(self) -> pl.Expr:

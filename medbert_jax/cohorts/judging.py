@@ -5,6 +5,7 @@ from datetime import date
 
 import polars as pl
 
+from medbert_jax.cohorts.calendars import is_shifted
 from medbert_jax.cohorts.counts import Deaths, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
 from medbert_jax.cohorts.follow_up import with_cover
@@ -149,6 +150,8 @@ def _judge(lives: Lives, spec: CohortSpec) -> pl.DataFrame:
     visits = visits_with_code_sets(tables, spec).join(known, on="patient_id", how="left", maintain_order="left")
     visits = with_ages(visits).with_columns(passed_over(spec).alias("passed_over"))
     last_day = date.fromisoformat(tables.source.last_day) if tables.source.last_day else None
+    if is_shifted(tables.source):  # it is nobody's day
+        last_day = None
     # Rows of events come after the visits of their patient, which stay in their order.
     record = pl.concat([visits, events(tables, spec).join(known, on="patient_id")], how="diagonal").with_columns(
         pl.lit(last_day, pl.Date).alias("last_day")

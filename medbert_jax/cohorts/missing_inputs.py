@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from medbert_jax.cohorts.calendars import faults_of_shifted
 from medbert_jax.cohorts.counts import Events
 from medbert_jax.cohorts.follow_up import said_of_follow_up
 from medbert_jax.cohorts.spans import DaysOfFollowUp
@@ -57,6 +58,12 @@ def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str])
         or spec.outcome.is_ahead
         or any(isinstance(leaf, DaysOfFollowUp) for leaf in spec.leaves())
     )
+    if shifted := faults_of_shifted(spec, source, tables):
+        raise ValueError(
+            f"patients' calendars must be one to be compared: got a source that goes on for years after today,"
+            f" so that each patient's is shifted by a span of his own, and {'; '.join(shifted)} (if none is shifted, an"
+            " admission is dated into the future: see `medbert validate`)"
+        )
     if followed and source.last_day is None:
         faults.append("no last day of the source: how long anybody was followed is unknown")
     if faults:

@@ -23,6 +23,8 @@ class Predicted:
     """Whether the index is that of a case or of a control, told by the whole record."""
     is_ahead = False
     """Whether the outcome is looked for in a time at risk after the prediction."""
+    needs_own_follow_up = False
+    """Whether it may come and not be seen: something has to say until when a patient is followed."""
     always_known = False
     """Whether every record tells the label, as far as he is followed."""
     code_set = None

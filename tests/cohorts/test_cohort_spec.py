@@ -96,7 +96,7 @@ def test_days_and_keys_that_are_none_are_faults_of_the_file(tmp_path, line, faul
 def test_unknown_name_lists_the_built_ins():
     with pytest.raises(
         ValueError,
-        match="built-in name or a YAML file: got 'hf'; use dhf, dhf-landmark, dhf-matched, dhf-matched-incident, hf-",
+        match="a YAML file: got 'hf'; use acute-mi-1y, af-after-hypertension, ckd-progression, dhf, dhf-",
     ):
         load_spec("hf")
 

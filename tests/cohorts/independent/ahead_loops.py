@@ -4,7 +4,8 @@ As `cohort_loops`, of which it has the records, codes and times; nothing here im
 """
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
 
 from cohorts.independent.cohort_loops import (
     NO_VISITS,
@@ -14,7 +15,6 @@ from cohorts.independent.cohort_loops import (
     Left,
     Patient,
     Visit,
-    age_at,
     falls_under,
     first_to_come,
     last_begun,
@@ -151,8 +151,11 @@ def new_diagnosis_of(patient: Patient, last_day: date, name: str, before: str) -
     def leaves(cut: Cut, t0: date) -> str | None:
         if rule := by_age(patient, index):
             return rule
-        if index.discharge is None:  # nothing is told of its end; "where a date is unknown fewer_than holds"
-            return "short_lookback"
+        if index.discharge is None:
+            # Chosen: where the end is unknown, so is what was told by it: the visit counts; and "where a date is
+            # unknown fewer_than holds".
+            had = any(visit.order <= index.order for visit in having(patient, before))
+            return f"{before}_before" if had else "short_lookback"
         if patient.death_date is not None and patient.death_date <= t0:
             return "died_before_index"
         if had_by(patient, before, index, cut, t0):
@@ -200,7 +203,7 @@ def after_disease(
         return Left(f"no_{since}")
     index = after_first(patient, since)
     if index is None:
-        return Left("short_follow_up")
+        return Left("no_index_visit")
 
     def leaves(cut: Cut, t0: date) -> str | None:
         if rule := by_age(patient, index):
@@ -250,6 +253,65 @@ def glomerular_rate(patient: Patient, event: Event) -> float | None:
     return rate * 0.9938**age
 
 
+# ------------------------------------------------------------------------------------------------- stays with transfers
+
+
+@dataclass
+class Stay:
+    """ "Hospital stays of which the next begins within 12 hours of the end (by days alone, on the same or the next day)
+    are one." Of other types, each is alone."""
+
+    visits: list[Visit]  # in the order of admission
+
+    @property
+    def first(self) -> Visit:
+        return min(self.visits, key=lambda visit: visit.order)
+
+    @property
+    def last(self) -> Visit:
+        return max(self.visits, key=lambda visit: visit.order)
+
+    @property
+    def end(self) -> datetime | None:
+        """ "unknown where that of the stay admitted last is" """
+        if len(self.visits) == 1:
+            return self.visits[0].discharge
+        return None if self.visits[-1].discharge is None else max(over(visit) for visit in self.visits)
+
+    @property
+    def disposition(self) -> str | None:
+        """ "the disposition of the stay that ends last (`expired` where one of them is)" """
+        if any(visit.disposition == "expired" for visit in self.visits):
+            return "expired"
+        return sorted(self.visits, key=over)[-1].disposition if len(self.visits) > 1 else self.visits[0].disposition
+
+
+def over(visit: Visit) -> datetime:
+    return max(visit.admit, visit.discharge or visit.admit)
+
+
+def by_days(visit: Visit) -> bool:
+    return all(moment is None or moment.time() == time(0) for moment in (visit.admit, visit.discharge))
+
+
+def goes_on(later: Visit, earlier: Visit) -> bool:
+    if by_days(later) or by_days(earlier):
+        return (later.admit.date() - over(earlier).date()).days <= 1
+    return later.admit - over(earlier) <= timedelta(hours=12)
+
+
+def joined_stays(patient: Patient) -> list[Stay]:
+    """Those that are neither outpatient nor emergency, in the order of the visit that stands for each."""
+    found: list[Stay] = []
+    inside = [visit for visit in patient.visits if visit.kind == "inpatient" and visit.admit is not None]
+    for visit in sorted(inside, key=lambda visit: (visit.admit, visit.order)):
+        if found and any(goes_on(visit, earlier) for earlier in found[-1].visits):
+            found[-1].visits.append(visit)
+        else:
+            found.append(Stay([visit]))
+    return found + [Stay([visit]) for visit in stays(patient) if visit not in inside]
+
+
 def mortality_30d(records, last_day: date) -> dict[str, Left | In]:
     return {id: mortality_of(one, last_day) for id, one in records.items()}
 
@@ -257,18 +319,29 @@ def mortality_30d(records, last_day: date) -> dict[str, Left | In]:
 def mortality_of(patient: Patient, last_day: date) -> Left | In:
     if not patient.visits:
         return Left(NO_VISITS)
-    index = first_living_stay(patient)
-    if isinstance(index, str):
-        return Left(index)
-    if index.discharge is None:
-        return Left(by_age(patient, index) or "short_follow_up")
-
-    def leaves(cut: Cut, t0: date) -> str | None:
-        if rule := by_age(patient, index):
-            return rule
-        return "died_before_discharge" if patient.death_date is not None and patient.death_date < t0 else None
-
-    return predicted_at_the_end(patient, index, 30, last_day, lambda t0: patient.death_date, leaves)
+    found = sorted(joined_stays(patient), key=lambda stay: stay.last.order)
+    living = [stay for stay in found if stay.disposition != "expired"]
+    if not living:
+        return Left("died_at_index" if found else "outpatient")
+    stay = living[0]
+    if rule := by_age(patient, stay.last):
+        return Left(rule)
+    if stay.end is None:
+        return Left("short_follow_up")
+    t0, cut, whole = stay.end.date(), Cut(time=stay.end), stay.last.order
+    if patient.death_date is not None and patient.death_date < t0:
+        return Left("died_before_discharge")
+    if t0 + timedelta(days=30) > last_day:
+        return Left("short_follow_up")
+    if patient.lifeless:
+        return Left("died_before_first_visit")
+    if last_begun(patient.visits, cut, whole) < whole:
+        return Left("visit_open")
+    if not (read := read_up_to(patient.visits, cut, whole)):
+        return Left("input_codes")
+    died = patient.death_date if patient.death_date and (patient.death_date - t0).days <= 30 else None
+    label, *days = first_to_come(patient, t0, died, 30)
+    return In(label, t0, whole, whole, 1.0, False, read, *days)
 
 
 def in_hospital_mortality(records) -> dict[str, Left | In]:
@@ -279,18 +352,21 @@ def in_hospital_of(patient: Patient) -> Left | In:
     visits = patient.visits
     if not visits:
         return Left(NO_VISITS)
-    found = stays(patient)
+    found = sorted(joined_stays(patient), key=lambda stay: stay.first.order)
     if len(found) < 2:
-        return Left("outpatient" if len(found) < len(visits) else "no_second_stay")
-    index = found[1]
-    if rule := (by_age(patient, index) if age_at(patient, index) is not None else "age_unknown"):
+        return Left("no_second_stay" if len(stays(patient)) == len(visits) else "outpatient")
+    stay = found[1]
+    index = stay.first
+    if rule := by_age(patient, index):
         return Left(rule)
+    if patient.lifeless:
+        return Left("died_before_first_visit")
     if index.admit is None:
         return Left("index_undated")
-    if index.disposition is None and index.discharge is None:
+    if stay.disposition is None and stay.end is None:
         return Left("outcome_unknown")
     cut = Cut(index=index)
     last = last_begun(visits, cut, index.order - 1)
     if not (read := read_up_to(visits, cut, last)):
         return Left("input_codes")
-    return In(int(index.disposition == "expired"), index.date, index.order, last, input=read)
+    return In(int(stay.disposition == "expired"), index.date, index.order, last, input=read)
