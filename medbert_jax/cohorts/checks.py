@@ -128,8 +128,8 @@ def _index_faults(spec: CohortSpec) -> Iterator[str]:
 def _input_faults(spec: CohortSpec) -> Iterator[str]:
     until, index = spec.input.until, spec.index
     for part in (spec.outcome, index):
-        if part is not None and until in part.REFUSES_INPUT:
-            yield f"input.until: {part.REFUSES_INPUT[until]}"
+        if part is not None and until in part.refused_inputs():
+            yield f"input.until: {part.refused_inputs()[until]}"
     skipping = any(rule is not None and rule.action == "skip_visit" for rule in spec.rules or ())
     if until == "before_index" and getattr(index, "everyone", None) == "first_visit" and not skipping:
         yield "input.until: nothing comes before index.everyone: first_visit; use through_index"
@@ -142,13 +142,12 @@ def _outcome_faults(spec: CohortSpec) -> Iterator[str]:
     outcome = spec.outcome
     parts = outcome.parts() if isinstance(outcome, Several) else (outcome,)
     sets = {one.id: one for one in spec.laboratory_sets or () if one is not None}
-    for part in parts:
-        ranges = sets[part.change_of].results if isinstance(part, ResultChange) and part.change_of in sets else ()
-        units = {unit.lower() for one in ranges if one is not None for unit in one.units or ()}
-        if ranges and (len(units) != 1 or any(one is not None and one.or_unit_unknown for one in ranges)):
+    for id in (part.change_of for part in parts if isinstance(part, ResultChange) and part.change_of in sets):
+        ranges = [one for one in sets[id].results if one is not None]
+        units = {unit.lower() for one in ranges for unit in one.units or ()}
+        if len(units) != 1 or any(one.or_unit_unknown for one in ranges):
             yield (
-                f"outcome.change_of: a change is of values of one unit; let {part.change_of} name one, and"
-                " or_unit_unknown: false"
+                f"outcome.change_of: a change is of values of one unit; let {id} name one, and or_unit_unknown: false"
             )
 
 

@@ -16,12 +16,17 @@ _DAYS_PER_YEAR = 365.25
 
 
 def rows_with_derived(tables: EhrTables, spec: CohortSpec, name: str) -> pl.DataFrame | None:
-    """The table of that name, the measurements with those that a laboratory set of the spec names by `DERIVED/…`."""
+    """The table of that name, if it is there; of measurements see `with_derived`."""
     table: pl.DataFrame | None = getattr(tables, name)
-    if table is None or name != "measurements":
-        return table
+    return with_derived(tables, spec, table) if table is not None and name == "measurements" else table
+
+
+def with_derived(tables: EhrTables, spec: CohortSpec, measurements: pl.DataFrame) -> pl.DataFrame:
+    """The measurements, with those that a laboratory set of the spec names by `DERIVED/…`."""
     named = {code for one in spec.laboratory_sets or () for part in one.results for code in part.codes}
-    return pl.concat([table, _egfr(tables, table)]) if f"{DERIVED}/{EGFR}" in named else table
+    if f"{DERIVED}/{EGFR}" not in named:
+        return measurements
+    return pl.concat([measurements, _egfr(tables, measurements)])
 
 
 def _egfr(tables: EhrTables, measurements: pl.DataFrame) -> pl.DataFrame:

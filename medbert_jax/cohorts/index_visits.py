@@ -33,6 +33,10 @@ class IndexVisit:
     description: str
     tag: Tag
 
+    def refused_inputs(self) -> Mapping[str, str]:
+        """As those of an outcome."""
+        return self.REFUSES_INPUT
+
     def order(self, outcome: Outcome) -> pl.Expr:
         """Per patient, over his visits in their order: the order of the index visit; null where none can be it."""
         raise NotImplementedError

@@ -39,6 +39,10 @@ class Predicted:
     description: str
     tag: Tag
 
+    def refused_inputs(self) -> Mapping[str, str]:
+        """`input.until` that does not go with it → why, and what does."""
+        return self.REFUSES_INPUT
+
     def label(self, dated: bool) -> pl.Expr:
         """Per patient, as an aggregation over the rows of his record: the label; null where it cannot be told."""
         raise NotImplementedError

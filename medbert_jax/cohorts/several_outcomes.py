@@ -21,9 +21,10 @@ class Several(Ahead):
 
     known_after_days = property(lambda self: max(part.known_after_days for part in self.parts()))
     REFUSES: ClassVar[Mapping[str, str]] = dict.fromkeys(("from_day", "to_day"), "is a part's, each its own")
-    REFUSES_INPUT = property(
-        lambda self: {key: why for part in self.parts() for key, why in part.REFUSES_INPUT.items()}
-    )
+
+    def refused_inputs(self) -> Mapping[str, str]:
+        """Those of the parts."""
+        return {key: why for part in self.parts() for key, why in part.refused_inputs().items()}
 
     def parts(self) -> tuple[Part, ...]:
         """The outcomes that are put together; what the reading refused is passed over."""

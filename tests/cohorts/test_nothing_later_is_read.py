@@ -60,7 +60,7 @@ WITH_PAST = ("acute-mi-1y", "ckd-progression", "hypertension-1y", "ischaemic-str
 def with_past(records):
     """The same patients with a check-up 800 days before all else; every other one with kidney disease later."""
     rows, chance = {name: [dict(row) for row in some] for name, some in records.items()}, Random(4)
-    visits = {}
+    visits, untimed = {}, {"time": None, "captured_at_billing": None}
     for visit in rows["visits"]:
         visit["order"] += 1
         visits.setdefault(visit["patient_id"], []).append(visit)
@@ -70,10 +70,10 @@ def with_past(records):
             day = min(begun) - timedelta(days=800)
             check_up = {"admit_time": day, "discharge_time": day, "visit_type": "outpatient", "order": 1}
             rows["visits"].append({**key, **check_up})
-            rows["diagnoses"].append({**key, "code_system": "ICD10CM", "code": "Z00.00"})
+            rows["diagnoses"].append({**key, "code_system": "ICD10CM", "code": "Z00.00", **untimed})
             if number % 2:
                 key["visit_id"] = chance.choice(some)["visit_id"]
-                rows["diagnoses"].append({**key, "code_system": "ICD10CM", "code": "N18.30"})
+                rows["diagnoses"].append({**key, "code_system": "ICD10CM", "code": "N18.30", **untimed})
         else:
             for visit in some:
                 visit["order"] -= 1
