@@ -43,12 +43,15 @@ def _diagnosis(text):
     return {"code_system": system, "code": code, "time": time, "captured_at_billing": _BILLED.get(text[-1])}
 
 
-def person(*visits, born="1950-06-15", died=None, drugs=(), results=(), procedures=()):
-    """A patient: drugs (day, ingredient), results (day, LOINC code, value, unit), procedures (day, "SYSTEM/code")."""
+def person(*visits, born="1950-06-15", died=None, drugs=(), results=(), procedures=(), followed=(), sex=None):
+    """A patient: drugs (day, ingredient), results (day, LOINC code, value, unit), procedures (day, "SYSTEM/code"), the
+    times in which he is followed (first day, last day)."""
     return {
         "birth_date": date.fromisoformat(born) if born else None,
         "death_date": date.fromisoformat(died) if died else None,
+        "sex": sex,
         "visits": visits,
+        "follow_up": [{"start": date.fromisoformat(start), "end": date.fromisoformat(end)} for start, end in followed],
         "medications": [
             {"time": time, "ingredient": name, "code_system": "RxNorm", "code": "1"} for time, name in drugs
         ],
@@ -63,7 +66,8 @@ def person(*visits, born="1950-06-15", died=None, drugs=(), results=(), procedur
 
 
 def tables_of(people: dict[str, dict], *, last_day="2017-12-31", without=(), dates=True) -> EhrTables:
-    """EHR tables of such people. An event's day may be a visit's number: then it has that visit and no time."""
+    """EHR tables of such people; `follow_up` is there where one is followed. An event's day may be a visit's number:
+    then it has that visit and no time."""
     rows = {name: [] for name in SCHEMAS}
     for patient_id, one in people.items():
         rows["patients"].append({"patient_id": patient_id, **one})
@@ -71,6 +75,7 @@ def tables_of(people: dict[str, dict], *, last_day="2017-12-31", without=(), dat
             key = {"patient_id": patient_id, "visit_id": f"{patient_id}-{order}"}
             rows["visits"].append({**key, "order": order, **drawn})
             rows["diagnoses"] += [{**key, **_diagnosis(code)} for code in drawn["codes"]]
+        rows["follow_up"] += [{"patient_id": patient_id, **period} for period in one["follow_up"]]
         for table in ("medications", "measurements", "procedures"):
             for event in one[table]:
                 at = event["time"]
@@ -85,7 +90,7 @@ def tables_of(people: dict[str, dict], *, last_day="2017-12-31", without=(), dat
             {column: [row.get(column) for row in rows[name]] for column in schema}, schema=schema, strict=False
         )
         for name, schema in SCHEMAS.items()
-        if name not in without
+        if name not in without and (name != "follow_up" or rows[name])
     }
     source = EhrSource("drawn", has_dates=dates, age_precision="day", last_day=last_day)
     tables = EhrTables(**frames, source=source)

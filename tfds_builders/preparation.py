@@ -234,7 +234,9 @@ def _merge(
         "time_is_ordinal": not source.has_dates,
         **described,
     }
-    tables = {} if ingredients.cohort is None else {COHORT_TABLE: cohort_rows(work, source.shards)}
+    tables = {}
+    if ingredients.cohort is not None:
+        tables[COHORT_TABLE] = cohort_rows(work, source.shards, ingredients.cohort)
     columns = {split: functools.partial(written_columns, work, step, source.shards, split) for split in SPLITS}
     return Made(metadata, vocabulary, found.ledgers(), files, columns, tables)
 

@@ -18,8 +18,10 @@ import numpy as np
 import polars as pl
 
 from medbert_jax.attrition.ledger import Counts, Ledger
+from medbert_jax.cohorts.ahead import DEATH_DAY, TIMES
+from medbert_jax.cohorts.censoring import with_censoring_weights
 from medbert_jax.cohorts.meds_labels import LabelFolder
-from medbert_jax.cohorts.select import count_flagged, select_cohort
+from medbert_jax.cohorts.select import UNKNOWN, count_flagged, select_cohort
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, with_vocabulary
@@ -69,6 +71,10 @@ class Serialized:
     """(shards, splits) patients."""
     cases: np.ndarray
     """(splits,) patients with label 1."""
+    censored: np.ndarray
+    """(splits,) patients whose label is unknown."""
+    died_first: np.ndarray
+    """(splits,) patients with label 0 who died within the time at risk."""
     flags: dict[str, int]
     races: tuple[str, ...]
     ledger: Ledger
@@ -134,12 +140,16 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     if isinstance(job.cohort, CohortSpec) and job.cohort.split is not None:
         lines = outside_period(job.cohort, split, histories.outcomes["prediction_time"])
         histories, split = _without(lines, histories, split, ledger, tag=job.cohort.split.tag)
-    flags, cases, cohort = {}, np.zeros(len(split), bool), {}
+    flags, cohort = {}, {}
+    cases, censored, died_first = np.zeros((3, len(split)), bool)
     if chosen is not None and selection is not None:
         ledger = _continued(selection, ledger)
         # Of those who stay: the serialization lets some of the selected leave.
         rows = chosen.filter(pl.col("patient_id").cast(pl.Binary).is_in(histories.patient_id.tolist()))
         flags, cases = count_flagged(rows), histories.outcomes["label"] == 1
+        censored = histories.outcomes["label"] == UNKNOWN
+        if DEATH_DAY in rows.columns:
+            died_first = rows[DEATH_DAY].is_not_null().to_numpy()
         for_review = {name: rows[name].to_numpy() for name in rows.columns} | {"patient_id": histories.patient_id}
         cohort = {"cohort": for_review | {"split": split}}
     fitted_on = np.flatnonzero(job.fit_on_everybody | (split == SPLITS.index("train")))
@@ -161,6 +171,8 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         "ehr": [job.content_hash, job.shards],
         "sizes": np.bincount(split, minlength=len(SPLITS)).tolist(),
         "cases": np.bincount(split[cases], minlength=len(SPLITS)).tolist(),
+        "censored": np.bincount(split[censored], minlength=len(SPLITS)).tolist(),
+        "died_first": np.bincount(split[died_first], minlength=len(SPLITS)).tolist(),
         "flags": flags,
         "races": races,
         "ledger": ledger.to_dict(),
@@ -212,6 +224,8 @@ def gather(job: ShardJob) -> Serialized:
     return Serialized(
         sizes=np.array([note["sizes"] for note in notes]),
         cases=np.sum([note["cases"] for note in notes], axis=0),
+        censored=np.sum([note["censored"] for note in notes], axis=0),
+        died_first=np.sum([note["died_first"] for note in notes], axis=0),
         flags=dict(flags),
         races=tuple(sorted({race for note in notes for race in note["races"]})),
         ledger=functools.reduce(Ledger.merge, ledgers),
@@ -256,15 +270,20 @@ def patient_hashes(work: WorkFolder, shards: int) -> tuple[np.ndarray, np.ndarra
     return hashes, splits
 
 
-def cohort_rows(work: WorkFolder, shards: int) -> pl.DataFrame:
-    """Return `select_cohort`'s rows of the patients of a cohort dataset, with their split, by patient_id."""
+def cohort_rows(work: WorkFolder, shards: int, cohort: CohortSpec | LabelFolder) -> pl.DataFrame:
+    """Return `select_cohort`'s rows of the patients of a cohort dataset, with their split, by patient_id; of an outcome
+    ahead with the weights that stand for the censored (`with_censoring_weights`)."""
     parts = [work.columns(SERIALIZED, shard, "cohort") for shard in range(shards)]
     frames = [
         pl.DataFrame({**part, "patient_id": pl.Series(part["patient_id"].tolist(), dtype=pl.Binary).cast(pl.String)})
         for part in parts
     ]
     split = pl.col("split").replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
-    return pl.concat(frames).with_columns(split).sort("patient_id")
+    days = [pl.col(name).cast(pl.Float64).fill_nan(None).cast(pl.Int32) for name in TIMES if name in frames[0].columns]
+    rows = pl.concat([frame.with_columns(days) for frame in frames]).with_columns(split).sort("patient_id")
+    if not days or isinstance(cohort, LabelFolder):
+        return rows
+    return with_censoring_weights(rows, cohort.outcome.known_after_days)
 
 
 def _without(

@@ -11,7 +11,7 @@ from medbert_jax.disk.stored_json import form_faults
 from medbert_jax.printed_tables import Table, table_text
 
 # Who says so: the paper, the same authors elsewhere, or we, in a gap that they leave.
-TAGS = ("paper", "group", "ours")
+TAGS = ("paper", "group", "ehrshot", "fomoh", "ours")
 LEVELS = ("patients", "visits", "codes")
 Cell = int | str
 

@@ -50,7 +50,7 @@ class ReviewedChart(Chart):
     """A chart with what a cohort's rules say of the patient."""
 
     group: str
-    """cases | controls | id of the line of the ledger under which he leaves."""
+    """cases | controls | censored | id of the line of the ledger under which he leaves."""
     group_text: str
     label_words: str
     """What the label rests on, in words; empty for those who leave."""
@@ -102,7 +102,7 @@ def _by_patient(frame: pl.DataFrame) -> dict[str, list[dict]]:
 def _chart(
     row, person, visits, codes, events, evidence, *, spec: CohortSpec, lines: list[Exit], known: dict[str, str]
 ) -> ReviewedChart:
-    group = row["leaves_under"] or ("cases" if row["label"] else "controls")
+    group = row["leaves_under"] or {True: "cases", False: "controls"}.get(row["label"], "censored")
     zero = row["index_date"] or next((visit["day"] for visit in visits if visit["day"]), None)
 
     def offset(day) -> int | None:
@@ -135,7 +135,7 @@ def _chart(
         counted.setdefault(_place(one), {})[one["rule"]] = None
     rules = reviewed_rules(spec)
     own = [line for line in lines if line.id not in {rule.id for rule in rules}]
-    texts = {line.id: line.text for line in lines} | {"cases": "Cases", "controls": "Controls"}
+    texts = {line.id: line.text for line in lines} | {"cases": "Cases", "controls": "Controls", "censored": "Censored"}
     shown = tuple(
         Visit(
             order=visit["order"],
@@ -174,17 +174,20 @@ def _chart(
 
 def _outcome(group: str, text: str, visits: Sequence[Visit], cut: int | None) -> str:
     """What becomes of the patient: label, index and input, or the line under which he leaves."""
-    if group not in ("cases", "controls"):
+    if group not in ("cases", "controls", "censored"):
         return f"Leaves under {group}: {text}"
     ends = "" if cut is None else f" that ends at {day_words(cut)}"
     read = sum(bool(visit.is_read) for visit in visits)
-    return f"Label {int(group == 'cases')}; {read} of {len(visits)} encounters are in the input{ends}"
+    label = "unknown" if group == "censored" else int(group == "cases")
+    return f"Label {label}; {read} of {len(visits)} encounters are in the input{ends}"
 
 
 def _label_words(
     spec: CohortSpec, group: str, row: dict, visits: list[dict], cut: int | None, death: int | None
 ) -> str:
     """What the label rests on; `cut`: day of the prediction, `death`: day of the death, if it is known."""
+    if group == "censored":
+        return "followed to before the end of the time at risk, without the outcome until then"
     if group not in ("cases", "controls"):
         return ""
     outcome = spec.outcome

@@ -18,8 +18,11 @@ from medbert_jax.ehr.tables import read_shard, read_source, read_titles, shard_n
 from medbert_jax.ehr.workers import Workers
 
 _NOTHING_THERE = "no_visits"
-_GROUP = pl.coalesce("leaves_under", pl.when("label").then(pl.lit("cases")).otherwise(pl.lit("controls")))
-_NAMES = {"cases": "case", "controls": "control"}
+_SIDE = (
+    pl.when("label").then(pl.lit("cases")).when(~pl.col("label")).then(pl.lit("controls")).otherwise(pl.lit("censored"))
+)
+_GROUP = pl.coalesce("leaves_under", _SIDE)
+_NAMES = {"cases": "case", "controls": "control", "censored": "censored"}
 
 
 def draw_charts(

@@ -10,6 +10,7 @@ import polars as pl
 
 from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import CountOfRows, Deaths, Events, Visits
+from medbert_jax.cohorts.derived import rows_with_derived
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, Tag
 from medbert_jax.cohorts.life import Lives, in_life
 from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages, without_bill
@@ -174,7 +175,7 @@ def _of_visits(visits: pl.DataFrame, codes: str | None, tables: EhrTables, spec:
 def _of_events(days: pl.DataFrame, leaf: Events, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
     """The drugs, results or procedures of the set on the days that were counted."""
     days, wanted = days.select("patient_id", "day"), spec.entry(*leaf.looked_for)
-    table = getattr(tables, leaf.table)
+    table = rows_with_derived(tables, spec, leaf.table)
     rows = dated_events(tables, leaf.table, table.filter(wanted.matches())) if table is not None else None
     if rows is None:
         return pl.DataFrame(schema=EVIDENCE)

@@ -133,7 +133,7 @@ def _filters(groups: Iterable[tuple[str, str]], spec: CohortSpec) -> str:
     def options(entries) -> str:
         return "".join(f'<option value="{escape(id)}">{escape(text)}</option>' for id, text in entries)
 
-    named = [(id, text if id in ("cases", "controls") else f"{id}: {text}") for id, text in groups]
+    named = [(id, text if id in ("cases", "controls", "censored") else f"{id}: {text}") for id, text in groups]
     rules = [(rule.id, f"{rule.id}: {rule.description}") for rule in spec.rules]
     says = (("yes", "says yes"), ("no", "says no"))
     return (

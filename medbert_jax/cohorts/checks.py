@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from medbert_jax.cohorts.comparisons import Together
 from medbert_jax.cohorts.conditions import Condition
 from medbert_jax.cohorts.counts import Visits
+from medbert_jax.cohorts.laboratory_outcomes import ResultChange
 from medbert_jax.cohorts.parsing import names_in
+from medbert_jax.cohorts.several_outcomes import Several
+from medbert_jax.cohorts.spans import DaysOfLookback, EnrolledAtIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 
 # Ledger lines that select_cohort adds by itself; a spec's own rules may not take these names.
@@ -30,6 +33,9 @@ RESERVED_IDS = (
     "known_later",
     "age_uncertain",
     "joined_stays",
+    "source_ends",
+    "no_baseline",
+    "censored",
 )
 # Whether a condition holds at a date that is not drawn yet: it may look at these windows alone.
 _WINDOWS_OF_A_DATE = (
@@ -48,6 +54,7 @@ def faults_between_keys(spec: CohortSpec) -> list[str]:
     for rule in spec.rules or ():
         if rule is not None:
             faults += _rule_faults(rule, spec)
+    faults += _outcome_faults(spec)
     if spec.outcome is not None and spec.index is not None:
         faults += _index_faults(spec)
     if spec.input is not None:
@@ -81,7 +88,7 @@ def _rule_faults(rule: Rule, spec: CohortSpec) -> Iterator[str]:
             yield f"{key}.among: skip_visit judges visits, whoever's they are; leave the key out"
         if rule.when is not None and not _judges_one_visit(rule.when):
             yield f"{key}.when: action skip_visit judges one visit: window index_visit and at_least 1"
-        if outcome is not None and outcome.always_known:
+        if outcome is not None and outcome.by_case:
             yield f"{key}.action: skip_visit needs index.everyone; use leave"
     if rule.when is not None and spec.matching is not None:
         yield from _faults_at_a_date(rule.when, f"{key}.when")
@@ -94,6 +101,8 @@ def _judges_one_visit(when: Condition) -> bool:
 def _faults_at_a_date(when: Condition, key: str) -> Iterator[str]:
     """What cannot be told of a date that is not drawn yet."""
     if not isinstance(when, Together):
+        if isinstance(when, DaysOfLookback | EnrolledAtIndex):
+            yield f"{key}.measure: {when.measure} is told of index.everyone alone, and not of a date that is drawn"
         if when.window not in (None, *_WINDOWS_OF_A_DATE):
             allowed = ", ".join(_WINDOWS_OF_A_DATE)
             yield f"{key}.window: the index of a matched cohort is a date: use {allowed}; got {when.window}"
@@ -119,13 +128,27 @@ def _index_faults(spec: CohortSpec) -> Iterator[str]:
 def _input_faults(spec: CohortSpec) -> Iterator[str]:
     until, index = spec.input.until, spec.index
     for part in (spec.outcome, index):
-        if part is not None and until in part.REFUSES_INPUT:
-            yield f"input.until: {part.REFUSES_INPUT[until]}"
+        if part is not None and until in part.refused_inputs():
+            yield f"input.until: {part.refused_inputs()[until]}"
     skipping = any(rule is not None and rule.action == "skip_visit" for rule in spec.rules or ())
     if until == "before_index" and getattr(index, "everyone", None) == "first_visit" and not skipping:
         yield "input.until: nothing comes before index.everyone: first_visit; use through_index"
     if spec.input.gap_days is not None and spec.matching is not None:
         yield "input.gap_days: a matched cohort's input ends before its date; leave the key out"
+
+
+def _outcome_faults(spec: CohortSpec) -> Iterator[str]:
+    """A change is of values of one unit, which a set must name."""
+    outcome = spec.outcome
+    parts = outcome.parts() if isinstance(outcome, Several) else (outcome,)
+    sets = {one.id: one for one in spec.laboratory_sets or () if one is not None}
+    for id in (part.change_of for part in parts if isinstance(part, ResultChange) and part.change_of in sets):
+        ranges = [one for one in sets[id].results if one is not None]
+        units = {unit.lower() for one in ranges for unit in one.units or ()}
+        if len(units) != 1 or any(one.or_unit_unknown for one in ranges):
+            yield (
+                f"outcome.change_of: a change is of values of one unit; let {id} name one, and or_unit_unknown: false"
+            )
 
 
 def _looking_faults(spec: CohortSpec) -> Iterator[str]:

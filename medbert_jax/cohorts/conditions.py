@@ -9,7 +9,15 @@ from typing import Annotated, ClassVar
 from medbert_jax.cohorts.comparisons import Together
 from medbert_jax.cohorts.counts import Deaths, IndexVisits, Measurements, Medications, Procedures, Visits
 from medbert_jax.cohorts.parsing import at_least_one
-from medbert_jax.cohorts.spans import AgeAtFirst, AgeAtIndex, DaysBetween, DaysOfFollowUp, DaysToIndex
+from medbert_jax.cohorts.spans import (
+    AgeAtFirst,
+    AgeAtIndex,
+    DaysBetween,
+    DaysOfFollowUp,
+    DaysOfLookback,
+    DaysToIndex,
+    EnrolledAtIndex,
+)
 
 Measure = (
     Visits
@@ -21,6 +29,8 @@ Measure = (
     | DaysToIndex
     | DaysBetween
     | DaysOfFollowUp
+    | DaysOfLookback
+    | EnrolledAtIndex
     | AgeAtFirst
     | AgeAtIndex
 )

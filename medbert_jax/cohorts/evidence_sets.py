@@ -10,8 +10,9 @@ import polars as pl
 from medbert_jax.cohorts.parsing import Must, NameOf, at_least_one
 from medbert_jax.ehr.codes import prefix_expression
 
-# Where a rule comes from: printed in the paper, printed elsewhere by its authors, or a gap that we filled.
-Tag = Literal["paper", "group", "ours"]
+# Where a rule comes from: printed in the paper, printed elsewhere by its authors, in the shape of a list of tasks that
+# others publish, or a gap that we filled.
+Tag = Literal["paper", "group", "ehrshot", "fomoh", "ours"]
 
 CODE_STRING = pl.concat_str("code_system", "code", separator="/")
 # Seven signs without a dot, where each sign stands for an axis: the beginning of a code is a category.
@@ -127,7 +128,7 @@ class DrugSet:
 class ResultRange:
     """Results of tests on one side of a limit, in units that mean the same."""
 
-    EXACTLY_ONE_OF: ClassVar[tuple[str, ...]] = ("at_least", "more_than")
+    EXACTLY_ONE_OF: ClassVar[tuple[str, ...]] = ("at_least", "more_than", "at_most", "less_than")
 
     codes: Annotated[tuple[CodePrefix, ...], at_least_one("code")]
     units: Annotated[tuple[str, ...], NameOf("unit")]
@@ -135,6 +136,8 @@ class ResultRange:
     or_unit_unknown: bool
     at_least: float | None = None
     more_than: float | None = None
+    at_most: float | None = None
+    less_than: float | None = None
 
     def own_faults(self) -> Iterator[tuple[str, str]]:
         """What no single key shows."""
@@ -146,6 +149,12 @@ class ResultRange:
         unit = pl.col("unit").str.strip_chars().str.to_lowercase()
         named = unit.is_in([text.lower() for text in self.units]).fill_null(False)
         return named | unit.is_null() | (unit == "") if self.or_unit_unknown else named
+
+    def beyond(self) -> pl.Expr:
+        """Whether a row's `value` is on that side; null where it is unknown."""
+        compared = ((self.at_least, pl.Expr.ge), (self.more_than, pl.Expr.gt), (self.at_most, pl.Expr.le),
+                    (self.less_than, pl.Expr.lt))  # fmt: skip
+        return next(compare(pl.col("value"), limit) for limit, compare in compared if limit is not None)
 
 
 @dataclass(frozen=True)
@@ -161,9 +170,7 @@ class LaboratorySet:
         """Whether a row's code, `value` and `unit` are of the set; false where the value is unknown."""
         found = pl.lit(False)
         for part in self.results:
-            value = pl.col("value")
-            beyond = value >= part.at_least if part.at_least is not None else value > part.more_than
-            found = found | (_matches_prefix(part.codes) & part.in_units() & beyond)
+            found = found | (_matches_prefix(part.codes) & part.in_units() & part.beyond())
         return found.fill_null(False)
 
 

@@ -33,6 +33,10 @@ class IndexVisit:
     description: str
     tag: Tag
 
+    def refused_inputs(self) -> Mapping[str, str]:
+        """As those of an outcome."""
+        return self.REFUSES_INPUT
+
     def order(self, outcome: Outcome) -> pl.Expr:
         """Per patient, over his visits in their order: the order of the index visit; null where none can be it."""
         raise NotImplementedError
@@ -64,14 +68,16 @@ class ByCase(IndexVisit):
 
 @dataclass(frozen=True, kw_only=True)
 class EndOfRecord(IndexVisit):
-    """The first or the last visit that no rule passes over."""
+    """The first, the second or the last visit that no rule passes over."""
 
-    everyone: Literal["first_visit", "last_visit"]
+    everyone: Literal["first_visit", "second_visit", "last_visit"]
     is_last_visit = property(lambda self: self.everyone == "last_visit")
 
     def order(self, outcome: Outcome) -> pl.Expr:
-        """The first or the last of those that are left."""
+        """The first, the second or the last of those that are left."""
         possible = pl.col("order").filter(pl.col("stands") & pl.col("passed_over").is_null())
+        if self.everyone == "second_visit":
+            return possible.sort().slice(1, 1).first()
         return possible.min() if self.everyone == "first_visit" else possible.max()
 
 

@@ -5,15 +5,17 @@ from datetime import date
 
 import polars as pl
 
+from medbert_jax.cohorts.calendars import is_shifted
 from medbert_jax.cohorts.counts import Deaths, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
+from medbert_jax.cohorts.follow_up import with_cover
 from medbert_jax.cohorts.life import Lives, in_life
 from medbert_jax.cohorts.matching import decide_matched
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
 from medbert_jax.cohorts.record import diagnoses_of, events, visits_with_code_sets, with_ages, without_bill
 from medbert_jax.cohorts.record_columns import has_code_of, told_of
 from medbert_jax.cohorts.sampling import sample_controls
-from medbert_jax.cohorts.spans import Age
+from medbert_jax.cohorts.spans import Age, DaysOfFollowUp
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.cohorts.windows import had_begun, index_times, last_day_read, over_by, passed_over, prediction_time
 from medbert_jax.ehr.known import INPUT_COLUMNS, UNBILLED, input_diagnoses, input_visits
@@ -148,6 +150,8 @@ def _judge(lives: Lives, spec: CohortSpec) -> pl.DataFrame:
     visits = visits_with_code_sets(tables, spec).join(known, on="patient_id", how="left", maintain_order="left")
     visits = with_ages(visits).with_columns(passed_over(spec).alias("passed_over"))
     last_day = date.fromisoformat(tables.source.last_day) if tables.source.last_day else None
+    if is_shifted(tables.source):  # it is nobody's day
+        last_day = None
     # Rows of events come after the visits of their patient, which stay in their order.
     record = pl.concat([visits, events(tables, spec).join(known, on="patient_id")], how="diagonal").with_columns(
         pl.lit(last_day, pl.Date).alias("last_day")
@@ -159,7 +163,7 @@ def _judge(lives: Lives, spec: CohortSpec) -> pl.DataFrame:
         nothing = pl.lit(None, pl.Datetime("us"))
         decided = decided.with_columns(index_order=pl.lit(None, pl.Int32), cut_time=nothing, read_time=nothing)
     else:
-        decided = _decide(record, spec, dated, facts)
+        decided = _decide(record, tables, spec, facts)
     decided = decided.with_columns(last_day_read=last_day_read(spec))
     columns = ("patient_id", "index_order", "cut_time", "last_day_read")
     visits = visits.drop(name(one.id) for one in spec.diagnosis_sets() for name in (has_code_of, told_of))
@@ -174,16 +178,20 @@ def _judge(lives: Lives, spec: CohortSpec) -> pl.DataFrame:
     return decided.with_columns(pl.col("index_order").alias(UNBILLED)) if spec.input.waits_for_bill else decided
 
 
-def _decide(record: pl.DataFrame, spec: CohortSpec, dated: bool, facts: list[pl.Expr]) -> pl.DataFrame:
+def _decide(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, facts: list[pl.Expr]) -> pl.DataFrame:
     """One row per patient with visits: index_order, index_date, cut_time, label, weight, rule:<id>, and `facts`."""
+    dated = tables.source.has_dates
     is_visit = pl.col("order").is_not_null()
     orders = record.filter(is_visit).group_by("patient_id").agg(spec.index.order(spec.outcome).alias("index_order"))
     record = record.join(orders, on="patient_id", how="left", maintain_order="left")
     times = record.filter(is_visit).group_by("patient_id").agg(*index_times(spec))
     index = orders.join(times, on="patient_id").with_columns(cut_day=pl.col("cut_time").dt.date())
+    if spec.looks_at_follow_up:
+        index = with_cover(index, tables, spec.follow_up)
     record = record.join(index.drop("index_order"), on="patient_id", how="left", maintain_order="left")
     record = without_bill(record, spec)
     facts = [*facts, *(fact.alias(name) for name, fact in spec.outcome.facts().items())]
+    facts += [leaves.alias(id) for id, (_, leaves) in spec.outcome.unjudged().items()]
     rules = [_says(rule, number).alias(f"rule:{rule.id}") for number, rule in enumerate(spec.rules)]
     judged = record.group_by("patient_id").agg(spec.outcome.label(dated).alias("label"), *rules, *facts)
     among = {"cases": pl.col("label"), "controls": ~pl.col("label")}
@@ -237,6 +245,15 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
     if dated and through:
         text = "The index visit or an earlier one had not begun at the prediction time"
         lines.append(Exit("visit_open", text, "ours", pl.col("input_until") < pl.col("index_order")))
+    asked = any(
+        isinstance(leaf, DaysOfFollowUp) and (leaf.fewer_than or 0) >= spec.outcome.known_after_days
+        for leaf in spec.leaves()
+    )
+    lines += [
+        Exit(id, text, "ours", pl.col(id))
+        for id, (text, _) in spec.outcome.unjudged().items()
+        if not (asked and id == "source_ends")
+    ]
     if not spec.outcome.always_known:
         text = "The record does not tell the outcome"
         lines.append(Exit("outcome_unknown", text, "ours", pl.col("label").is_null()))

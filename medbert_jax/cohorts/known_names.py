@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 
 from medbert_jax.attrition.disclosure import masked
+from medbert_jax.cohorts.derived import DERIVED
 from medbert_jax.cohorts.parsing import NameOf, marked
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.disk.tables_on_disk import scan_parquet
@@ -33,7 +34,7 @@ _CALLED = {
     "unit": "unit",
 }
 _OURS = {
-    "code_system": ("ICD10CM", "ICD10", *CODE_SYSTEMS),
+    "code_system": ("ICD10CM", "ICD10", *CODE_SYSTEMS, DERIVED),
     "visit_type": VISIT_TYPES,
     "discharge_disposition": DISPOSITIONS,
     "unit": UNITS,
@@ -79,7 +80,7 @@ def close_to(text: str, names: Collection[str], *, likeness: float = 0.6) -> lis
 
 
 def _is_ours(column: str, name: str) -> bool:
-    if column == "code_system":
+    if column == "code_system" and name != DERIVED:
         return _written_here(name) == name
     return _folded(column, name) in {_folded(column, one) for one in _OURS[column]}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import polars as pl
 
+from medbert_jax.cohorts.derived import with_derived
 from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, LaboratorySet
 from medbert_jax.cohorts.known_names import close_to
 from medbert_jax.cohorts.parsing import NameOf, marked, names_in
@@ -97,7 +98,10 @@ def unused_sets(spec: CohortSpec) -> list[str]:
 def count_found(tables: EhrTables, spec: CohortSpec, sought: Sequence[LookedFor]) -> Found:
     """Count a shard. Patterns run over the different names of a table, and not over its rows."""
     counts = [(0, 0)] * len(sought)
-    present, systems, units, near = tables.present(), {}, {}, {}
+    systems, units, near = {}, {}, {}
+    present = tables.present()
+    if "measurements" in present:
+        present["measurements"] = with_derived(tables, spec, present["measurements"])
     for table, columns in dict.fromkeys((one.table, one.columns) for one in sought):
         if table not in present:
             continue
@@ -115,8 +119,8 @@ def count_found(tables: EhrTables, spec: CohortSpec, sought: Sequence[LookedFor]
             near = _near(rows, [sought[place].part for place in places if not counts[place][0]])
     for table in {one.table for one in sought if "code_system" in SCHEMAS[one.table]} & present.keys():
         systems[table] = dict(present[table].group_by("code_system").len().iter_rows())
-    if any(one.units for one in sought) and tables.measurements is not None:
-        results = tables.measurements.filter(pl.col("code").is_in(_laboratory_codes(spec)))
+    if any(one.units for one in sought) and "measurements" in present:
+        results = present["measurements"].filter(pl.col("code").is_in(_laboratory_codes(spec)))
         name = pl.concat_str("code_system", "code", separator="/")
         for code, unit, count in results.group_by(name.alias("name"), "unit").len().iter_rows():
             units.setdefault(code, {})[unit] = count

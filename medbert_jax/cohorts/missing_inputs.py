@@ -3,7 +3,9 @@
 from collections.abc import Collection
 from pathlib import Path
 
+from medbert_jax.cohorts.calendars import faults_of_shifted
 from medbert_jax.cohorts.counts import Events
+from medbert_jax.cohorts.follow_up import said_of_follow_up
 from medbert_jax.cohorts.spans import DaysOfFollowUp
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource
@@ -35,17 +37,33 @@ def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str])
     tables = {*tables} - {table for table, share in shares.items() if share == 0}
     for rule in spec.rules:
         leaves = list(rule.when.leaves())
-        missing = sorted({leaf.measure for leaf in leaves if not leaf.decidable(tables)})
+        missing = sorted({getattr(leaf, "table", leaf.measure) for leaf in leaves if not leaf.decidable(tables)})
         if not missing:
             continue
         without = [f"no {kinds[name].SAID_BY} in {name}" if name in shares else f"no {name} table" for name in missing]
         what = f"{' and '.join(without)}: rule {rule.id}"
         if any(leaf.decidable(tables) for leaf in leaves):
-            left = [getattr(leaf, "CALLED", leaf.measure) for leaf in leaves if leaf.measure not in missing]
+            left = [getattr(leaf, "CALLED", leaf.measure) for leaf in leaves if leaf.decidable(tables)]
             said.append(f"{what} rests on {' and '.join(dict.fromkeys(left))} alone")
         else:
             faults.append(f"{what} has nothing to rest on")
-    followed = spec.matching is not None or any(isinstance(leaf, DaysOfFollowUp) for leaf in spec.leaves())
+    without = sorted({leaf.table for leaf in spec.outcome.evidence() if not leaf.decidable(tables)})
+    if without and spec.outcome.decidable(tables):
+        said.append(f"no {' and no '.join(without)} table: the outcome rests on its other parts alone")
+    elif without:
+        faults.append(f"no {' and no '.join(without)} table: the outcome has nothing to rest on")
+    said += said_of_follow_up(spec, tables)
+    followed = (
+        spec.matching is not None
+        or spec.outcome.is_ahead
+        or any(isinstance(leaf, DaysOfFollowUp) for leaf in spec.leaves())
+    )
+    if shifted := faults_of_shifted(spec, source, tables):
+        raise ValueError(
+            f"patients' calendars must be one to be compared: got a source that goes on for years after today,"
+            f" so that each patient's is shifted by a span of his own, and {'; '.join(shifted)} (if none is shifted, an"
+            " admission is dated into the future: see `medbert validate`)"
+        )
     if followed and source.last_day is None:
         faults.append("no last day of the source: how long anybody was followed is unknown")
     if faults:

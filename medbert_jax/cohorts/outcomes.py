@@ -1,57 +1,18 @@
 """The kinds of outcomes that a cohort may predict, each known by one key of its own, and what the label of each is."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import polars as pl
 
+from medbert_jax.cohorts.ahead import CodesAhead, DiedWithin
 from medbert_jax.cohorts.counts import CodesOfVisits, VisitTypes
-from medbert_jax.cohorts.evidence_sets import Tag
-from medbert_jax.cohorts.parsing import NotNegative, Positive
-from medbert_jax.cohorts.record_columns import AT_INDEX, day_told, has_code_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class Predicted:
-    """What every kind of outcome has; what one does not say of itself is as it stands here."""
-
-    KNOWN_BY: ClassVar[str]
-    REFUSES_INPUT: ClassVar[Mapping[str, str]] = {}
-    """`input.until` that does not go with it → why, and what does."""
-    by_case = False
-    """Whether the index is that of a case or of a control, told by the whole record."""
-    is_ahead = False
-    """Whether the outcome is looked for in a time at risk after the prediction."""
-    always_known = False
-    """Whether every record tells the label."""
-    code_set = None
-    """Id of the set of codes that cases have; None: codes do not make them."""
-    needs_days = False
-    """Whether the label can be told only where the source has dates."""
-    stated_by = None
-    """Column of the index visit by which the source itself says the label, where it says it."""
-    known_after_days = 0
-    """Days after the prediction by which what the label says has happened or can no more."""
-
-    description: str
-    tag: Tag
-
-    def label(self, dated: bool) -> pl.Expr:
-        """Per patient, as an aggregation over the rows of his record: the label; null where it cannot be told."""
-        raise NotImplementedError
-
-    def event(self) -> pl.Expr:
-        """Per row of a patient's record: is it a visit that makes the label 1?"""
-        raise NotImplementedError
-
-    def no_event(self) -> str:
-        """What a label 0 says, in words."""
-        raise NotImplementedError
-
-    def facts(self) -> dict[str, pl.Expr]:
-        """Columns of the cohort beside the label: name → per patient, as an aggregation over the rows of his record."""
-        return {}
+from medbert_jax.cohorts.laboratory_outcomes import ResultChange, ResultsAhead
+from medbert_jax.cohorts.parsing import NotNegative
+from medbert_jax.cohorts.predicted import Predicted
+from medbert_jax.cohorts.record_columns import AT_INDEX, has_code_of
+from medbert_jax.cohorts.several_outcomes import AllOfAhead, AnyOfAhead
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,59 +39,6 @@ class CodesAnywhere(Predicted):
     def no_event(self) -> str:
         """That there is none."""
         return "no encounter with a code of the outcome"
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodesAhead(Predicted):
-    """A visit with a code of this set, admitted `from_day` to `to_day` days after the day of the prediction time."""
-
-    KNOWN_BY: ClassVar[str] = "to_day"
-    REFUSES_INPUT: ClassVar[Mapping[str, str]] = {
-        "before_index": "days to the outcome are counted from the end of the index; use through_index"
-    }
-    is_ahead = always_known = needs_days = True
-
-    codes: CodesOfVisits
-    from_day: Positive
-    to_day: Positive
-    # competes: who dies in that time before such a visit has no outcome, and is marked in competing_death
-    death: Literal["competes"] | None = None
-    code_set = property(lambda self: self.codes)
-    known_after_days = property(lambda self: self.to_day)
-
-    def own_faults(self) -> Iterator[tuple[str, str]]:
-        """What no single key shows."""
-        if self.to_day < self.from_day:
-            yield "to_day", f"must be from_day or more; got {self.from_day} to {self.to_day}"
-
-    def label(self, dated: bool) -> pl.Expr:
-        """Whether there is such a visit in that time."""
-        return self.event().any()
-
-    def event(self) -> pl.Expr:
-        """Per row: is it a visit with the codes, admitted within the days at risk?
-
-        Of a visit that had begun before, the day is that on which the code was told; after the death it is none.
-        """
-        begun = pl.col("day") <= pl.col("cut_day")
-        day = pl.when(begun).then(day_told(self.codes)).otherwise("day")
-        days = (day - pl.col("cut_day")).dt.total_days()
-        within = pl.col(has_code_of(self.codes)) & days.is_between(self.from_day, self.to_day)
-        return (within & (day <= pl.col("death_date")).fill_null(True)).fill_null(False)
-
-    def no_event(self) -> str:
-        """That there is none in that time."""
-        return (
-            f"no encounter with a code of the outcome from {self.from_day} to {self.to_day} days after the prediction"
-        )
-
-    def facts(self) -> dict[str, pl.Expr]:
-        """competing_death: did death within the time at risk come before any outcome?"""
-        if self.death is None:
-            return {}
-        died = (pl.col("death_date").first() - pl.col("cut_day").first()).dt.total_days()
-        in_time = died.is_between(self.from_day, self.to_day).fill_null(False)
-        return {"competing_death": in_time & ~self.event().any()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,4 +113,42 @@ class Readmission(Predicted):
         return gap.is_between(0, self.readmitted_within_days)
 
 
-Outcome = CodesAnywhere | LongStay | Readmission | CodesAhead
+@dataclass(frozen=True, kw_only=True)
+class DiedInStay(Predicted):
+    """The index visit ends in death; where its disposition is unknown, by the recorded death alone."""
+
+    KNOWN_BY: ClassVar[str] = "died_in_stay"
+    REFUSES_INPUT: ClassVar[Mapping[str, str]] = {
+        "through_index": "the stay is over when its end is read; use before_index"
+    }
+
+    died_in_stay: Literal[True]
+
+    def label(self, dated: bool) -> pl.Expr:
+        """Whether it does; null where it is unknown how it ended, and when."""
+        disposition, left = (
+            pl.col(name).filter(AT_INDEX).first() for name in ("discharge_disposition", "discharge_time")
+        )
+        return pl.when(disposition.is_not_null() | left.is_not_null()).then((disposition == "expired").fill_null(False))
+
+    def event(self) -> pl.Expr:
+        """Per row: is it the index visit, and ends so?"""
+        return (AT_INDEX & (pl.col("discharge_disposition") == "expired")).fill_null(False)
+
+    def no_event(self) -> str:
+        """That it does not."""
+        return "the index encounter does not end in death"
+
+
+Outcome = (
+    CodesAnywhere
+    | LongStay
+    | Readmission
+    | DiedInStay
+    | CodesAhead
+    | DiedWithin
+    | ResultsAhead
+    | ResultChange
+    | AnyOfAhead
+    | AllOfAhead
+)

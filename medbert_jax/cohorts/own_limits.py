@@ -23,8 +23,6 @@ def own_limits(spec: CohortSpec) -> list[str]:
         said.append(
             f"the outcome is looked for up to {at_risk} days ahead, and"
             f" {f'{max(asked)} days of follow-up are' if asked else 'no follow-up is'} asked for: whom the source"
-            f" leaves earlier counts as a control; see {{measure: days_of_follow_up, fewer_than: {at_risk}}}"
+            f" leaves earlier leaves under source_ends; see {{measure: days_of_follow_up, fewer_than: {at_risk}}}"
         )
-    if not spec.outcome.facts():
-        said.append("deaths within the time at risk are not told apart from being well; see death: competes")
     return said

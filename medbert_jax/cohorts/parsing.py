@@ -267,7 +267,12 @@ def _called(kind: Any, between: str) -> str:
     """How a dataclass of a union is called in a fault: by its key, and what that says, as "measure visits"."""
     tag = kind.KNOWN_BY
     hint = _hints(kind)[tag]
-    return f"{tag}{between}{' or '.join(get_args(hint))}" if get_origin(hint) is Literal else tag
+    return f"{tag}{between}{' or '.join(map(_written, get_args(hint)))}" if get_origin(hint) is Literal else tag
+
+
+def _written(choice: Any) -> str:
+    """A choice as YAML writes it."""
+    return "true" if choice is True else str(choice)
 
 
 def _label(item: Any, position: int) -> str:

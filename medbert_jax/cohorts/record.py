@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import polars as pl
 
 from medbert_jax.cohorts.counts import Events
+from medbert_jax.cohorts.derived import rows_with_derived
 from medbert_jax.cohorts.episodes import with_episodes
 from medbert_jax.cohorts.evidence_sets import CodeSet
 from medbert_jax.cohorts.record_columns import AT_INDEX, NEVER, WITH_VISIT, has_code_of, told_of
@@ -71,22 +72,26 @@ def without_bill(record: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
 
 
 def events(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
-    """patient_id, day (null: unknown) and `event`, one row for each day with evidence that a rule counts."""
+    """patient_id, day (null: unknown) and `event`, a row for each day with evidence that a rule counts, or the outcome;
+    of the outcome's results also `value`, the mean of the day."""
     empty = pl.DataFrame(schema={"patient_id": pl.String, "day": pl.Date, "event": pl.String})
-    found, looked_for = [empty], {leaf.event: leaf for leaf in spec.leaves() if isinstance(leaf, Events)}
+    leaves = [*(leaf for leaf in spec.leaves() if isinstance(leaf, Events)), *spec.outcome.evidence()]
+    found, looked_for = [empty], {leaf.event: leaf for leaf in leaves}
     for name, leaf in looked_for.items():
-        table = getattr(tables, leaf.table)
+        table = rows_with_derived(tables, spec, leaf.table)
         if table is None:
             continue
-        rows = leaf.rows_of(table, spec.entry(*leaf.looked_for)).select(*_VISIT, "time")
+        rows = leaf.rows_of(table, spec.entry(*leaf.looked_for))
+        rows = rows.select(*_VISIT, "time", *(("value",) if "value" in rows.columns else ()))
         if rows["time"].has_nulls():
             rows = rows.join(tables.visits.select(*_VISIT, "admit_time"), on=_VISIT, how="left")
             rows = rows.with_columns(pl.coalesce("time", "admit_time").alias("time"))
-        days = rows.select("patient_id", day=pl.col("time").dt.date())
+        days = rows.with_columns(day=pl.col("time").dt.date())
         if tables.source.has_dates:  # else no row has a day, and the whole record is all that can be asked
             days = days.drop_nulls("day")
-        found.append(days.unique().with_columns(event=pl.lit(name)))
-    return pl.concat(found)
+        value = {"value": pl.col("value").mean()} if name in {one.event for one in spec.outcome.evidence()} else {}
+        found.append(days.group_by("patient_id", "day").agg(**value).with_columns(event=pl.lit(name)))
+    return pl.concat(found, how="diagonal")
 
 
 def with_ages(visits: pl.DataFrame) -> pl.DataFrame:

@@ -98,3 +98,13 @@ def first_known_day(codes: str) -> pl.Expr:
 def days_since_1970(day: pl.Expr) -> pl.Expr:
     """A day as a number that can be compared with those of `turning_day`."""
     return day.to_physical().cast(pl.Int64)
+
+
+def days_ahead(day: pl.Expr, since: pl.Expr) -> pl.Expr:
+    """Whole days from one day to another."""
+    return (day - since).dt.total_days()
+
+
+def death_day() -> pl.Expr:
+    """Per row: the day of the patient's death; null: none is known."""
+    return pl.col("died_at").dt.date()

@@ -11,6 +11,8 @@ from medbert_jax.ehr.known import UNBILLED, input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EhrTables
 
 _FLAG = "flag_"
+UNKNOWN = -1
+"""The label of who is censored: neither a case nor a control."""
 
 
 def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataFrame, Ledger]:
@@ -50,7 +52,7 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
         patients.filter(pl.col("leaves_under").is_null())
         .select(
             "patient_id",
-            pl.col("label").cast(pl.Int32),
+            pl.col("label").cast(pl.Int32).fill_null(UNKNOWN),
             pl.col("index_order").cast(pl.Int32),
             pl.col("input_until").cast(pl.Int32),
             pl.col("index_day").fill_null(-1).cast(pl.Int32),

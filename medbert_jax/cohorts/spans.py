@@ -1,6 +1,6 @@
 """Conditions that compare a number of days or an age, which may be unknown."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -90,6 +90,44 @@ class DaysOfFollowUp(Days):
     def turns(self) -> pl.Expr:
         """The last day with so many left."""
         return days_since_1970(pl.col("last_day").first()) - self.limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaysOfLookback(Days):
+    """From the first day of the follow-up that covers the day of the prediction to that day; where the source does not
+    say who is followed, from the first visit. Of who is not followed on that day it is unknown."""
+
+    WORDS: ClassVar[str] = "Days of follow-up before the prediction"
+    looks_at_date = True
+
+    measure: Literal["days_of_lookback"]
+
+    def ends(self) -> tuple[pl.Expr, pl.Expr]:
+        """First day of that follow-up, prediction."""
+        return pl.col("covered_from").first(), pl.col("cut_day").first()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrolledAtIndex(Comparison):
+    """0 or 1: whether the table `follow_up` covers the day of the prediction."""
+
+    REFUSES: ClassVar[Mapping[str, str]] = {
+        "window": "looks at the day of the prediction; leave the key out",
+        "unknown": "is known; use fewer_than: 1",
+    }
+    WORDS: ClassVar[str] = "Followed on the day of the prediction"
+    needs_index = needs_days = True
+    table = "follow_up"
+
+    measure: Literal["enrolled_at_index"]
+
+    def number(self) -> pl.Expr:
+        """0 or 1."""
+        return pl.col("covered_from").first().is_not_null().cast(pl.UInt32)
+
+    def decidable(self, tables: Collection[str]) -> bool:
+        """Whether the table is there."""
+        return self.table in tables
 
 
 @dataclass(frozen=True, kw_only=True)

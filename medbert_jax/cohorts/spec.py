@@ -11,9 +11,11 @@ from medbert_jax.cohorts.conditions import Condition, Measure
 from medbert_jax.cohorts.counts import CodesOfVisits
 from medbert_jax.cohorts.episodes import Episodes
 from medbert_jax.cohorts.evidence_sets import CodeSet, DrugSet, Id, LaboratorySet, Tag
+from medbert_jax.cohorts.follow_up import FollowUp
 from medbert_jax.cohorts.index_visits import Index
 from medbert_jax.cohorts.outcomes import Outcome
 from medbert_jax.cohorts.parsing import Must, NotNegative, Positive, names_in
+from medbert_jax.cohorts.spans import DaysOfLookback, EnrolledAtIndex
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ class CohortSpec:
     drug_sets: tuple[DrugSet, ...] | None = None
     laboratory_sets: tuple[LaboratorySet, ...] | None = None
     episodes: Episodes | None = None
+    follow_up: FollowUp | None = None
     matching: Matching | None = None
     sample: Sample | None = None
     split: TemporalSplit | None = None
@@ -175,6 +178,13 @@ class CohortSpec:
         whom = "cases and controls, each by rules of their own," if self.looks_after_index == "both" else (
             f"{self.looks_after_index} alone")  # fmt: skip
         return f"looks_after_index: {self.looks_after_index}: {whom} are judged by what comes after the index ({ids})"
+
+    @property
+    def looks_at_follow_up(self) -> bool:
+        """Whether somebody's own follow-up decides anything: an outcome ahead, or a rule."""
+        return self.outcome.is_ahead or any(
+            isinstance(leaf, DaysOfLookback | EnrolledAtIndex) for leaf in self.leaves()
+        )
 
     @property
     def judges_age(self) -> bool:

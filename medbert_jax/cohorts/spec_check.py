@@ -8,11 +8,12 @@ from pathlib import Path
 import polars as pl
 
 from medbert_jax.attrition.ledger import Ledger
+from medbert_jax.cohorts.ahead import DEATH_DAY
 from medbert_jax.cohorts.known_names import unknown_names
 from medbert_jax.cohorts.looked_for import Found, Match, count_found, looked_for, merged, unused_sets
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates, tables_there
 from medbert_jax.cohorts.own_limits import own_limits
-from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.cohorts.select import UNKNOWN, select_cohort
 from medbert_jax.cohorts.spans import Age
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.cohorts.unmatched import unmatched
@@ -29,9 +30,11 @@ class Selected:
     patients: int = 0
     cases: int = 0
     competing_deaths: int | None = None
-    """Without the outcome, and dead before the end of the time at risk; None: the spec does not ask for them."""
+    """Without the outcome, and dead before the end of the time at risk; None: the outcome has no such time."""
     age_unknown: int = 0
     """With neither a birth date nor an age at any visit."""
+    censored: int = 0
+    """Followed to before the end of the time at risk, without event: of unknown label."""
 
     def __add__(self, other: "Selected") -> "Selected":
         deaths = [one.competing_deaths for one in (self, other) if one.competing_deaths is not None]
@@ -40,6 +43,7 @@ class Selected:
             self.cases + other.cases,
             sum(deaths) if deaths else None,
             self.age_unknown + other.age_unknown,
+            self.censored + other.censored,
         )
 
 
@@ -160,9 +164,10 @@ def _of_shard(ehr_directory: Path, spec: CohortSpec, select: bool, shard: int) -
     if not select:
         return _OfShard(found, len(ageless))
     frame, ledger = select_cohort(tables, spec)
-    deaths = int(frame["competing_death"].sum()) if "competing_death" in frame.columns else None
+    deaths = frame[DEATH_DAY].count() if DEATH_DAY in frame.columns else None
+    censored = int((frame["label"] == UNKNOWN).sum())
     unknown = frame.join(ageless, on="patient_id", how="semi").height
-    selected = Selected(frame.height, int(frame["label"].sum()), deaths, unknown)
+    selected = Selected(frame.height, int((frame["label"] == 1).sum()), deaths, unknown, censored)
     return _OfShard(found, len(ageless), selected, ledger)
 
 
@@ -176,10 +181,11 @@ def _of_unknown_age(tables: EhrTables) -> pl.DataFrame:
 
 def _about(selected: Selected) -> str:
     died = selected.competing_deaths
-    without = selected.patients - selected.cases
+    without = selected.patients - selected.cases - selected.censored
     first = f", of whom {died:,} died first within the time at risk (competing)" if died is not None else ""
     return (
         f"{selected.patients:,} patients would be in: {selected.cases:,} with the outcome, {without:,} without{first}"
+        f"{f'; {selected.censored:,} censored, of unknown label' if selected.censored else ''}"
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medbert_jax.data.labelled import labelled
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.evaluation.predictions import write_predictions
@@ -28,7 +29,7 @@ def evaluate_test(
     `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business. Probabilities
     that are not finite are not written, for no tool could read them. `cache_dir` as in `open_token_store`.
     """
-    test = open_token_store(dataset, "test", cache_dir, say)
+    test = labelled(open_token_store(dataset, "test", cache_dir, say))
     labels, probabilities = test.outcomes["label"], predict(test)
     if np.isfinite(probabilities).all():
         write_predictions(

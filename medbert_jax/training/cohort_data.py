@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medbert_jax.data.labelled import labelled
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
 from medbert_jax.data.vocabulary import Vocabulary
@@ -28,13 +29,13 @@ def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0,
     """The cohort with the training subset of this size and replicate; whole sequences. See `open_token_store`."""
     metadata = read_metadata(dataset)
     check_dataset(metadata, kind="cohort")
-    train = open_token_store(dataset, "train", cache_dir, say)
+    train = labelled(open_token_store(dataset, "train", cache_dir, say))
     return CohortData(
         metadata["cohort"]["name"],
         metadata,
         read_vocabulary(dataset),
         train.take(training_subset(train.patient_id, train_size, replicate)),
-        open_token_store(dataset, "validation", cache_dir, say),
+        labelled(open_token_store(dataset, "validation", cache_dir, say)),
     )
 
 

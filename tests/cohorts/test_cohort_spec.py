@@ -9,14 +9,22 @@ import yaml
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec, parse_spec
 
 BUILT_IN = (
+    "acute-mi-1y",
+    "af-after-hypertension",
+    "ckd-progression",
     "dhf",
     "dhf-landmark",
     "dhf-matched",
     "dhf-matched-incident",
     "hf-later",
+    "hypertension-1y",
+    "in-hospital-mortality",
+    "ischaemic-stroke-1y",
     "los-next",
+    "mortality-30d",
     "paca",
     "readmission-30d",
+    "type-2-diabetes-1y",
 )
 
 
@@ -88,7 +96,7 @@ def test_days_and_keys_that_are_none_are_faults_of_the_file(tmp_path, line, faul
 def test_unknown_name_lists_the_built_ins():
     with pytest.raises(
         ValueError,
-        match="built-in name or a YAML file: got 'hf'; use dhf, dhf-landmark, dhf-matched, dhf-matched-incident, hf-",
+        match="a YAML file: got 'hf'; use acute-mi-1y, af-after-hypertension, ckd-progression, dhf, dhf-",
     ):
         load_spec("hf")
 
@@ -120,9 +128,9 @@ def test_every_fault_is_listed_with_file_and_key():
     for fault in (
         "extra: unknown key; the keys here are name, title",
         "name: must be text; got 4",
-        "rules[two_encounters].tag: missing; one of paper, group, ours",
+        "rules[two_encounters].tag: missing; one of paper, group, ehrshot, fomoh, ours",
         "rules[heart_failure_at_first_encounter].when.windoww: unknown key",
-        "rules[heart_failure_at_first_encounter].tag: must be one of paper, group, ours; got 'theirs'",
+        "rules[heart_failure_at_first_encounter].tag: must be one of paper, group, ehrshot, fomoh, ours; got 'theirs'",
         "rules[related_heart_disease].when.at_least: must be a whole number; got '1'",
         "code_sets[heart_failure].prefixes[1]: 'ICD9CM/42' must be",
         "code_sets[heart_failure].prefixes[2]: 'ICD9CM/4280' must be",

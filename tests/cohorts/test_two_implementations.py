@@ -7,6 +7,13 @@ from collections import Counter
 from datetime import date
 
 import pytest
+from cohorts.independent.ahead_loops import (
+    af_after_hypertension,
+    ckd_progression,
+    in_hospital_mortality,
+    mortality_30d,
+    new_diagnosis,
+)
 from cohorts.independent.cohort_loops import (
     In,
     Left,
@@ -30,6 +37,12 @@ from medbert_jax.ehr.tables import read_shard
 from medbert_jax.simulation.simulate import simulate
 
 SPECS = ("dhf", "dhf-landmark", "dhf-matched", "dhf-matched-incident", "paca", "paca+30")
+AHEAD = {
+    "af-after-hypertension": af_after_hypertension,
+    "ckd-progression": ckd_progression,
+    "mortality-30d": mortality_30d,
+    "in-hospital-mortality": lambda records, last_day: in_hospital_mortality(records),
+}
 OURS = {"not_case", "not_control", "not_drawn"}
 """Rules of dhf-matched that the definition doesn't name: there, only who stays and `unmatched` are compared."""
 
@@ -132,12 +145,22 @@ def simulated(tmp_path_factory):
     return by_shard, {shard: read_shard(folder, shard) for shard in by_shard}, read_last_day(folder)
 
 
-@pytest.mark.parametrize("spec", SPECS)
+NEW = {
+    "acute-mi-1y": ("acute_mi", None),
+    "ischaemic-stroke-1y": ("ischaemic_stroke", None),
+    "hypertension-1y": ("hypertension", None),
+    "type-2-diabetes-1y": ("type_2_diabetes", "diabetes"),
+}
+
+
+@pytest.mark.parametrize("spec", [*SPECS, *NEW, *AHEAD])
 def test_on_simulated_patients(spec, simulated):
     by_shard, tables, last_day = simulated
     found, counts = [], Counter()
     for shard, records in by_shard.items():
         outcomes = {
+            **{name: lambda records, of=of: new_diagnosis(records, last_day, *of) for name, of in NEW.items()},
+            **{name: lambda records, of=of: of(records, last_day) for name, of in AHEAD.items()},
             "dhf": lambda records: dhf(records),
             "dhf-landmark": lambda records: dhf_landmark(records, last_day),
             "dhf-matched": lambda records: dhf_matched(records, last_day),

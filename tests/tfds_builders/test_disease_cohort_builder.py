@@ -18,6 +18,8 @@ from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split, patient_hash
 from medbert_jax.ehr.tables import read_tables, write_tables
+from medbert_jax.evaluation.held_out import evaluate_test
+from medbert_jax.training.cohort_data import load_cohort
 from tfds_builders.disease_cohort.disease_cohort_dataset_builder import REFUSED_LEDGER
 
 KEY = "a key of this site"
@@ -315,3 +317,66 @@ def test_a_cohort_that_cannot_be_left_out_is_refused(ehr, pretraining, cohort, t
     (table.parent / "metadata.json").write_bytes((cohort / "metadata.json").read_bytes())
     with pytest.raises(ValueError, match=r"its patients in cohort\.parquet: got none"):
         prepare_pretraining(ehr, "c", exclude_cohort=table.parent, **settings)
+
+
+AHEAD = """
+name: heart-failure-ahead
+title: Heart failure within three years of the first encounter
+description: Of those who leave before, nobody knows
+code_sets: [{id: hf, description: Heart failure, tag: ours, prefixes: [ICD10CM/I50.9]}]
+outcome: {codes: hf, from_day: 1, to_day: 1000, description: Heart failure, tag: ours}
+index: {everyone: first_visit, description: The first, tag: ours}
+input: {until: through_index, description: The first, tag: ours}
+rules: []
+"""
+
+
+@pytest.fixture(scope="module")
+def censored_cohort(prepare, tmp_path_factory):
+    """Every third patient leaves 100 days after his first encounter."""
+    folder, told = tmp_path_factory.mktemp("left"), []
+    tables = made_tables(500, seed=21)
+    first = tables.visits.group_by("patient_id").agg(start=pl.col("admit_time").min().dt.date()).sort("patient_id")
+    leaves = pl.int_range(pl.len()) % 3 == 0
+    end = pl.when(leaves).then(pl.col("start") + pl.duration(days=100)).otherwise(pl.date(2030, 1, 1))
+    write_tables(replace(tables, follow_up=first.with_columns(end=end)), folder / "ehr", shards=2)
+    (folder / "ahead.yaml").write_text(AHEAD)
+    return prepare(folder / "ehr", str(folder / "ahead.yaml"), "ahead", folder, announce=told.append), told
+
+
+def test_the_censored_are_in_the_dataset_and_neither_cases_nor_controls(censored_cohort):
+    cohort, told = censored_cohort
+    rows, metadata = pl.read_parquet(cohort / "cohort.parquet"), read_metadata(cohort)
+    censored = rows.filter(pl.col("label") == -1)
+    assert censored.height > 50 and set(censored["censored_day"]) <= set(range(101))
+    assert rows.filter(pl.col("label") == 1)["event_day"].is_between(1, 1000).all()
+    assert (
+        rows.select(pl.sum_horizontal(pl.col("event_day", "death_day", "censored_day").is_not_null())).max().item() == 1
+    )
+    for split, counts in zip(SPLITS, (rows.filter(split=split) for split in SPLITS), strict=True):
+        assert metadata["censored"][split] == (counts["label"] == -1).sum()
+        assert metadata["cases"][split] == (counts["label"] == 1).sum()
+        assert metadata["split"]["counts"][split] == counts.height
+        (line,) = [line for line in told if line.startswith(f"{split}: ")]
+        assert f"{(counts['label'] == 0).sum():,} controls" in line
+        assert f"{metadata['censored'][split]:,} censored, of unknown label" in line
+
+
+def test_weights_stand_for_the_censored(censored_cohort):
+    rows = pl.read_parquet(censored_cohort[0] / "cohort.parquet")
+    assert rows.filter(pl.col("label") == -1)["censoring_weight"].eq(0).all()
+    known = rows.filter(pl.col("label") >= 0)
+    assert (known["censoring_weight"] >= 1).all() and known["censoring_weight"].max() > 1.3
+    assert known["censoring_weight"].sum() == pytest.approx(rows.height)
+
+
+def test_nobody_is_trained_on_or_tested_whose_label_is_unknown(censored_cohort, tmp_path):
+    cohort, _ = censored_cohort
+    metadata, data = read_metadata(cohort), load_cohort(cohort)
+    stored = open_token_store(cohort, "train").outcomes["label"]
+    assert (stored == -1).sum() == metadata["censored"]["train"] > 0
+    for split in (data.train, data.validation):
+        assert set(np.unique(split.outcomes["label"])) == {0, 1}
+    assert len(data.train) == len(stored) - metadata["censored"]["train"]
+    found = evaluate_test(cohort, lambda patients: np.linspace(0.1, 0.9, len(patients)), tmp_path / "made.parquet")
+    assert found["patients"] == metadata["split"]["counts"]["test"] - metadata["censored"]["test"]

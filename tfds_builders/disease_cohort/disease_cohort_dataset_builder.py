@@ -142,7 +142,8 @@ def _check(
                 f"labels must be of patients of the EHR tables, whose ids are compared as they are written: got"
                 f" {labelled:,} subjects, none of whom is there; give the labels of this source"
             )
-    cases, counts = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in (found.cases, found.sizes.sum(axis=0)))
+    of_splits = (found.cases, found.sizes.sum(axis=0) - found.censored, found.censored, found.died_first)
+    cases, counts, censored, died = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in of_splits)
     shown = ", ".join(f"{name} {cases[name]} of {counts[name]}" for name in SPLITS)
     fault = None
     if any(not 0 < cases[name] < counts[name] for name in SPLITS):
@@ -152,7 +153,9 @@ def _check(
         fault += " patients, or give --few-cases (few_cases=True)"
     half_width = auroc_half_width(cases["test"], counts["test"] - cases["test"])
     for name in SPLITS:
-        announce(f"{name}: {cases[name]:,} cases, {counts[name] - cases[name]:,} controls")
+        said = f", of whom {died[name]:,} died first" * bool(died[name])
+        said += f"; {censored[name]:,} censored, of unknown label" * bool(censored[name])
+        announce(f"{name}: {cases[name]:,} cases, {counts[name] - cases[name]:,} controls{said}")
     announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
     ledger, review = directory.parent / REFUSED_LEDGER, directory.parent / REFUSED_REVIEW
     ledger.unlink(missing_ok=True)  # of an earlier refusal, as the review, which `medbert cohort` writes
@@ -205,6 +208,7 @@ def _describe(
     return {
         "cohort": spec.to_dict(),
         "cases": dict(zip(SPLITS, found.cases.tolist(), strict=True)),
+        **({"censored": dict(zip(SPLITS, found.censored.tolist(), strict=True))} if found.censored.any() else {}),
         "flags": found.flags,
         "pretraining_dataset_hash": pretraining_dataset_hash,
     }

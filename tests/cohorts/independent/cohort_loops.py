@@ -22,7 +22,7 @@ from medbert_jax.ehr.hashing import patient_hash
 NO_VISITS = "no_visits"
 """Chosen: patients without any visit leave under a rule of their own, before all others; the definition names none."""
 
-TABLES = ("patients", "visits", "diagnoses", "medications", "measurements", "procedures")
+TABLES = ("patients", "visits", "diagnoses", "medications", "measurements", "procedures", "follow_up")
 
 
 class Left(NamedTuple):
@@ -38,6 +38,9 @@ class In(NamedTuple):
     competing_death: bool = False
     input: tuple = ()
     """(order of the visit, code system, code) of every diagnosis that is read, sorted."""
+    event_day: int | None = None
+    death_day: int | None = None
+    censored_day: int | None = None
 
     @property
     def last_read(self) -> int:
@@ -113,6 +116,22 @@ class Patient:
     procedures: list[Event] = field(default_factory=list)
     late_visits: list[Visit] = field(default_factory=list)  # that begin after the death
     lifeless: bool = False  # "Who has no encounter in life leaves": his record is judged as it stands until then
+    sex: str | None = None
+    followed: list[tuple[date, date]] | None = None  # first and last days, in their order; None: the source has no such
+
+    def followed_since(self, day: date) -> date | None:
+        """ "from the first day of the follow-up that covers the day of the prediction; where the source does not say
+        who is followed, from the first visit" """
+        if self.followed is None:
+            begun = [visit.begin.date() for visit in self.visits if visit.begin is not None]
+            return min(begun, default=None)
+        return next((start for start, end in self.followed if start <= day <= end), None)
+
+    def followed_until(self, day: date) -> date | None:
+        """The last day of that follow-up (the day before, of who is not followed); None: to the end of the source."""
+        if self.followed is None:
+            return None
+        return next((end for start, end in self.followed if start <= day <= end), day - timedelta(days=1))
 
 
 # ---------------------------------------------------------------------------------------------------------- reading
@@ -142,9 +161,16 @@ def read_last_day(folder) -> date:
 def records_of(tables: dict[str, list[dict]], shard: int = 0) -> dict[str, Patient]:
     """Patients from the rows of the tables of one shard, by table name."""
     records = {
-        row["patient_id"]: Patient(row["patient_id"], shard, row["birth_date"], row["death_date"], row["death_time"])
+        row["patient_id"]: Patient(
+            row["patient_id"], shard, row["birth_date"], row["death_date"], row["death_time"], sex=row["sex"]
+        )
         for row in tables["patients"]
     }
+    if tables.get("follow_up"):
+        for patient in records.values():
+            patient.followed = []
+        for row in sorted(tables["follow_up"], key=lambda row: row["start"]):
+            records[row["patient_id"]].followed.append((row["start"], row["end"]))
     by_id: dict[tuple[str, str], Visit] = {}
     for row in tables["visits"]:
         visit = Visit(
@@ -689,11 +715,34 @@ def dhf_landmark_of(patient: Patient, last_day: date) -> Left | In:
         if visit.date is not None
     ]
     events = [day for day in days if day is not None and 1 <= (day - t0).days <= 365]
-    died = patient.death_date is not None and (patient.death_date - t0).days <= 365
-    # "Death first = competing: label 0". Chosen: heart failure on the very day of death came first.
-    if died and (not events or patient.death_date < min(events)):
-        return In(0, t0, index.order, index.order, competing_death=True, input=read)
-    return In(int(bool(events)), t0, index.order, index.order, input=read)
+    label, *days = first_to_come(patient, t0, min(events, default=None), 365)
+    return In(label, t0, index.order, index.order, 1.0, days[1] is not None, read, *days)
+
+
+def first_to_come(patient: Patient, t0: date, event: date | None, horizon: int) -> tuple:
+    """Label, and days to the event, to death and to the end of follow-up: "of a patient one is known at most".
+
+    "What comes first counts: the event, label 1; death, label 0 and competing; the end of the time in which he is
+    followed, label unknown (-1): censored. On one day, in that order." Whoever is not followed on the day of the
+    prediction is censored on day 0.
+    """
+    until = patient.followed_until(t0)
+    end = horizon if until is None else (until - t0).days
+    event_day = None if event is None else (event - t0).days
+    death_day = None if patient.death_date is None else (patient.death_date - t0).days
+    candidates = []
+    if event_day is not None and event_day <= min(horizon, end):
+        candidates.append((event_day, 0))
+    if death_day is not None and 0 <= death_day <= min(horizon, end):
+        candidates.append((death_day, 1))
+    if end < horizon:
+        candidates.append((end, 2))
+    if not candidates:
+        return 0, None, None, None
+    day, what = min(candidates)
+    days = [None, None, None]
+    days[what] = max(day, 0)
+    return (1, 0, -1)[what], *days
 
 
 # ------------------------------------------------------------------------------------------------------ dhf-matched

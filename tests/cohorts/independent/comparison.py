@@ -54,6 +54,7 @@ def rows_in(frame: pl.DataFrame, spec: str, tables: EhrTables) -> dict[str, In]:
             row.get("weight", 1.0),
             bool(row.get("competing_death", False)),
             tuple(sorted(inputs.get(row["patient_id"], ()))),
+            *(row.get(name) for name in ("event_day", "death_day", "censored_day")),
         )
         for row in frame.to_dicts()
     }

@@ -111,6 +111,7 @@ def tables_of_rows(rows: dict[str, list[dict]], last_day: str = LAST_DAY) -> Ehr
     frames = {
         name: pl.DataFrame([{column: row.get(column) for column in schema} for row in rows[name]], schema=schema)
         for name, schema in SCHEMAS.items()
+        if name != "follow_up" or rows[name]
     }
     source = EhrSource(format="literal patients", has_dates=True, age_precision="day")
     if any(one.name == "last_day" for one in dataclasses.fields(EhrSource)):
