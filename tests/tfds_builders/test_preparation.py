@@ -361,7 +361,7 @@ def test_the_hash_of_a_dataset_is_of_its_content(ehr, prepare, dataset, tmp_path
 
     assert prepared("same") == metadata
     with monkeypatch.context() as patched:
-        patched.setattr(preparation, "_WORK_VERSION", preparation._WORK_VERSION + 1)
+        patched.setattr(preparation, "_HASH_VERSION", preparation._HASH_VERSION + 1)
         other_code = prepared("code")
     with monkeypatch.context() as patched:
         order_histories = shards.order_histories
