@@ -16,17 +16,19 @@ ROOT = Path(__file__).parents[1]
 MEDBERT = [sys.executable, "-m", "medbert_jax"]
 
 
-def started(words: list[str], tmp_path: Path, **more) -> subprocess.Popen:
+# Of a job in the background Ctrl-C is ignored, by its children too.
+LISTENING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def started(words: list[str], tmp_path: Path) -> subprocess.Popen:
     return subprocess.Popen(
-        words,
+        [sys.executable, "-c", LISTENING, *words],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # of a job in the background
-        **more,
     )
 
 
