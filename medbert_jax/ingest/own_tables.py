@@ -1,15 +1,14 @@
 """Tables of one's own in memory → EHR tables on disk, by the way of every source: same rules, ledger and shards."""
 
 import difflib
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import polars as pl
 
 from medbert_jax.attrition.disclosure import masked
 from medbert_jax.attrition.ledger import Ledger
+from medbert_jax.disk.scratch_folder import scratch_beside
 from medbert_jax.ehr.tables import read_source
 from medbert_jax.ingest.ingest import IngestOptions, ingest, summary
 from medbert_jax.ingest.readers.own_tables import NEEDED, OWN_TABLES, OwnOptions, columns_of
@@ -85,14 +84,11 @@ def write_ehr_tables(
             + "\nrename, add or drop these columns; docs/own_tables.md has all of them"
         )
     options = OwnOptions(has_dates=has_dates, us_icd=us_icd, icd9_zeros=icd9_zeros, assumptions=tuple(assumptions))
-    out = Path(folder)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the folder: on a disk with room.
-    with tempfile.TemporaryDirectory(prefix=f".{out.name}.own-", dir=out.resolve().parent) as work:
+    with scratch_beside(folder) as work:
         for name, frame in frames.items():
             if frame is not None:
                 names = {column: column.strip().lower() for column in frame.collect_schema().names()}
-                frame.rename(names).sink_parquet(Path(work) / f"{name}.parquet")
+                frame.rename(names).sink_parquet(work / f"{name}.parquet")
         ledger = ingest(work, folder, format="own-tables", shards=shards, workers=workers, options=options,
                         common=common, announce=announce)  # fmt: skip
     for line in summary(ledger, read_source(folder)):

@@ -12,7 +12,7 @@ ALLOWED = {
     # A log grows by lines; one that a crash cut is dropped by the reader.
     ("medbert_jax/training/progress.py", "record"): {"open"},
     # Columns that grow, in a folder that is replaced whole.
-    ("medbert_jax/data/token_store.py", "__init__"): {"open"},
+    ("medbert_jax/data/column_files.py", "__init__"): {"open"},
     # Called with the path of a file that is placed whole.
     ("tfds_builders/work_folder.py", "write_columns"): {"open", "save"},
     # Scratch of one run beside the tables in the making; it goes with the run.

@@ -1,0 +1,15 @@
+"""A folder for what one run needs and nobody keeps."""
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def scratch_beside(folder: str | Path) -> Generator[Path]:
+    """Yield an empty folder beside `folder`, on a disk with room for the like of it; it is removed at the end."""
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.scratch-", dir=folder.resolve().parent) as scratch:
+        yield Path(scratch)
