@@ -22,7 +22,9 @@ def stay_days(chunk: pl.DataFrame, patient: str, first: str, last: str) -> pl.Da
     """
     begins = chunk[first].drop_nulls().value_counts(name="begin")
     begins = begins.select(day=day(begins[first]), begin="begin")
-    ends = chunk.filter((pl.col(first) != pl.col(last)).fill_null(False)).select(patient, first, last).unique()
+    if chunk.schema[first] == chunk.schema[last]:  # else they are only compared once they are days
+        chunk = chunk.filter((pl.col(first) != pl.col(last)).fill_null(False))
+    ends = chunk.select(patient, first, last).unique()
     ends = pl.DataFrame({"from": day(ends[first]), "day": day(ends[last])}).filter(pl.col("day") > pl.col("from"))
     ends = ends.group_by("day").agg(end=pl.len())
     return _summed([begins, ends])
