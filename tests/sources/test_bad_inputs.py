@@ -709,7 +709,7 @@ DESYNPUF = [
     ("a gap among the codes", put(STAYS, S21, ICD9_DGNS_CD_2=None, ICD9_DGNS_CD_3="49121"), Kept()),
     ("second segment without codes", add(STAYS, S111, SEGMENT="2"), Left(further_segment=(0, 1, 0))),
     ("beneficiary in two years of three",
-     lambda raw: raw.update({B2008: raw[B2008].filter(pl.col("DESYNPUF_ID") != SYN12["DESYNPUF_ID"])}), Same()),
+     lambda raw: raw.update({B2008: raw[B2008].filter(pl.col("DESYNPUF_ID") != SYN12["DESYNPUF_ID"])}), Kept()),  # enrolled for less
     ("sex of no kind", in_all_years(BENE_SEX_IDENT_CD="9"), Kept(cells={"bene_sex_ident_cd": 3})),
     ("a birth that differs by year", put(B2008, SYN12, BENE_BIRTH_DT="19510612"), Kept()),
     ("claim numbers as floats", with_column(STAYS, floats("CLM_ID")), Fault("float_id", CLAIMS)),
