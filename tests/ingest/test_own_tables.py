@@ -173,6 +173,19 @@ def test_without_dates_only_a_known_order_counts(tmp_path):
     assert not got.source.has_dates and not validate(tmp_path / "ehr").failed
 
 
+@pytest.mark.parametrize("kind", ["text", "categories"])
+def test_a_visit_type_is_one_of_the_list_in_any_case_or_unknown_and_counted(tmp_path, kind):
+    tables, said = given(visits={"visit_type": ["IP", " EMERGENCY ", "Ambulatory"]}), []
+    if kind == "categories":
+        tables["visits"] = tables["visits"].with_columns(pl.col("visit_type").cast(pl.Categorical))
+    write(tmp_path / "ehr", tables, announce=said.append)
+    types = read_tables(tmp_path / "ehr").visits.select("visit_id", "visit_type").rows()
+    assert types == [("11", "emergency"), ("12", None), ("21", None)]
+    (line,) = [line for line in said if line.startswith("unknown now, because nothing could be made of")]
+    assert line.endswith(": visit_type 2") and not any("Ambulatory" in line for line in said)
+    assert not validate(tmp_path / "ehr").failed
+
+
 def test_icd_without_a_version_is_told_by_shape_and_day(tmp_path):
     codes = {"code_system": "ICD", "code": ["428.0", "V270", "I509", "V270", "401.9"]}
     ledger = write(tmp_path / "ehr", given(diagnoses=codes), us_icd=True)
