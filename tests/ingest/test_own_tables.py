@@ -239,6 +239,19 @@ def test_all_faults_are_in_one_message_and_no_cell_is(tmp_path):
     assert "7310" not in said and not (tmp_path / "ehr").exists()
 
 
+@pytest.mark.parametrize("odd", [["7310", 7311], [7310, {"a": 1}]], ids=["text", "dict"])
+def test_a_column_of_unlike_types_is_named(tmp_path, odd):
+    pandas = pytest.importorskip("pandas")
+    tables = {name: pandas.DataFrame(table.to_dict(as_series=False)) for name, table in given().items()}
+    tables["patients"]["race"] = pandas.Series(odd, dtype=object)
+    tables["patients"]["mrn 7310"] = pandas.Series(odd, dtype=object)
+    with pytest.raises(ValueError, match=r"got 2 fault\(s\)") as caught:
+        write(tmp_path / "ehr", tables)
+    said = str(caught.value)
+    assert "patients: column race holds values of unlike types" in said and "make it one type" in said
+    assert "patients: column mrn #### holds" in said and "7310" not in said
+
+
 # ── Files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
