@@ -50,7 +50,9 @@ def patients_of(rows: pl.DataFrame, options: MedsOptions) -> tuple[pl.DataFrame,
         race=latest(pl.coalesce(pl.when(pl.col("role") == "race").then("value"), "race")),
     )
     several = pl.col("births").list.len() > 1
-    unlike = +Counter({CONTRADICTED.format("birth_date"): told.filter(several).height})
+    unlike = Counter[str]()
+    if count := told.filter(several).height:
+        unlike[CONTRADICTED.format("birth_date")] = count
     told = told.with_columns(birth_date=pl.when(~several).then(pl.col("births").list.first())).drop("births")
     if options.birth_year_only:
         told = told.with_columns(birth_year=pl.col("birth_date").dt.year(), birth_date=pl.lit(None, pl.Date))
