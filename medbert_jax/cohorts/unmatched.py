@@ -7,13 +7,15 @@ from medbert_jax.cohorts.looked_for import Found, Match
 
 _SHOWN = 6
 """Names that one line tells."""
+LARGEST_UNNAMED = 0.05
+"""Share of a table's rows that may be of code systems that the spec does not name, without a warning."""
 
 
 def unmatched(matches: Sequence[Match], found: Found, there: Sequence[str]) -> tuple[list[str], list[str]]:
     """(what outcome, index, input or matching rest on, the rest); `there` are the names of the tables.
 
     Of a table that is not there rules are told by `missing_inputs`. Codes of systems that a table has not are told
-    once a system.
+    once a system, and so are the systems of many rows that no set names.
     """
     refused, warned, sets = [], [], {}
     for one in matches:
@@ -33,7 +35,7 @@ def unmatched(matches: Sequence[Match], found: Found, there: Sequence[str]) -> t
         else:
             warned += _empty_parts(key, parts, found)
         warned += _other_units(key, parts, found)
-    return refused, [*warned, *_missing_systems(matches, found, foreign)]
+    return refused, [*warned, *_missing_systems(matches, found, foreign), *_unnamed_systems(matches, found, foreign)]
 
 
 def _few(names: Sequence[str]) -> str:
@@ -77,6 +79,19 @@ def _missing_systems(matches: Sequence[Match], found: Found, foreign: dict[str, 
         for system, parts in named.items()
         if system not in found.systems[table]
     ]
+
+
+def _unnamed_systems(matches: Sequence[Match], found: Found, foreign: dict[str, str]) -> list[str]:
+    """Tables of which some systems are named, and more than `LARGEST_UNNAMED` is of others: no rule sees these rows."""
+    said = []
+    for table, named in _systems_named(matches).items():
+        there = found.systems.get(table, {})
+        unnamed = {system: rows for system, rows in there.items() if system not in named}
+        rows, of = sum(unnamed.values()), sum(there.values())
+        if table not in foreign and rows > LARGEST_UNNAMED * of:
+            which = next(iter(unnamed)) if len(unnamed) == 1 else f"systems ({_most(unnamed)})"
+            said.append(f"{rows:,} of {of:,} {table} are of {which}, which the spec does not name: no set finds them")
+    return said
 
 
 def _empty_parts(key: str, parts: Sequence[Match], found: Found) -> list[str]:

@@ -37,6 +37,8 @@ _RULES = {
 }
 _SEVERAL = "kept as written, since with and without lost zeros they are billable codes"
 _VISIT_RULES = ("no_admission", "implausible_time", "before_birth", "after_death")
+CONTRADICTED = "patients whose rows contradict each other in {}, which is unknown now"
+"""What is told of a column of patients."""
 _DEATH = ["patient_id", "death_date", "death_time"]
 
 
@@ -179,12 +181,14 @@ def assemble(
         its = follow_up.join(listed, on="patient_id", how="semi")
         follow_up, periods = follow_up_of(count("unlisted_patient", "follow_up", follow_up, its), calendar)
         told += periods
-    patients = count("duplicate_patient", "patients", patients, _one_row_each(patients))
+    single, contradicted = one_row_each(patients.drop(_DEATH[1:]))
+    patients = count("duplicate_patient", "patients", patients, single)
+    told += contradicted
 
     visits = count("null_visit_id", "visits", visits, visits.drop_nulls("visit_id"))
     visits, unreadable["discharge_time that is no end"] = open_stays(visits, calendar)
     deaths, told["patients with several days of death, of which the earliest counts"] = one_death_each(deaths, visits)
-    patients = patients.drop(_DEATH[1:]).join(deaths, on="patient_id", how="left", maintain_order="left")
+    patients = patients.join(deaths, on="patient_id", how="left", maintain_order="left")
     keys = ["patient_id", "visit_id"]
     time_order = ["order"] if not rough.has_dates else ["admit_time", "discharge_time"]
     others = [column for column in visits.columns if column not in (*keys, *time_order)]
@@ -267,15 +271,15 @@ def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     return frame.with_columns(pl.col(texts).str.strip_chars().replace("", None))
 
 
-def _one_row_each(patients: pl.DataFrame) -> pl.DataFrame:
-    """One row per patient; where rows contradict each other, the value is unknown."""
+def one_row_each(patients: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
+    """One row per patient, and the patients of whom rows contradict each other, by column: the value is unknown."""
     if not patients["patient_id"].is_duplicated().any():
-        return patients
-    values = [column for column in patients.columns if column != "patient_id"]
-    return patients.group_by("patient_id", maintain_order=True).agg(
-        pl.when(pl.col(column).drop_nulls().n_unique() == 1).then(pl.col(column).drop_nulls().first()).alias(column)
-        for column in values
-    )
+        return patients, Counter()
+    said = pl.exclude("patient_id").drop_nulls()
+    rows = patients.group_by("patient_id", maintain_order=True)
+    unlike = rows.agg(said.n_unique() > 1).drop("patient_id").sum().row(0, named=True)
+    single = rows.agg(pl.when(said.n_unique() == 1).then(said.first()).name.keep())
+    return single, +Counter({CONTRADICTED.format(column): count for column, count in unlike.items()})
 
 
 def _rule_of_visit(has_dates: bool) -> pl.Expr:

@@ -1,6 +1,7 @@
 """Tables of one's own in memory → EHR tables on disk, by the way of every source: same rules, ledger and shards."""
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -107,9 +108,32 @@ def _lazy(name: str, table: Any, faults: list[str]) -> pl.LazyFrame | None:
         try:
             table = pl.DataFrame(table)
         except Exception:  # Arrow's own words may quote what stands in a cell
-            faults.append(f"{name}: a column holds values of unlike types, or of one that Arrow does not have")
+            faults += [f"{name}: {words}" for words in _unlike(table)]
             return None
     return table.lazy().select(pl.exclude(rf"^{_INDEX}\d+__$"))
+
+
+def _unlike(table: Any) -> list[str]:
+    """Of a table that Arrow cannot take, the columns that are to blame, in words."""
+    unlike = "values of unlike types, or of one that Arrow does not have"
+    if not hasattr(table, "iloc"):  # pandas alone has columns without a type
+        return [f"a column holds {unlike}; make each column one type"]
+    names = [masked(str(name)) for name in table.columns]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        return [f"column {name} is there more than once" for name in twice]
+    return [
+        f"column {name} holds {unlike}; make it one type"
+        for place, name in enumerate(names)
+        if not _is_arrow(table.iloc[:, [place]])
+    ]
+
+
+def _is_arrow(table: Any) -> bool:
+    try:
+        pl.DataFrame(table)
+    except Exception:  # as above
+        return False
+    return True
 
 
 def _column_faults(name: str, columns: list[str], has_dates: bool) -> list[str]:

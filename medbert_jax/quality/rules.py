@@ -288,7 +288,8 @@ ROW_RULES: tuple[Check, ...] = (
     # Plausibility: stays and ages
     Check("discharge_before_admission", _V, "warning", "discharge before admission",
          "nothing: the paper's own exclusion takes these patients out when sequences are made", _DISCHARGE < _ADMIT),
-    Check("negative_stay", _V, "warning", "length of stay below 0", _SOURCE, _STAY < 0),
+    Check("negative_stay", _V, "warning", "length of stay below 0",
+         f"nothing for visits under discharge_before_admission, from which it follows; others: {_SOURCE}", _STAY < 0),
     Check("long_stay", _V, "warning", "stays of over three years", _SOURCE, pl.coalesce(_STAY, _DAYS) > _LONGEST),
     Check("stay_against_dates", _V, "warning", "length of stay is off discharge − admission by more than a day",
          _SOURCE, (_DAYS >= 0) & ((_STAY - _DAYS).abs() > 1)),

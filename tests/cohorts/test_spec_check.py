@@ -271,6 +271,29 @@ def test_codes_of_other_systems_are_said_in_place_of_more_patients(written):
     assert not any("prefixes" in line for line in checked.warned)
 
 
+@pytest.mark.parametrize(
+    ("others", "words"),
+    [
+        ("SNOMED/38341003", "2 of 40 diagnoses are of SNOMED"),
+        ("SNOMED/38341003 SNOMED/1", "3 of 41 diagnoses are of SNOMED"),
+        ("SNOMED/1 ICPC2/K86 ICPC2/K87", "4 of 42 diagnoses are of systems (ICPC2 2, SNOMED 2)"),
+    ],
+)
+def test_systems_of_many_diagnoses_that_no_set_names_are_told_once(written, others, words):
+    people = {
+        f"p{one}": person(visit("2010-01-01", "401.9"), visit("2010-08-01", "ICD10CM/I48.0")) for one in range(19)
+    }
+    people["a"] = person(visit("2010-01-01", "SNOMED/38341003"), visit("2010-08-01", others))
+    checked = check(written(people, shards=2), fibrillation())
+    said = [line for line in checked.warned if "which the spec does not name" in line]
+    above = others != "SNOMED/38341003"  # 2 of 40 are 5 %, and not more
+    assert said == [f"{words}, which the spec does not name: no set finds them"] * above
+    assert not checked.refused
+    data = fibrillation()
+    data["code_sets"][0]["prefixes"] += ["SNOMED/38341003", "ICPC2/K86"]
+    assert not any("does not name" in line for line in check(written(people), data).warned)
+
+
 def test_a_missing_rule_of_follow_up_is_said(written):
     folder = written(hearts(6))
     for days, words in ((0, "no follow-up is asked for"), (180, "180 days of follow-up are asked for")):

@@ -347,3 +347,28 @@ def test_follow_up_is_periods_that_do_not_meet():
     }  # fmt: skip
     # Nobody knows up to when an open period was watched, where nothing is known of the source.
     assert assemble("made", rough(visits(), diagnoses(), follow_up=periods)).tables.follow_up.height == 3
+
+
+def test_values_of_a_patient_that_contradict_each_other_are_unknown_and_told_by_column():
+    one, two = date(1950, 1, 1), date(1951, 1, 1)
+    people = pl.DataFrame(
+        {
+            "patient_id": ["a", "a", "b", "b", "c", "c", "c", "d"],
+            "birth_date": [one, two, one, None, one, one, two, None],
+            "birth_year": [None, None, None, None, None, None, None, 1960],
+            "race": ["x", "y", "x", "x", None, None, None, None],
+            "death_date": [date(2020, 1, 1), date(2020, 1, 2), None, None, None, None, None, None],
+        }
+    )
+    made = assemble("made", rough(visits(first=("a", "2011-01-01", "2011-01-02")), diagnoses(), patients=people))
+    assert dict(made.tables.patients.select("patient_id", "birth_date").rows()) == {
+        "a": None,
+        "b": one,
+        "c": None,
+        "d": None,
+    }
+    assert made.told == {
+        "patients whose rows contradict each other in birth_date, which is unknown now": 2,
+        "patients whose rows contradict each other in race, which is unknown now": 1,
+        "patients with several days of death, of which the earliest counts": 1,
+    }

@@ -173,6 +173,19 @@ def test_without_dates_only_a_known_order_counts(tmp_path):
     assert not got.source.has_dates and not validate(tmp_path / "ehr").failed
 
 
+@pytest.mark.parametrize("kind", ["text", "categories"])
+def test_a_visit_type_is_one_of_the_list_in_any_case_or_unknown_and_counted(tmp_path, kind):
+    tables, said = given(visits={"visit_type": ["IP", " EMERGENCY ", "Ambulatory"]}), []
+    if kind == "categories":
+        tables["visits"] = tables["visits"].with_columns(pl.col("visit_type").cast(pl.Categorical))
+    write(tmp_path / "ehr", tables, announce=said.append)
+    types = read_tables(tmp_path / "ehr").visits.select("visit_id", "visit_type").rows()
+    assert types == [("11", "emergency"), ("12", None), ("21", None)]
+    (line,) = [line for line in said if line.startswith("unknown now, because nothing could be made of")]
+    assert line.endswith(": visit_type 2") and not any("Ambulatory" in line for line in said)
+    assert not validate(tmp_path / "ehr").failed
+
+
 def test_icd_without_a_version_is_told_by_shape_and_day(tmp_path):
     codes = {"code_system": "ICD", "code": ["428.0", "V270", "I509", "V270", "401.9"]}
     ledger = write(tmp_path / "ehr", given(diagnoses=codes), us_icd=True)
@@ -224,6 +237,19 @@ def test_all_faults_are_in_one_message_and_no_cell_is(tmp_path):
     ):
         assert part in said
     assert "7310" not in said and not (tmp_path / "ehr").exists()
+
+
+@pytest.mark.parametrize("odd", [["7310", 7311], [7310, {"a": 1}]], ids=["text", "dict"])
+def test_a_column_of_unlike_types_is_named(tmp_path, odd):
+    pandas = pytest.importorskip("pandas")
+    tables = {name: pandas.DataFrame(table.to_dict(as_series=False)) for name, table in given().items()}
+    tables["patients"]["race"] = pandas.Series(odd, dtype=object)
+    tables["patients"]["mrn 7310"] = pandas.Series(odd, dtype=object)
+    with pytest.raises(ValueError, match=r"got 2 fault\(s\)") as caught:
+        write(tmp_path / "ehr", tables)
+    said = str(caught.value)
+    assert "patients: column race holds values of unlike types" in said and "make it one type" in said
+    assert "patients: column mrn #### holds" in said and "7310" not in said
 
 
 # ── Files ─────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -405,3 +405,9 @@ def test_what_is_not_written_is_an_error_of_validation_too():
             assert f"{table}: {one.what} (1 rows)" in check_tables(tables)
             counts, _ = count_faults(tables.present(), today=date(2026, 1, 1), dated=tables.source.has_dates)
             assert counts[one.rule, table] == 1
+
+
+def test_one_visit_under_two_rules_has_cures_that_agree():
+    cures = {rule.id: rule.cure for rule in ROW_RULES if "visits" in rule.tables}
+    assert cures["discharge_before_admission"].startswith("nothing:")
+    assert cures["negative_stay"].startswith("nothing for visits under discharge_before_admission")

@@ -5,9 +5,11 @@ file each of beneficiaries (the columns of CMS) and inpatient stays (diagnoses a
 whose links over time the publisher broke, good for scale and for lengths of stay, not for predicting disease.
 """
 
+from collections import Counter
+
 import polars as pl
 
-from medbert_jax.ingest.assembly import Left, Rough
+from medbert_jax.ingest.assembly import Left, Rough, one_row_each
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, named, text, whole
 from medbert_jax.ingest.source_files import SourceError
 
@@ -53,8 +55,9 @@ def build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
         .drop_nulls("codes")  # a column that the claim does not use
         .rename({"codes": "code"})
     )
+    patients, told = _patients(raw["beneficiary"])
     return Rough(
-        patients=_patients(raw["beneficiary"]),
+        patients=patients,
         deaths=_deaths(raw["beneficiary"]),
         follow_up=_follow_up(raw["beneficiary"]),
         visits=visits,
@@ -63,6 +66,7 @@ def build(raw: dict[str, pl.DataFrame], options: SourceOptions) -> Rough:
         age_precision="month",
         assumptions=ASSUMPTIONS,
         left=(Left("further_segment", "Further segments of a claim", visits=left),),
+        told=told,
     )
 
 
@@ -101,8 +105,8 @@ def _stays(patient, claim, segment, times, codes) -> pl.DataFrame:
     )
 
 
-def _patients(beneficiaries: pl.DataFrame) -> pl.DataFrame:
-    """One row per beneficiary out of his yearly ones; rows without an id stay rows."""
+def _patients(beneficiaries: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
+    """One row per beneficiary out of his yearly ones, and what to tell; rows without an id stay rows."""
     rows = pl.DataFrame(
         {
             "patient_id": beneficiaries["desynpuf_id"],
@@ -111,12 +115,8 @@ def _patients(beneficiaries: pl.DataFrame) -> pl.DataFrame:
             "race": named(beneficiaries["bene_race_cd"], _RACES, unknown=("0",)),
         }
     )
-    agreed = [
-        pl.when(pl.col(column).drop_nulls().n_unique() == 1).then(pl.col(column).drop_nulls().first()).alias(column)
-        for column in ("birth_date", "sex", "race")
-    ]
-    known = rows.drop_nulls("patient_id").group_by("patient_id").agg(*agreed)
-    return pl.concat([known, rows.filter(pl.col("patient_id").is_null())])
+    known, told = one_row_each(rows.drop_nulls("patient_id"))
+    return pl.concat([known, rows.filter(pl.col("patient_id").is_null())]), told
 
 
 def _deaths(beneficiaries: pl.DataFrame) -> pl.DataFrame:

@@ -88,13 +88,14 @@ def _build(raw: dict[str, pl.DataFrame], options: MedsOptions) -> Rough:
     event = ["patient_id", "visit_id", "time", "code_system", "code"]
     came = visits.select("patient_id", "visit_id").unique()
     by_stay = came.filter(pl.col("visit_id").str.starts_with(STAY)).height
+    patients, unlike = patients_of(rows, options)
     patients, told = with_splits(
-        patients_of(rows, options),
+        patients,
         raw["data"].select("folder", patient_id="subject_id"),
         raw.get("subject_splits"),
         options,
     )
-    told |= {"visits by id": came.height - by_stay, "visits by stay": by_stay, "visits by day": days.height}
+    told |= unlike | {"visits by id": came.height - by_stay, "visits by stay": by_stay, "visits by day": days.height}
     told["rows read as the parent of their code (codes.parquet)"] = rows.filter(pl.col("parents") == 1).height
     told["rows whose code has parents of several meanings, which stay as they are"] = rows.filter(
         pl.col("parents") > 1

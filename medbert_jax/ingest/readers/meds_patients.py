@@ -4,6 +4,7 @@ from collections import Counter
 
 import polars as pl
 
+from medbert_jax.ingest.assembly import CONTRADICTED
 from medbert_jax.ingest.reader import count_unknown, text
 from medbert_jax.ingest.readers.meds_options import MedsOptions
 from medbert_jax.ingest.source_files import Fault
@@ -25,15 +26,15 @@ def deaths_of(rows: pl.DataFrame) -> pl.DataFrame:
     return said.select("patient_id", death_date=pl.col("time").dt.date(), death_time="time")
 
 
-def patients_of(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
-    """One row per subject of `rows`, without a split and a death."""
+def patients_of(rows: pl.DataFrame, options: MedsOptions) -> tuple[pl.DataFrame, Counter[str]]:
+    """One row per subject of `rows`, without a split and a death; and what to tell."""
 
     def birth() -> pl.Expr:
-        """The one day of MEDS_BIRTH, or of the other codes where there is none."""
+        """The days of MEDS_BIRTH, or of the other codes where there is none."""
         known = (pl.col("role") == "birth") & pl.col("time").is_not_null()
         own = known & pl.col("by_standard")
         days = pl.col("time").dt.date().filter(own | (known & ~own.any()))
-        return pl.when(days.n_unique() == 1).then(days.first())
+        return days.unique()
 
     def latest(value: pl.Expr) -> pl.Expr:
         return value.sort_by(pl.col("time"), value, nulls_last=False).drop_nulls().last()
@@ -44,13 +45,18 @@ def patients_of(rows: pl.DataFrame, options: MedsOptions) -> pl.DataFrame:
     sex = letter.replace_strict({"f": "female", "m": "male"}, default=None, return_dtype=pl.String)
     told = rows.filter(pl.col("role").is_in(("birth", "sex", "race")) | pl.col("race").is_not_null())
     told = told.group_by("patient_id").agg(
-        birth_date=birth(),
+        births=birth(),
         sex=latest(pl.when(pl.col("role") == "sex").then(sex)),
         race=latest(pl.coalesce(pl.when(pl.col("role") == "race").then("value"), "race")),
     )
+    several = pl.col("births").list.len() > 1
+    unlike = Counter[str]()
+    if count := told.filter(several).height:
+        unlike[CONTRADICTED.format("birth_date")] = count
+    told = told.with_columns(birth_date=pl.when(~several).then(pl.col("births").list.first())).drop("births")
     if options.birth_year_only:
         told = told.with_columns(birth_year=pl.col("birth_date").dt.year(), birth_date=pl.lit(None, pl.Date))
-    return rows.select("patient_id").unique().join(told, on="patient_id", how="left")
+    return rows.select("patient_id").unique().join(told, on="patient_id", how="left"), unlike
 
 
 def with_splits(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS
+from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS, VISIT_TYPES
 from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import (
     RawTable,
@@ -43,6 +43,7 @@ _READ: dict[type[pl.DataType], Callable[[pl.Series], pl.Series]] = {
 }  # fmt: skip
 _SEX = {"F": "female", "FEMALE": "female", "M": "male", "MALE": "male"}
 _SPLIT = {"TRAIN": "train", "VALIDATION": "validation", "TUNING": "validation", "TEST": "test", "HELD_OUT": "test"}
+_VISIT_TYPE: dict[str, str] = {name.upper(): name for name in VISIT_TYPES}
 _DISPOSITION: dict[str, str] = {name.upper(): name for name in DISPOSITIONS}
 ASSUMPTIONS = (
     "Tables of one's own: columns have the meaning that docs/own_tables.md gives them; those that are not there are "
@@ -84,7 +85,7 @@ def _columns(table: str, raw: pl.DataFrame) -> pl.DataFrame:
         read["death_time"] = read["death_time"].set(other, None)
         read["birth_year"], read["split"] = whole(raw["birth_year"]), named(raw["split"], _SPLIT)
     elif table == "visits":
-        read["visit_type"] = read["visit_type"].str.to_lowercase()
+        read["visit_type"] = named(raw["visit_type"], _VISIT_TYPE)
         read["discharge_disposition"] = named(raw["discharge_disposition"], _DISPOSITION)
     return pl.DataFrame(read)
 

@@ -64,6 +64,8 @@ def test_birth_year_only_and_contradicting_births():
     rough = build(*STAY, ("2", at(1), "MEDS_BIRTH"), ("2", at(2), "MEDS_BIRTH"), birth_year_only=True)
     assert rough.patients.sort("patient_id").select("birth_year", "birth_date").rows() == [(2090, None), (None, None)]
     assert rough.age_precision == "year"
+    said = "patients whose rows contradict each other in birth_date, which is unknown now"
+    assert rough.told[said] == 1 and said not in build(*STAY, ("1", at(3), "ICD10CM/A01")).told
     assert build(*STAY).age_precision == "day"
 
 
