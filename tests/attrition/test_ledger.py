@@ -91,7 +91,7 @@ def test_refuses_impossible_counts():
         ledger.leave("b", "rule b", patients=3, codes=7)
     with pytest.raises(ValueError, match="leaves under c must be at least 0: got visits -1"):
         ledger.leave("c", "rule c", visits=-1)
-    with pytest.raises(ValueError, match='one of paper, group, ours: got "theirs"'):
+    with pytest.raises(ValueError, match='one of paper, group, ehrshot, fomoh, ours: got "theirs"'):
         ledger.leave("d", "rule d", tag="theirs")
     assert [line.rule for line in ledger.lines] == ["a"]
 

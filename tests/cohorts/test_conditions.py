@@ -24,6 +24,8 @@ WRITTEN = {
     "days_to_index": {"with_codes": "a"},
     "days_between": {"since_codes": "a", "with_codes": "b"},
     "days_of_follow_up": {},
+    "days_of_lookback": {},
+    "enrolled_at_index": {},
     "age_at_first": {"with_codes": "a"},
     "age_at_index": {},
 }
@@ -37,6 +39,8 @@ WORDS = {
     "days_to_index": "Days to the index since the first of: A",
     "days_between": "Days to: B, since the first of: A",
     "days_of_follow_up": "Days from the prediction to the end of the source",
+    "days_of_lookback": "Days of follow-up before the prediction",
+    "enrolled_at_index": "Followed on the day of the prediction",
     "age_at_first": "Age at the first encounter with: A",
     "age_at_index": "Age at the index",
 }
@@ -53,7 +57,7 @@ def record(visits=(0, 10, 20), drugs=(5, 15), died=None, cut=20) -> pl.DataFrame
     rows[0]["has:a"] = rows[-len(drugs) - 1]["has:b"] = True
     frame = pl.DataFrame(rows, infer_schema_length=None, schema_overrides={"event": pl.String, "order": pl.Int32})
     days = {"day": pl.col("day"), "cut_day": cut, "index_date": cut, "last_day": 40, "death_date": died}
-    days |= {"died_at": died, "admit_time": pl.col("day")}
+    days |= {"covered_from": 0, "died_at": died, "admit_time": pl.col("day")}
     return frame.with_columns(
         (pl.lit(FIRST) + pl.duration(days=value)).cast(pl.Date).alias(name) for name, value in days.items()
     )

@@ -306,5 +306,5 @@ def test_episodes_go_with_an_index_of_everyone():
         parse_spec(spec, source="test")
     spec = load_spec("readmission-30d").to_dict()
     spec["episodes"]["types"] = []
-    with pytest.raises(ValueError, match=r"episodes\.types: empty; name at least one type of visit"):
+    with pytest.raises(ValueError, match=r"episodes\.types: empty; name at least one or leave the key out"):
         parse_spec(spec, source="test")

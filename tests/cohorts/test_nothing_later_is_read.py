@@ -43,7 +43,7 @@ def cohorts(tmp_path_factory):
 @pytest.fixture(scope="module")
 def records():
     """The rows of made patients by table: half of them as the matched cohorts need them."""
-    texts = [*messy_patients(200, seed=11).values(), *messy_patients(200, seed=12, matchable=True).values()]
+    texts = [*messy_patients(200, seed=11).values(), *messy_patients(300, seed=12, matchable=True).values()]
     texts = with_times({str(number): text for number, text in enumerate(texts)}, seed=13)
     rows = {name: [] for name in SCHEMAS}
     for patient_id, text in texts.items():

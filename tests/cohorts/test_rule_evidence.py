@@ -53,6 +53,10 @@ def sources() -> list[EhrTables]:
     return [drawn, dataclasses.replace(made, source=dataclasses.replace(made.source, last_day="2020-01-01"))]
 
 
+FOLLOWED = ("days_of_follow_up", "days_of_lookback", "enrolled_at_index")
+"""Measures of a time in which somebody is followed: no row of his record is evidence of it."""
+
+
 def everybody(tables: EhrTables, spec) -> dict:
     judged, lines = _judged(tables, spec)
     return dict(charts(tables, spec, judged, lines, {}))
@@ -61,6 +65,7 @@ def everybody(tables: EhrTables, spec) -> dict:
 def disagreements(tables: EhrTables, spec) -> tuple[list[tuple], set[tuple]]:
     """Conditions whose evidence does not tell what the interpreter says of them; and which outcomes were seen."""
     wrong, seen = [], set()
+    needed = 2 if getattr(spec.index, "everyone", None) == "second_visit" else 1
     # Visits in life, each of which may be the index, but of an episode one alone.
     possible = visits_with_code_sets(in_life(tables).tables, spec).filter("stands").group_by("patient_id").len()
     possible = dict(possible.iter_rows())
@@ -70,11 +75,12 @@ def disagreements(tables: EhrTables, spec) -> tuple[list[tuple], set[tuple]]:
         no_index = any(said.says for said in skips)
         if skips and chart.visits:
             seen.add(("skip_visit", no_index))
-            wrong += [(chart.group, passed)] * (no_index != (passed == possible[patient_id]))
+            none_left = passed > 0 and possible[patient_id] - passed < needed
+            wrong += [(chart.group, passed)] * (no_index != none_left)
         for said in chart.rules:
             for part in said.parts:
                 of = part.condition
-                if part.holds is None or of.measure == "days_of_follow_up":
+                if part.holds is None or of.measure in FOLLOWED:
                     continue
                 if of.unknown:
                     shown = part.measured is None

@@ -341,6 +341,7 @@ def test_follow_up_is_periods_that_do_not_meet():
         "periods of follow-up whose end is none": 3,
         "periods of follow-up without a first and last day, left out": 2,
         "periods of follow-up joined to the one before": 3,
+        "patients whose rows contradict each other in sex, which is unknown now": 1,
     }
     assert {rule: rows for (table, rule), rows in made.lost.items() if table == "follow_up"} == {
         "null_patient_id": 1, "unlisted_patient": 1,

@@ -42,7 +42,8 @@ def read(folder, out, said=None, shards=3, **options):
            announce=[].append if said is None else said.append)  # fmt: skip
     tables = read_tables(out)
     order = pl.col("patient_id").cast(pl.Int64)
-    return [frame.sort(order)["code"].to_list() for frame in (tables.diagnoses, tables.procedures)]
+    there = [frame for frame in (tables.diagnoses, tables.procedures) if frame is not None]
+    return [frame.sort(order)["code"].to_list() for frame in there]
 
 
 LOST = ["389", "845", "88", "4109", "4280"]  # were 038.9, 008.45, 008.8, 041.09, 428.0
