@@ -84,7 +84,7 @@ def out_of_memory() -> int | None:
     Of cgroups version 2 `memory.events`, of version 1 `memory.oom_control`; a container sees its own as the root.
     """
     with contextlib.suppress(OSError, ValueError):
-        for line in _MEMBERSHIP.read_text().splitlines():
+        for line in _MEMBERSHIP.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and "memory" not in controllers.split(","):
                 continue
@@ -92,7 +92,7 @@ def out_of_memory() -> int | None:
             name = "memory.oom_control" if controllers else "memory.events"
             for folder in (mount / path.lstrip("/"), mount):
                 with contextlib.suppress(OSError):
-                    if said := re.search(r"^oom_kill (\d+)$", (folder / name).read_text(), re.MULTILINE):
+                    if said := re.search(r"^oom_kill (\d+)$", (folder / name).read_text(encoding="utf-8"), re.MULTILINE):
                         return int(said[1])
     return None
 

@@ -1,10 +1,10 @@
 """Rows that nobody meant to leave: what was lost of every table, and where it is so much that it must be said aloud."""
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from medbert_jax.disk.stored_json import read_object
 from medbert_jax.ehr.schema import EVENT_TABLES
 from medbert_jax.printed_tables import Table, table_text
 
@@ -43,7 +43,7 @@ def find_losses(
 
 def read_losses(directory) -> str:
     """What `medbert ingest` says of the losses of these EHR tables, in one sentence; empty where there are none."""
-    losses = json.loads((Path(directory) / "ledger.json").read_bytes()).get("losses", [])
+    losses = read_object(Path(directory) / "ledger.json").get("losses", [])
     said = [
         f"{one['rows']:,} of {one['of']:,} rows of {one['table']} ({one['rows'] / one['of']:.1%}) left, most under"
         f" {one['rule']} ({one['remedy']})"
