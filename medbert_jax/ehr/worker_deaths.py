@@ -92,7 +92,8 @@ def out_of_memory() -> int | None:
             name = "memory.oom_control" if controllers else "memory.events"
             for folder in (mount / path.lstrip("/"), mount):
                 with contextlib.suppress(OSError):
-                    if said := re.search(r"^oom_kill (\d+)$", (folder / name).read_text(encoding="utf-8"), re.MULTILINE):
+                    events = (folder / name).read_text(encoding="utf-8")
+                    if said := re.search(r"^oom_kill (\d+)$", events, re.MULTILINE):
                         return int(said[1])
     return None
 

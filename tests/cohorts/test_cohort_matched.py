@@ -148,7 +148,7 @@ def test_what_is_asked_of_a_case(matched):
         ),
         "type_1_later": (diabetic("2010-01-01", late, visit("2010-09-01", "428.0 250.01")), (1, 3, 2)),
         "type_1_before": (diabetic("2010-01-01", visit("2010-05-01", "250.01"), late, again), "type_1_diabetes"),
-        "dead_before": (diabetic("2010-01-01", late, again, died="2010-07-19"), "not_a_case"),  # after death nothing is coded
+        "dead_before": (diabetic("2010-01-01", late, again, died="2010-07-19"), "not_a_case"),
         "no_control": (diabetic("2000-01-01", late, again), "unmatched"),
     }
     for name, (one, fate) in expected.items():
