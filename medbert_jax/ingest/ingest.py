@@ -185,7 +185,7 @@ def ingest(
         spill.mkdir()
         job = _Job(format, options, common, files, shards, spill, new)
         chunks, judged = _scatter_all(reader, job, faults, each, announce)
-        calendar = calendar_of(map(pl.read_ipc, spill.glob("*.stays")), today or date.today())
+        calendar = calendar_of((scan_arrow(path).collect() for path in spill.glob("*.stays")), today or date.today())
         built, started = {}, time.monotonic()
         try:
             for shard, one in each(functools.partial(_build, job, chunks, calendar), range(shards)):

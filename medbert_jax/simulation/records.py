@@ -144,7 +144,8 @@ def _diagnoses(
     row, at = planted.diagnosis_rows(mentions.visit, visits.patient)
     code = mentions.code[row]
     # What was there is written down at the admission, what came later half-way, what is coded for the bill at the end.
-    admit, discharge = planted.admit[at], np.maximum(planted.discharge[at], planted.admit[at])
+    admit, discharge = planted.admit[at], planted.discharge[at]
+    dated = planted.known_admit[at] & planted.known_discharge[at] & (admit <= discharge)
     time = np.where(billed[row], discharge, np.where(here[row], admit, (admit + discharge) / 2))
     return _table("diagnoses", {
         "patient_id": names.gather(at),
@@ -154,7 +155,7 @@ def _diagnoses(
         "present_on_admission": _known(pl.Series(here), ~unknown["present_on_admission"])[row],
         "captured_at_billing": _known(pl.Series(billed), ~unknown["captured_at_billing"])[row],
         "priority": _known(pl.Series(mentions.priority + 1), ~unknown["priority"])[row],
-        "time": _known(_time(time), planted.known_admit[at] & planted.known_discharge[at]),
+        "time": _known(_time(time), dated),
     })  # fmt: skip
 
 

@@ -34,19 +34,19 @@ def files() -> list[Path]:
 
 def by_pattern(source: str) -> list[str]:
     """What gives polars something to read that is not in memory, or looks for files by a name that it is handed."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
+    found, in_memory = [], set()
+    for node in ast.walk(ast.parse(source)):  # a call before what is called
         if isinstance(node, ast.Import | ast.ImportFrom):
             module = getattr(node, "module", None)
             names = {alias.name for alias in node.names}
             found += sorted(names & READERS) if module == "polars" else ["glob"] * ("glob" in names | {module})
-        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Call):
+            if ast.unparse(node.args[0].func) == "io.BytesIO":
+                in_memory.add(node.func)
+        if not isinstance(node, ast.Attribute) or node in in_memory:
             continue
-        owner, called = node.func.value, node.func.attr
-        if called in READERS and isinstance(owner, ast.Name) and owner.id in ("pl", "polars"):
-            given = node.args[0] if node.args else None
-            if not (isinstance(given, ast.Call) and ast.unparse(given.func) == "io.BytesIO"):
-                found.append(called)
+        if node.attr in READERS and isinstance(node.value, ast.Name) and node.value.id in ("pl", "polars"):
+            found.append(node.attr)
     return found
 
 
@@ -108,6 +108,7 @@ def test_nothing_else_reads_tables_by_their_path():
         "pl.scan_ipc(folder / 'a.arrow').collect()",
         "pl.read_parquet_schema(path)",
         "pl.read_ipc(content)",
+        "map(pl.read_ipc, paths)",
         "from polars import read_parquet",
         "import glob",
         "from glob import iglob",

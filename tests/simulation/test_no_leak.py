@@ -69,6 +69,7 @@ def read(ehr, name: str, readable: pl.Expr = CUT) -> Records:
     for shard in range(read_source(ehr).shards):
         tables = read_shard(ehr, shard)
         frame, _ = select_cohort(tables, load_spec(name))
+        frame = frame.filter(pl.col("label") >= 0)  # nobody knows of the censored
         visits = tables.visits.join(frame, on="patient_id").filter(readable)
         found = tables.diagnoses.join(
             visits.select("visit_id", "patient_id", "admit_time"), on=["patient_id", "visit_id"]
