@@ -40,9 +40,9 @@ def by_pattern(source: str) -> list[str]:
             module = getattr(node, "module", None)
             names = {alias.name for alias in node.names}
             found += sorted(names & READERS) if module == "polars" else ["glob"] * ("glob" in names | {module})
-        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Call):
-            if ast.unparse(node.args[0].func) == "io.BytesIO":
-                in_memory.add(node.func)
+        given = node.args[0] if isinstance(node, ast.Call) and node.args else None
+        if isinstance(given, ast.Call) and ast.unparse(given.func) == "io.BytesIO":
+            in_memory.add(node.func)
         if not isinstance(node, ast.Attribute) or node in in_memory:
             continue
         if node.attr in READERS and isinstance(node.value, ast.Name) and node.value.id in ("pl", "polars"):
