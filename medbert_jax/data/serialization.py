@@ -108,7 +108,7 @@ def order_histories(
     """
     encounters, diagnoses, patients = _encounters(tables, until)
     encounters, visits = _visits(encounters, tables, config)
-    visit = _visit_of(diagnoses, encounters)
+    diagnoses, visit = _with_visit(diagnoses, encounters)
     codes, code = code_numbers(diagnoses)
     owner = visits["patient"].to_numpy().astype(np.int64)
     if config.code_order == "random":
@@ -189,13 +189,15 @@ def _visits(
     return encounters, visits.sort("visit")
 
 
-def _visit_of(diagnoses: pl.DataFrame, encounters: pl.DataFrame) -> np.ndarray:
-    """Return the number of the visit of each diagnosis (int64)."""
+def _with_visit(diagnoses: pl.DataFrame, encounters: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
+    """Return the diagnoses of these encounters and the number of the visit of each (int64)."""
     # A visit id is unique within its patient only. Looking up two columns is twice as fast as joining all.
     key = ["patient_id", "visit_id"]
     places = encounters.select(*key, "visit")
     visit = diagnoses.select(key).join(places, on=key, how="left", maintain_order="left")["visit"]
-    return visit.to_numpy().astype(np.int64)
+    if visit.has_nulls():  # of patients that the tables lack, which the ledger will miss
+        diagnoses, visit = diagnoses.filter(visit.is_not_null()), visit.drop_nulls()
+    return diagnoses, visit.to_numpy().astype(np.int64)
 
 
 def _who_stays(
