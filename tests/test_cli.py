@@ -17,6 +17,7 @@ from made_ehr import made_tables
 import run_finetune
 import run_pretrain
 from medbert_jax import cli, commands
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
@@ -209,7 +210,8 @@ def test_wrong_arguments_are_refused(capsys, tmp_path, datasets):
     assert "invalid choice" in refused(capsys, "ingest", tmp_path, tmp_path / "ehr", "--format", "diabetes13").lower()
     assert "source.json" in refused(capsys, "prepare", tmp_path, "made", "--data-dir", tmp_path)
     said = refused(capsys, "cohort", tmp_path, "hf-latr", "hf", "--pretraining-dataset", datasets[0])
-    assert "got 'hf-latr'; use dhf, dhf-landmark, " in said and "readmission-30d, or the path of a .yaml file" in said
+    names = ", ".join(sorted(path.stem for path in SPECS_DIRECTORY.glob("*.yaml")))
+    assert "got 'hf-latr'; use " in said and f"{names}, or the path of a .yaml file" in said
     assert "must hold one Parquet per run: got none in" in refused(capsys, "report", tmp_path)
     assert list(tmp_path.iterdir()) == []
 

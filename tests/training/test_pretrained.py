@@ -47,7 +47,8 @@ def _params(seed: int = 0) -> dict:
     # Wider than initial values, which make all states nearly agree; drawn by numpy, which need not compile.
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(partial(init, MODEL), jax.random.key(0))
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
+    with jax.ensure_compile_time_eval():  # whoever asks first, within a program too
+        return jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), x.dtype), shapes)
 
 
 @jax.jit
