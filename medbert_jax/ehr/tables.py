@@ -328,7 +328,7 @@ def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
         raise ValueError(f"{foreign}; {_REREAD}")
     refuse_newer(str(path), number_of(version), _VERSION)
     names = {field.name for field in dataclasses.fields(EhrSource)}
-    later = {"last_day"}  # the first tables do not say it
+    later = {"last_day"} if number_of(version) == 1 else set()  # the first tables do not say it
     faults = [f"{name} is missing" for name in sorted(names - later - record.keys())]
     faults += form_faults(record, EhrSource) if not faults else []
     files = record.pop("files", None)

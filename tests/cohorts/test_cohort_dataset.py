@@ -1,6 +1,7 @@
 """From cohort to dataset: what is told before anything is trained, what is refused, and cohort.parquet."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from datetime import date, datetime
@@ -72,6 +73,10 @@ def test_tables_without_a_last_day_are_read_as_before(ehr, tmp_path):
     path = tmp_path / "old" / "source.json"
     record = json.loads(path.read_text())
     del record["last_day"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="last_day is missing"):
+        read_source(tmp_path / "old")
+    record["written_as"] = re.sub(r"\d+$", "1", record["written_as"])
     path.write_text(json.dumps(record))
     assert read_source(tmp_path / "old").last_day is None
     undated = made_tables(40, dates=False)
