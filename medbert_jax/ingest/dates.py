@@ -7,6 +7,8 @@ from datetime import datetime
 
 import polars as pl
 
+from medbert_jax.ingest.distinct import by_distinct
+
 FORMS = "2011-05-03, 20110503, 2011-05-03 14:05[:06]"
 """What is read without being asked for, as it is told."""
 EXCEL = "excel"
@@ -35,6 +37,13 @@ _CLOCKS = (
 
 def read_times(values: pl.Series) -> pl.Series:
     """Text without blanks around it as naive Datetime in µs: the forms that need no option; null for all else."""
+    if values.null_count() == len(values):
+        return pl.Series(values.name, [None], pl.Datetime("us")).new_from_index(0, len(values))
+    return by_distinct(values.alias("t").to_frame(), _read_each).to_series().alias(values.name)
+
+
+def _read_each(texts: pl.DataFrame) -> pl.DataFrame:
+    values = texts["t"]
     written = values.str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
     written = written.str.replace(r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}$", "${1}")
     # An offset is only one after a time: the "-03" of a date must stay.
@@ -43,7 +52,7 @@ def read_times(values: pl.Series) -> pl.Series:
     written = written.str.replace(r"^(\d{8})\.0+$", "${1}")
     # Of seven digits, nobody knows which one is missing.
     frame = written.set(written.str.contains(r"^(\d{1,7}|\d{9,})$").fill_null(False), None).alias("t").to_frame()
-    return frame.select(pl.coalesce(_parsed(pl.col("t"), form) for form in _TIMES)).to_series().alias(values.name)
+    return frame.select(time=pl.coalesce(_parsed(pl.col("t"), form) for form in _TIMES))
 
 
 def rewritten(values: pl.Series, forms: Sequence[str]) -> tuple[pl.Series, int]:

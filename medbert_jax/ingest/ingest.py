@@ -26,8 +26,9 @@ from medbert_jax.disk.tables_on_disk import scan_arrow
 from medbert_jax.disk.whole_files import whole_file, write_json
 from medbert_jax.ehr.codes import SOURCE
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource
+from medbert_jax.ehr.shard_files import ShardRecord, new_folder, seal, write_shard
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
-from medbert_jax.ehr.tables import ShardRecord, new_folder, seal, shard_numbers, write_shard
+from medbert_jax.ehr.text_hash import shard_numbers
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.ingest.assembly import assemble
 from medbert_jax.ingest.chunks import read_chunks
@@ -388,7 +389,7 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault], 
                 shard = np.zeros(chunk.height, np.int64)  # rows without a patient: shard 0 counts them
                 known = chunk[file.table.patient].is_not_null().to_numpy()
                 if known.any():
-                    shard[known] = _shards_of(chunk[file.table.patient].filter(pl.Series(known)), shards)
+                    shard[known] = shard_numbers(chunk[file.table.patient].filter(pl.Series(known)), shards)
                 chunk = chunk[np.argsort(shard, kind="stable")]
                 starts[1:] = np.cumsum(np.bincount(shard, minlength=shards))
             chunk.write_ipc(job.spill / f"{name}.arrow", compression="uncompressed")
@@ -402,13 +403,6 @@ def _scatter(job: _Job, number: int) -> tuple[int, list[str], int, list[Fault], 
     if stays:
         pl.concat(stays).write_ipc(job.spill / f"{number:05d}.stays")
     return number, names, rows, [], judged
-
-
-def _shards_of(patient_ids: pl.Series, shards: int) -> np.ndarray:
-    """The shard of every row; each different id is hashed once."""
-    ids = patient_ids.unique()
-    frame = pl.DataFrame({"id": ids, "shard": shard_numbers(ids, shards)})
-    return patient_ids.to_frame("id").join(frame, on="id", how="left", maintain_order="left")["shard"].to_numpy()
 
 
 def _ids(values: pl.Series, file: RawFile | None = None) -> pl.Series:

@@ -187,6 +187,8 @@ def text(values: pl.Series) -> pl.Series:
     """As text without blanks around it; null where nothing is left."""
     if values.dtype == pl.Binary:
         values = values.cast(pl.String, strict=False)
+    if values.null_count() == len(values):
+        return values.cast(pl.String)
     stripped = values.cast(pl.String).str.strip_chars()
     return stripped.set(stripped == "", None)
 

@@ -16,16 +16,9 @@ from polars.testing import assert_frame_equal
 from medbert_jax.disk import replaced_folder
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import ADDED, SCHEMAS, EhrSource, EhrTables, check_tables
-from medbert_jax.ehr.tables import (
-    new_folder,
-    read_shard,
-    read_source,
-    read_tables,
-    seal,
-    text_hash,
-    write_shard,
-    write_tables,
-)
+from medbert_jax.ehr.shard_files import new_folder, seal, write_shard
+from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
+from medbert_jax.ehr.text_hash import text_hash
 from medbert_jax.quality.report import validate
 
 TESTS = Path(__file__).parents[1]

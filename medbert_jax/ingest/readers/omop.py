@@ -4,6 +4,7 @@ Tables and columns as documented there, CSV or Parquet; of `concept` only the ro
 Numbers of concepts below are those of the OHDSI vocabularies (athena.ohdsi.org).
 """
 
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import polars as pl
 from medbert_jax.ehr.codes import CODE_SYSTEMS, EITHER, SOURCE, guess_icd_version, system_name
 from medbert_jax.ehr.icd import ICD10_SYSTEMS, billable_icd9
 from medbert_jax.ingest.assembly import Left, Rough
+from medbert_jax.ingest.distinct import by_distinct
 from medbert_jax.ingest.ends import no_end
 from medbert_jax.ingest.linking import WORDS, Unlinked
 from medbert_jax.ingest.reader import (
@@ -226,12 +228,17 @@ def _build(raw: dict[str, pl.DataFrame], options: OmopOptions) -> Rough:
 
 def _unread_icd(table: pl.DataFrame, concepts: pl.DataFrame, options: OmopOptions) -> Counter[str]:
     """How many source values of conditions no option reads, and how many of these look like ICD."""
-    value, system = text(table["condition_source_value"]), pl.col("system")
     if options.source_value_system or options.us_icd:
         return Counter()
-    rows = pl.DataFrame([value.alias("value"), *_look_up(table["condition_source_concept_id"], concepts, "system")])
-    unread = ~system.str.contains(_ICD).fill_null(False) & ~pl.col("value").str.contains(_NAMED_SYSTEM)
-    values = rows.filter(unread).group_by("value").len().drop_nulls()
+    values = pl.DataFrame(
+        {"value": text(table["condition_source_value"]), "concept_id": whole(table["condition_source_concept_id"])}
+    )
+    values = values.drop_nulls("value").group_by(pl.all()).len()
+    if values.is_empty():
+        return Counter()
+    values = values.join(concepts.select("concept_id", "system"), on="concept_id", how="left")
+    of_icd = pl.col("system").str.contains(_ICD).fill_null(False)
+    values = values.filter(~of_icd & ~pl.col("value").str.contains(_NAMED_SYSTEM))
     looks = pl.col("value").str.contains(_ICD_SHAPE) | pl.col("value").is_in(list(billable_icd9("ICD9CM")))
     return Counter({_UNREAD: int(values["len"].sum()), _UNREAD_ICD: int(values.filter(looks)["len"].sum())})
 
@@ -458,17 +465,23 @@ def _code(
 
     With `days` (of discharge or service), values are ICD codes of a US site whose version is told by shape and day.
     """
-    pairs = {
-        name: _look_up(table[f"{kind}_{column}"], concepts, "system", "code")
-        for name, column in (("source", "source_concept_id"), ("standard", "concept_id"))
-    }
-    frame = pl.DataFrame(
-        [text(table[f"{kind}_source_value"]).alias("value")]
-        + [
-            series.alias(f"{name}_{part}")
-            for name, pair in pairs.items()
-            for part, series in zip("sc", pair, strict=True)
-        ]
+    columns = {"source": "source_concept_id", "standard": "concept_id"}
+    rows = pl.DataFrame(
+        {name: whole(table[f"{kind}_{column}"]) for name, column in columns.items()}
+        | {"value": text(table[f"{kind}_source_value"])}
+    )
+    if days is not None:
+        rows = rows.with_columns(days.alias("day"))
+    codes = by_distinct(rows, functools.partial(_code_of_each, kind=kind, concepts=concepts, value_system=value_system))
+    return dict(zip(codes.columns, codes.get_columns(), strict=True))
+
+
+def _code_of_each(rows: pl.DataFrame, kind: str, concepts: pl.DataFrame, value_system: str) -> pl.DataFrame:
+    """code_system and code of rows with their concepts' ids `source` and `standard`, `value` and maybe `day`."""
+    frame = rows.with_columns(
+        series.alias(f"{name}_{part}")
+        for name in ("source", "standard")
+        for part, series in zip("sc", _look_up(rows[name], concepts, "system", "code"), strict=True)
     )
     value = pl.col("value")
     coded = value.str.contains(_CODE_SIGNS) & value.str.contains(_DIGIT)
@@ -482,8 +495,7 @@ def _code(
     its_word, its_code = system_name(value.str.extract(_NAMED_SYSTEM, 1)), value.str.extract(_NAMED_SYSTEM, 2)
     its_word = pl.when((its_word != "SNOMED") | its_code.str.contains(_SNOMED)).then(its_word)
     of_option = pl.lit(value_system or None, pl.String)
-    if days is not None:
-        frame = frame.with_columns(days.alias("day"))
+    if "day" in rows.columns:
         of_option = guess_icd_version(value, pl.col("day"))
         of_option = pl.when(of_option != EITHER).then(of_option)
     told = [
@@ -501,7 +513,7 @@ def _code(
         both = its_system.is_not_null() & its_code.is_not_null()
         system, code = pl.when(both).then(its_system).otherwise(system), pl.when(both).then(its_code).otherwise(code)
     frame = frame.select(code_system=system, code=code)
-    return {"code_system": frame["code_system"].set(frame["code"].is_null(), None), "code": frame["code"]}
+    return frame.with_columns(code_system=pl.when(pl.col("code").is_not_null()).then("code_system"))
 
 
 def _time(table: pl.DataFrame, start: str) -> pl.Series:
