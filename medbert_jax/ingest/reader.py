@@ -11,8 +11,8 @@ from typing import Any, Literal
 import polars as pl
 
 from medbert_jax.checked_fields import check_fields
-from medbert_jax.ingest.assembly import Rough
 from medbert_jax.ingest.dates import form_faults, read_times, shapes
+from medbert_jax.ingest.rough import Rough
 
 _UNREADABLE: ContextVar["dict[tuple[str, int, int], tuple[int, Counter[str]]] | None"] = ContextVar(
     "unreadable", default=None

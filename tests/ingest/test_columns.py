@@ -12,7 +12,8 @@ from medbert_jax.ingest import chunks as chunked
 from medbert_jax.ingest import columns, dates, text_files
 from medbert_jax.ingest.chunks import read_chunks
 from medbert_jax.ingest.columns import Judged
-from medbert_jax.ingest.ingest import get_reader, ingest
+from medbert_jax.ingest.formats import get_reader
+from medbert_jax.ingest.ingest import ingest
 from medbert_jax.ingest.reader import RawTable, SourceOptions, counting_unreadable, day, number
 from medbert_jax.ingest.source_files import FileFault, RawFile, SourceError
 

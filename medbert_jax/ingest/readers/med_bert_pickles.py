@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import RawTable, Reader
 from medbert_jax.ingest.readers.med_bert_tsv import CODE_ASSUMPTION, MedBertOptions, split_code, tell_version
 from medbert_jax.ingest.readers.plain_pickles import plain_values
+from medbert_jax.ingest.rough import Left, Rough
 from medbert_jax.ingest.source_files import Fault, FileFault, RawFile, SourceError
 
 _BENCS = ("patient_id", "length of stay per visit", "days to the next visit", "codes", "visits")

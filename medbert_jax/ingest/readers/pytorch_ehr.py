@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from medbert_jax.ingest.assembly import Rough
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions
 from medbert_jax.ingest.readers.med_bert_pickles import SPLITS, US_ICD, is_id, left_out, raise_faults, read_types
 from medbert_jax.ingest.readers.med_bert_tsv import CODE_ASSUMPTION, split_code, tell_version
 from medbert_jax.ingest.readers.plain_pickles import plain_values
+from medbert_jax.ingest.rough import Rough
 from medbert_jax.ingest.source_files import FileFault, RawFile, SourceError
 
 _BOTH = "patients with codes of ICD-9 and of ICD-10 where those of ICD-9 come"
