@@ -6,7 +6,7 @@ import polars as pl
 
 
 def by_distinct(rows: pl.DataFrame, of_each: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
-    """What `of_each` makes of the rows, in their order; it must look at each row alone.
+    """What `of_each` makes of the rows (columns of other names), in their order; it must look at each row alone.
 
     Where more than half of the rows are distinct, finding them costs more than it saves: then it is asked of all.
     """
