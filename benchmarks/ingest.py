@@ -79,12 +79,12 @@ def alone(function: Callable, *arguments):
 
 def measure(folder: Path, patients: int) -> dict:
     """Every step once; the raw files are there."""
-    seconds, lines = {}, []
+    seconds, cpu_seconds, load, lines = {}, {}, {}, []
 
     def timed(name, function, *args, **kwargs):
-        began = time.perf_counter()
+        load[name], began, spent = os.getloadavg()[0], time.perf_counter(), processor_time()
         value = function(*args, **kwargs)
-        seconds[name] = time.perf_counter() - began
+        seconds[name], cpu_seconds[name] = time.perf_counter() - began, processor_time() - spent
         return value
 
     def announce(line: str) -> None:
@@ -92,19 +92,9 @@ def measure(folder: Path, patients: int) -> dict:
         print(line, flush=True)
 
     ledger = timed("raw files → EHR tables", ingest, folder / "raw", folder / "ehr", format="omop", announce=announce)
-    dataset = timed(
-        "EHR tables → TFDS dataset",
-        prepare_pretraining,
-        folder / "ehr",
-        "made",
-        data_dir=folder / "data",
-        announce=announce,
-    )
-
-    def decode():
-        return sum(len(open_token_store(dataset, split)) for split in SPLITS)
-
-    kept = timed("TFDS dataset → token store", decode)
+    options = PrepareOptions(folder / "ehr", "made", data_dir=folder / "data")
+    dataset = timed("EHR tables → TFDS dataset and token store", prepare_pretraining, options, announce=announce)
+    kept = sum(len(open_token_store(dataset, split)) for split in SPLITS)
     sequences = Ledger.from_dict(json.loads((dataset / "ledger.json").read_text()))
     last = {
         name: int(RATE.search([line for line in lines if line.startswith(start)][-1]).group(1).replace(",", ""))
@@ -114,12 +104,22 @@ def measure(folder: Path, patients: int) -> dict:
         "raw_bytes": sum(path.stat().st_size for path in (folder / "raw").rglob("*.parquet")),
         "patients_kept": kept,
         "ledger_difference": [ledger.kept.patients - sequences.came.patients, sequences.kept.patients - kept],
+        "load_average": load,  # of one minute, just before each: what else the machine was doing
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,  # of all processes: do not depend so much on what else the machine was doing
         "patients_per_s": {name: patients / value for name, value in seconds.items()} | last,
         "patients_per_s_end_to_end": patients / sum(seconds.values()),
+        "patients_per_cpu_s": {name: patients / value for name, value in cpu_seconds.items()},
+        "patients_per_cpu_s_end_to_end": patients / sum(cpu_seconds.values()),
         "peak_bytes_of_a_worker": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
         "peak_bytes_of_the_main_process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def processor_time() -> float:
+    """Seconds of this process and of those that it started and that have ended."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def measure_tasks(folder: Path, tasks: int) -> dict:

@@ -50,7 +50,7 @@ def parse(arguments: list[str]) -> Any:
 
 def _ingest_kind(arguments: list[str]) -> type:
     """Return the options of `ingest` with those of the format's reader, so that each is checked and has help."""
-    from medbert_jax.ingest.ingest import FORMATS, get_reader
+    from medbert_jax.ingest.formats import FORMATS, get_reader
 
     named = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     named.add_argument("--format", nargs="?")

@@ -30,8 +30,9 @@ def ingest(options: IngestCommand) -> None:
     Exit code 3 where much was lost that nobody meant to leave; the tables are there.
     """
     from medbert_jax.ehr.tables import read_source
-    from medbert_jax.ingest.ingest import IngestOptions, summary
     from medbert_jax.ingest.ingest import ingest as read
+    from medbert_jax.ingest.ingest import summary
+    from medbert_jax.ingest.job import IngestOptions
     from medbert_jax.ingest.losses import read_losses
 
     ledger = read(

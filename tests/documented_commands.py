@@ -17,7 +17,7 @@ import tyro
 
 from medbert_jax import cli
 from medbert_jax.experiments.grid import GridConfig
-from medbert_jax.ingest.ingest import FORMATS
+from medbert_jax.ingest.formats import FORMATS
 from medbert_jax.training.command_line import parse_config
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 

@@ -12,7 +12,8 @@ from polars.testing import assert_frame_equal
 from sqlglot import exp
 
 from medbert_jax.ehr.tables import read_tables
-from medbert_jax.ingest.ingest import get_reader, ingest
+from medbert_jax.ingest.formats import get_reader
+from medbert_jax.ingest.ingest import ingest
 
 FOLDER = Path(__file__).parents[1] / "docs" / "export"
 DIALECTS = ("duckdb", "postgres", "bigquery", "spark")

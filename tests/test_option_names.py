@@ -12,7 +12,7 @@ import tyro
 
 from medbert_jax import cli
 from medbert_jax.experiments.grid import GridConfig
-from medbert_jax.ingest.ingest import FORMATS, get_reader
+from medbert_jax.ingest.formats import FORMATS, get_reader
 from medbert_jax.options import IngestCommand
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 

@@ -14,9 +14,9 @@ import pytest
 import run_finetune
 import run_pretrain
 from medbert_jax import cli
-from medbert_jax.ingest.ingest import FORMATS, get_reader
+from medbert_jax.ingest.formats import FORMATS, get_reader
 from medbert_jax.ingest.readers.mimic_iv import MIMIC_IV
-from medbert_jax.ingest.readers.omop import OmopOptions
+from medbert_jax.ingest.readers.omop_options import OmopOptions
 from medbert_jax.options import (
     AttritionOptions,
     DemoOptions,

@@ -32,7 +32,8 @@ from medbert_jax.disk.whole_files import sha256_of
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.icd import back_off
 from medbert_jax.ehr.schema import EhrSource
-from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_source
+from medbert_jax.ehr.shard_files import SPLITS_FILE
+from medbert_jax.ehr.tables import read_shard, read_source
 from tfds_builders.excluded_cohort import ExcludedCohort
 from tfds_builders.record_files import write_records
 from tfds_builders.splits import GIVEN, Split, outside_period

@@ -10,7 +10,8 @@ import polars as pl
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.hashing import SPLITS, assign_split
-from medbert_jax.ehr.tables import SPLITS_FILE, listed_files
+from medbert_jax.ehr.shard_files import SPLITS_FILE
+from medbert_jax.ehr.tables import listed_files
 
 GIVEN = "given"
 """The key of splits that come with the tables."""

@@ -14,7 +14,8 @@ from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import EhrTables
-from medbert_jax.ehr.tables import read_shard, read_source, read_titles, shard_numbers
+from medbert_jax.ehr.tables import read_shard, read_source, read_titles
+from medbert_jax.ehr.text_hash import shard_numbers
 from medbert_jax.ehr.workers import Workers
 
 _NOTHING_THERE = "no_visits"

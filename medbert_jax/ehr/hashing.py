@@ -15,10 +15,15 @@ _GOLDEN_GAMMA = np.uint64(0x9E3779B97F4A7C15)
 
 def mix64(state: np.ndarray) -> np.ndarray:
     """One round of splitmix64 (Steele, Lea, Flood 2014): a bijection of the 64-bit integers."""
-    state = state + _GOLDEN_GAMMA
-    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return state ^ (state >> np.uint64(31))
+    state = (
+        state + _GOLDEN_GAMMA
+    )  # an array of its own, in which the rest is done: large ones cost by what is allocated
+    state ^= state >> np.uint64(30)
+    state *= np.uint64(0xBF58476D1CE4E5B9)
+    state ^= state >> np.uint64(27)
+    state *= np.uint64(0x94D049BB133111EB)
+    state ^= state >> np.uint64(31)
+    return state
 
 
 def _utf8(patient_ids) -> np.ndarray:

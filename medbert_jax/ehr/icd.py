@@ -8,7 +8,6 @@ ICD, so no table is needed for that; the ICD-10 of other countries backs off too
 
 import csv
 import re
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
@@ -16,9 +15,10 @@ from importlib import resources
 import numpy as np
 from numpy.typing import ArrayLike
 
+from medbert_jax.ehr import icd10cm_release
+
 ICD10_SYSTEMS = r"(?:ICD10(?:[A-Z]{2})?|CIM10|KCD\d*)"
 """Names of ICD-10 of WHO and of countries: ICD10, ICD10CM, ICD10GM, …; ICD10PCS holds procedures and is none."""
-_ICD10CM_SHAPE = re.compile(r"[A-Z]\d[0-9A-Z](\.[0-9A-Z]{1,4})?")  # not a chapter ("4") or a block ("E08-E13")
 _ICD_NAME = re.compile(rf"(?:ICD9CM/(?:\d{{3}}|V\d\d|E\d{{3}})|{ICD10_SYSTEMS}/[A-Z]\d[0-9A-Z])(?=[.+]|$)")
 """System and category of a full name: what is above the category is no code."""
 
@@ -28,7 +28,7 @@ def titles(codes: Sequence[str]) -> list[str]:
 
     "" where no title is known: no such code, retired before the release of 2026 (ICD-10-CM), or another system.
     A category has a title of its own, so a code that lost its decimals is found as what is left of it. Reads the
-    tables of a system at its first code, once per process (ICD-10-CM: about 3.5 s).
+    tables of a system at its first code, once per process (ICD-10-CM: about a second).
     """
     return [_titles_of(system).get(local, "") for system, _, local in (code.partition("/") for code in codes)]
 
@@ -98,9 +98,5 @@ def _titles_of(system: str) -> dict[str, str]:
             found[".".join(filter(None, (code[:whole], code[whole:])))] = " ".join(row["longdesc"].split())
         return found
     if system == "ICD10CM":
-        with warnings.catch_warnings():  # it reads its files in a way that Python 3.11 and 3.12 call deprecated
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import simple_icd_10_cm as release
-        every = filter(_ICD10CM_SHAPE.fullmatch, release.get_all_codes())
-        return {code: " ".join(release.get_description(code).split()) for code in every}
+        return icd10cm_release.read_titles()
     return {}

@@ -7,61 +7,26 @@ folder without it is not (yet) a set of tables; it holds a sha256 of every file,
 import dataclasses
 import hashlib
 import io
-import json
-import re
-import shutil
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import polars as pl
 
-from medbert_jax.disk.replaced_folder import replaced
 from medbert_jax.disk.stored_json import form_faults, read_object
 from medbert_jax.disk.versions import number_of, refuse_newer
-from medbert_jax.disk.whole_files import write_json, write_whole
-from medbert_jax.ehr.hashing import hash_start, mix64
 from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS, EhrSource, EhrTables, check_tables, schema_faults
-
-_VERSION = 2  # since 2 diagnoses have a time, deaths one by the clock, patients a follow-up
-_WRITTEN_AS = "medbert_jax EHR tables, version "
-SPLITS_FILE = "splits.parquet"
-"""The source's own splits (patient_id, split: train | validation | test), where it has any."""
-TITLES_FILE = "titles.parquet"
-"""What the source calls its codes (code_system, code, title), where it says so."""
-_OURS = re.compile(
-    rf"(source|ledger|events_ledger)\.json|{re.escape(SPLITS_FILE)}|{re.escape(TITLES_FILE)}|unknown_codes\.csv"
-    rf"|({'|'.join(SCHEMAS)})/shard-\d+-of-\d+\.parquet"
+from medbert_jax.ehr.shard_files import (
+    TITLES_FILE,
+    VERSION,
+    WRITTEN_AS,
+    listed_faults,
+    new_folder,
+    seal,
+    shard_name,
+    write_shard,
 )
-"""Files of a set of tables, which go with it when it is replaced; others in the folder stay."""
-_SCHEMA_TEXT = {name: {column: str(dtype) for column, dtype in schema.items()} for name, schema in SCHEMAS.items()}
+from medbert_jax.ehr.text_hash import shard_numbers
+
 _REREAD = "write the tables again from their source with `medbert ingest`"
-
-
-@dataclasses.dataclass(frozen=True)
-class ShardRecord:
-    """What `write_shard` wrote."""
-
-    files: dict[str, str]
-    """Path within the folder → sha256."""
-    sums: dict[str, tuple[int, int]]
-    """`_row_sums` of every table."""
-    rows: dict[str, int]
-    known: dict[str, int]
-    """Rows that say something, by "table.column" of `SOMETIMES_KNOWN`."""
-    last_day: str | None = None
-    """The latest date of an admission, in ISO form."""
-
-
-SOMETIMES_KNOWN = {
-    "patients": ("birth_date", "sex", "race"),
-    "visits": ("length_of_stay", "age_days"),
-    "diagnoses": ("priority", "present_on_admission", "captured_at_billing", "time"),
-    "medications": ("ingredient",),
-    "measurements": ("value",),
-}
-"""What sources often do not say; its known share stands in source.json."""
 
 
 def write_tables(tables: EhrTables, directory, *, shards: int = 1) -> EhrSource:
@@ -83,7 +48,7 @@ def write_tables(tables: EhrTables, directory, *, shards: int = 1) -> EhrSource:
     faults += [f"{name}: the table is empty" for name, table in tables.present().items()
                if name in REQUIRED_TABLES and table.is_empty()]  # fmt: skip
     if faults:
-        raise ValueError(_listed("EHR tables must follow the schema", faults, "mend the reader that made them"))
+        raise ValueError(listed_faults("EHR tables must follow the schema", faults, "mend the reader that made them"))
     shard_of = {name: shard_numbers(frame["patient_id"], shards) for name, frame in tables.present().items()}
     records = []
     with new_folder(directory) as new:
@@ -91,97 +56,6 @@ def write_tables(tables: EhrTables, directory, *, shards: int = 1) -> EhrSource:
             part = {name: frame.filter(pl.Series(shard_of[name] == shard)) for name, frame in tables.present().items()}
             records.append(write_shard(dataclasses.replace(tables, **part), new, shard, shards, checked=True))
         return seal(new, tables.source, records)
-
-
-def shard_numbers(patient_ids: pl.Series, shards: int) -> np.ndarray:
-    """The shard of every patient, (n,): a hash of the id, so that a patient's rows meet wherever they came from."""
-    return (text_hash(patient_ids, "shard") % np.uint64(shards)).astype(np.int64)
-
-
-@contextmanager
-def new_folder(directory) -> Generator[Path]:
-    """Yield the folder for `write_shard` and `seal`; it becomes `directory` at the end of the block.
-
-    Until then, and for good where the block raises or is killed, an earlier set of tables in `directory` stays as it
-    is. Errors as `replaced`, which this is.
-    """
-    with replaced(directory, _OURS) as new:
-        yield new
-
-
-def write_shard(tables: EhrTables, directory, shard: int, shards: int, *, checked: bool = False) -> ShardRecord:
-    """Check and write one shard: every row of its patients. Raises ValueError with every fault listed."""
-    if not checked and (faults := check_tables(tables)):
-        rule = f"shard {shard} of EHR tables must follow the schema"
-        raise ValueError(_listed(rule, faults, "mend the reader that made them"))
-    frames = {name: _canonical(name, frame) for name, frame in tables.present().items()}
-    files = {}
-    for name, frame in frames.items():
-        path = f"{name}/{_shard_name(shard, shards)}"
-        (Path(directory) / name).mkdir(exist_ok=True)
-        files[path] = _write_parquet(frame, Path(directory) / path)
-    known = {
-        f"{name}.{column}": frames[name][column].count()
-        for name in SOMETIMES_KNOWN
-        if name in frames
-        for column in SOMETIMES_KNOWN[name]
-    }
-    sums = {name: _row_sums(name, frame) for name, frame in frames.items()}
-    last = frames["visits"].select(pl.col("admit_time").max()).item()
-    last_day = last.date().isoformat() if last is not None else None
-    return ShardRecord(files, sums, {name: frame.height for name, frame in frames.items()}, known, last_day)
-
-
-def seal(
-    directory,
-    source: EhrSource,
-    records: list[ShardRecord],
-    splits: pl.DataFrame | None = None,
-    titles: pl.DataFrame | None = None,
-) -> EhrSource:
-    """Write source.json over the shards' records, in the order of the shards.
-
-    `splits` (patient_id, split) are the source's own splits, `titles` (code_system, code, title) its own words for its
-    codes, where it has any. Returns the source with `shards`, `known`, `last_day` and `content_hash`, which covers
-    every cell but those of titles: independent of the order of rows, of shards and of library versions. An optional
-    table without rows is removed: it would be taken for one that says that nothing ever happened. Raises ValueError for
-    required tables without rows.
-    """
-    directory = Path(directory)
-    rows = {name: sum(record.rows.get(name, 0) for record in records) for name in SCHEMAS}
-    if empty := [f"{name}: [empty_table] the table is empty" for name in REQUIRED_TABLES if not rows[name]]:
-        raise ValueError(_listed("EHR tables must have rows", empty, "look into ledger.json for where they left"))
-    for name in records[0].rows:
-        if not rows[name]:
-            shutil.rmtree(directory / name)
-    known = {}
-    for column in records[0].known:
-        said, there = sum(record.known[column] for record in records), rows[column.partition(".")[0]]
-        if there:
-            known[column] = max(round(said / there, 4), 0.0001 * (said > 0))  # few are not none
-    files = {path: sha for record in records for path, sha in record.files.items() if rows[path.partition("/")[0]]}
-    sums = {
-        name: [rows[name], *(sum(record.sums[name][place] for record in records) % 2**64 for place in (0, 1))]
-        for name in records[0].sums
-        if rows[name]
-    }
-    if splits is not None and len(splits):
-        files[SPLITS_FILE] = _write_parquet(splits.sort("patient_id"), directory / SPLITS_FILE)
-        sums["splits"] = [len(splits), *_row_sums("splits", splits)]
-    if titles is not None and len(titles):
-        files[TITLES_FILE] = _write_parquet(titles.sort(pl.all()), directory / TITLES_FILE)
-    content_hash = hashlib.sha256(json.dumps([_SCHEMA_TEXT, sums], sort_keys=True).encode()).hexdigest()
-    last_day = max((record.last_day for record in records if record.last_day), default=None)
-    source = dataclasses.replace(source, shards=len(records), content_hash=content_hash, known=known, last_day=last_day)
-    record = {"written_as": f"{_WRITTEN_AS}{_VERSION}", **dataclasses.asdict(source), "files": files}
-    write_json(directory / "source.json", record)
-    return source
-
-
-def holds_tables(directory: Path) -> bool:
-    """Whether the folder has any file that goes when a set of tables there is replaced."""
-    paths = [path for folder in ("", *SCHEMAS) for path in (directory / folder).glob("*")]
-    return any(_OURS.fullmatch(path.relative_to(directory).as_posix()) for path in paths)
 
 
 def unwritten_tables(directory: Path) -> list[str]:
@@ -217,7 +91,7 @@ def read_titles(directory) -> dict[str, str]:
         fault = (
             f"{TITLES_FILE}: not the file that was written (sha256 differs)" if content else f"{path.name}: is missing"
         )
-        raise ValueError(_listed("EHR tables must be as source.json describes them", [fault], _REREAD))
+        raise ValueError(listed_faults("EHR tables must be as source.json describes them", [fault], _REREAD))
     named = pl.read_parquet(io.BytesIO(content)).select(pl.format("{}/{}", "code_system", "code"), "title")
     return dict(named.iter_rows())
 
@@ -250,59 +124,6 @@ def with_added(name: str, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(added).select(SCHEMAS[name].keys()) if added else frame
 
 
-def _listed(rule: str, faults: list[str], advice: str) -> str:
-    return f"{rule}: got {len(faults)} fault(s):\n  - " + "\n  - ".join(faults) + f"\n{advice}"
-
-
-def _shard_name(shard: int, shards: int) -> str:
-    return f"shard-{shard:05d}-of-{shards:05d}.parquet"
-
-
-def _canonical(name: str, frame: pl.DataFrame) -> pl.DataFrame:
-    columns = list(SCHEMAS[name])
-    keys = [column for column in ("patient_id", "order") if column in columns]
-    frame = frame.select(columns)
-    if name == "measurements":  # −0.0 and 0.0 compare equal but have different bytes
-        frame = frame.with_columns(pl.col("value") + 0.0)
-    return frame.sort(keys + [column for column in columns if column not in keys], maintain_order=False)
-
-
-def text_hash(texts: pl.Series, key: str) -> np.ndarray:
-    """`patient_hash` of a text column without nulls, (n,) uint64, several times as fast; empty texts have one too."""
-    state = np.full(len(texts), hash_start(key), np.uint64)
-    padded = (texts.rename("t").to_frame().select(pl.col("t") + "\0" * 8)).to_series().cast(pl.Binary)
-    lengths = texts.str.len_bytes().to_numpy().astype(np.uint64)
-    for start in range(0, int(lengths.max(initial=0)), 8):
-        # Eight bytes are there, thanks to the padding, in every text that reaches so far.
-        word = padded.bin.slice(start, 8).bin.reinterpret(dtype=pl.UInt64, endianness="little").fill_null(0).to_numpy()
-        state = np.where(lengths > np.uint64(start), mix64(state ^ word), state)
-    return mix64(state ^ lengths)
-
-
-def _row_sums(name: str, frame: pl.DataFrame) -> tuple[int, int]:
-    """Two sums, modulo 2^64, of a hash of every row: the same in any order, and shards add up to the whole."""
-    rows = np.full(frame.height, hash_start(name), np.uint64)
-    for column, dtype in frame.schema.items():
-        values = frame[column]
-        if dtype == pl.String:
-            words = text_hash(values.fill_null(""), column)
-        elif dtype == pl.Float64:
-            words = values.fill_null(0).to_numpy().astype("<f8").view("<u8")
-        else:
-            words = values.to_physical().cast(pl.Int64).fill_null(0).to_numpy().astype("<i8").view("<u8")
-        known = values.is_not_null().to_numpy()
-        rows = mix64(rows ^ np.where(known, mix64(words), np.uint64(0)))
-    return int(rows.sum(dtype=np.uint64)), int(mix64(~rows).sum(dtype=np.uint64))
-
-
-def _write_parquet(frame: pl.DataFrame, path: Path) -> str:
-    """Write a file of the set; return its sha256."""
-    buffer = io.BytesIO()
-    frame.write_parquet(buffer, compression="zstd")
-    write_whole(path, buffer.getbuffer())
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()
-
-
 def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
     rule = "a folder of EHR tables holds source.json, written last"
     path = directory / "source.json"
@@ -323,10 +144,10 @@ def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
         record = read_object(path)
     except ValueError:
         raise ValueError(f"{foreign}; {_REREAD}") from None
-    program, said, version = str(record.pop("written_as", "")).partition(_WRITTEN_AS)
+    program, said, version = str(record.pop("written_as", "")).partition(WRITTEN_AS)
     if program or not said:
         raise ValueError(f"{foreign}; {_REREAD}")
-    refuse_newer(str(path), number_of(version), _VERSION)
+    refuse_newer(str(path), number_of(version), VERSION)
     names = {field.name for field in dataclasses.fields(EhrSource)}
     later = {"last_day"} if number_of(version) == 1 else set()  # the first tables do not say it
     faults = [f"{name} is missing" for name in sorted(names - later - record.keys())]
@@ -342,8 +163,8 @@ def _read_record(directory: Path) -> tuple[EhrSource, dict[str, str]]:
 
 def _read_shards(directory: Path, source: EhrSource, files: dict[str, str], shards) -> EhrTables:
     faults, tables = [], {}
-    names = {shard: _shard_name(shard, source.shards) for shard in shards}
-    expected = {f"{name}/{_shard_name(shard, source.shards)}" for name in SCHEMAS for shard in range(source.shards)}
+    names = {shard: shard_name(shard, source.shards) for shard in shards}
+    expected = {f"{name}/{shard_name(shard, source.shards)}" for name in SCHEMAS for shard in range(source.shards)}
     for found in sorted(directory.glob("*/*.parquet")):
         path = found.relative_to(directory).as_posix()
         if found.parent.name in SCHEMAS and (path not in files or path not in expected):
@@ -375,5 +196,5 @@ def _read_shards(directory: Path, source: EhrSource, files: dict[str, str], shar
         if not faults:
             tables[name] = pl.concat(parts, rechunk=True)
     if faults:
-        raise ValueError(_listed("EHR tables must be as source.json describes them", faults, _REREAD))
+        raise ValueError(listed_faults("EHR tables must be as source.json describes them", faults, _REREAD))
     return EhrTables(**tables, source=source)

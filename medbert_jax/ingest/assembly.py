@@ -6,18 +6,22 @@ has the same rule id, whatever the source.
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import polars as pl
 
 from medbert_jax.attrition.ledger import Ledger
-from medbert_jax.ehr.codes import SOURCE, normal_codes, system_name
-from medbert_jax.ehr.schema import EARLIEST, EVENT_TABLES, LATEST, SCHEMAS, TITLES_SCHEMA, EhrSource, EhrTables
+from medbert_jax.ehr.codes import SOURCE
+from medbert_jax.ehr.schema import EVENT_TABLES, SCHEMAS, EhrSource, EhrTables
+from medbert_jax.ingest.code_rows import codes_that_stay, titles_of, with_normal_forms
 from medbert_jax.ingest.deaths import one_death_each
 from medbert_jax.ingest.ends import Calendar, open_stays
 from medbert_jax.ingest.follow_up import follow_up_of
-from medbert_jax.ingest.icd9_zeros import numeric_codes, with_zeros
-from medbert_jax.ingest.linking import Unlinked, link_strays
+from medbert_jax.ingest.icd9_zeros import numeric_codes
+from medbert_jax.ingest.linking import link_strays
+from medbert_jax.ingest.patient_rows import one_row_each
+from medbert_jax.ingest.rough import Left, Rough
+from medbert_jax.ingest.visit_rows import OF_VISIT, VISIT_RULES, in_order, once_each, rule_of_visit, stays
 
 _RULES = {
     "null_patient_id": "Rows without a patient id",
@@ -35,55 +39,7 @@ _RULES = {
     "unreadable_code": "Text that is no code of its system",
     "duplicate_code": "Identical rows of one code in one visit",
 }
-_SEVERAL = "kept as written, since with and without lost zeros they are billable codes"
-_VISIT_RULES = ("no_admission", "implausible_time", "before_birth", "after_death")
-CONTRADICTED = "patients whose rows contradict each other in {}, which is unknown now"
-"""What is told of a column of patients."""
 _DEATH = ["patient_id", "death_date", "death_time"]
-
-
-@dataclass(frozen=True)
-class Left:
-    """What a reader itself took out, under a rule of its own."""
-
-    rule: str
-    text: str
-    patients: int = 0
-    visits: int = 0
-    codes: int = 0
-
-
-@dataclass(kw_only=True)
-class Rough:
-    """What a reader maps its columns to, before any rule. Columns as in `SCHEMAS`; absent ones are unknown.
-
-    `patients` may have "birth_year" (only the year is known) and "split" (the source's own); `visits` has "order" only
-    where the source has no dates, and "still_patient" where it says that somebody has not left; codes are as
-    published. `deaths` (patient_id, death_date, death_time) are all rows that say when somebody died, `follow_up` all
-    periods, which may overlap. `unlinked` is what becomes of diagnoses of no visit, by their "time". `other_ids` are
-    the patient ids, row by row, of further tables that only add to `patients`: those without an id, and those not
-    listed there, are counted like all others. `told` are counts for the user that no ledger has. `unknown_codes` are
-    what the source calls codes and nobody knows (code, rows, patients, description), `titles` what its codes mean
-    (code_system, code, title).
-    """
-
-    patients: pl.DataFrame
-    visits: pl.DataFrame
-    diagnoses: pl.DataFrame
-    medications: pl.DataFrame | None = None
-    measurements: pl.DataFrame | None = None
-    procedures: pl.DataFrame | None = None
-    deaths: pl.DataFrame | None = None
-    follow_up: pl.DataFrame | None = None
-    unlinked: Unlinked = "drop"
-    has_dates: bool
-    age_precision: str
-    assumptions: tuple[str, ...] = ()
-    left: tuple[Left, ...] = field(default=())
-    other_ids: pl.Series = field(default_factory=lambda: pl.Series(dtype=pl.String))
-    told: Counter[str] = field(default_factory=Counter)
-    unknown_codes: pl.DataFrame | None = None
-    titles: pl.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -191,38 +147,39 @@ def assemble(
     patients = patients.join(deaths, on="patient_id", how="left", maintain_order="left")
     keys = ["patient_id", "visit_id"]
     time_order = ["order"] if not rough.has_dates else ["admit_time", "discharge_time"]
-    others = [column for column in visits.columns if column not in (*keys, *time_order)]
-    place = ["patient_id", *time_order, "visit_id", *others]
-    visits = visits.sort(place, nulls_last=True, maintain_order=False)
-    if visits.select(keys).is_duplicated().any():
-        visits = count("duplicate_visit", "visits", visits, visits.unique(keys, keep="first", maintain_order=True))
+    visits = count("duplicate_visit", "visits", visits, once_each(visits, time_order))
     lives = patients.select("patient_id", "birth_date", "birth_year", "death_date", "death_time")
     visits = visits.join(lives, on="patient_id", how="left", maintain_order="left")
-    visits = visits.with_columns(_rule_of_visit(rough.has_dates))
+    visits = in_order(visits.with_columns(rule_of_visit(rough.has_dates)), time_order)
     if rough.unlinked != "drop":
-        linked = codes["diagnoses"].join(visits.select(*keys, "rule"), on=keys, how="left")
-        strays, linked = linked.filter(pl.col("rule").is_null()), linked.filter(pl.col("rule").is_not_null())
-        strays, made, links = link_strays(strays.drop("rule"), visits.filter(pl.col("rule") == -1), rough.unlinked)
-        told += links
-        if made.height:
-            visits_in += made.height
-            made = made.join(lives, on="patient_id", how="left").with_columns(_rule_of_visit(rough.has_dates))
-            visits = pl.concat([visits, made], how="diagonal").sort(place, nulls_last=True, maintain_order=False)
-        strays = strays.join(visits.select(*keys, "rule"), on=keys, how="left")
-        codes["diagnoses"] = pl.concat([linked, strays.select(linked.columns)])
+        linked = codes["diagnoses"].join(visits.select(*keys, *OF_VISIT), on=keys, how="left")
+        if linked["rule"].has_nulls():
+            strays, linked = linked.filter(pl.col("rule").is_null()), linked.filter(pl.col("rule").is_not_null())
+            there = visits.filter(pl.col("rule") == -1)
+            strays, made, links = link_strays(strays.drop(OF_VISIT), there, rough.unlinked)
+            told += links
+            if made.height:
+                visits_in += made.height
+                made = made.join(lives, on="patient_id", how="left").with_columns(rule_of_visit(rough.has_dates))
+                visits = in_order(pl.concat([visits, made], how="diagonal").sort(keys), time_order)
+                # The numbers of visits are others now.
+                strays, linked = pl.concat([linked.select(strays.columns), strays]), linked.clear()
+            strays = strays.join(visits.select(*keys, *OF_VISIT), on=keys, how="left")
+            linked = pl.concat([linked, strays.select(linked.columns)])
+        codes["diagnoses"] = linked
     icd9 = [numeric_codes()]
     for name, table in codes.items():
-        table, pairs = _normal(table, restore_zeros)
+        table, pairs = with_normal_forms(table, restore_zeros)
         icd9.append(numeric_codes(pairs))
-        codes[name] = _codes(name, table, visits.select(*keys, "rule"), left, unreadable, told)
+        codes[name] = codes_that_stay(name, table, visits.select(*keys, *OF_VISIT), left, unreadable, told)
     systems = Counter(
         {(name, system): rows for name, table in codes.items()
          for system, rows in table["code_system"].value_counts().iter_rows()}
     ) + Counter({(name, SOURCE): left["unnamed_system"][name] for name in codes})  # fmt: skip
-    for number, rule in enumerate(_VISIT_RULES):
+    for number, rule in enumerate(VISIT_RULES):
         left[rule]["visits"] = int((visits["rule"] == number).sum())
     visits = visits.filter(pl.col("rule") == -1)
-    visits = visits.with_columns(*_stays(rough.has_dates, outpatient_los_zero))
+    visits = visits.with_columns(*stays(rough.has_dates, outpatient_los_zero))
 
     tables = EhrTables(
         patients=patients.select(SCHEMAS["patients"].keys()),
@@ -252,7 +209,7 @@ def assemble(
         lost=+lost,
         systems=systems,
         icd9=pl.concat(icd9),
-        titles=_titles(rough.titles, codes.values()),
+        titles=titles_of(rough.titles, codes.values()),
     )
 
 
@@ -269,134 +226,6 @@ def _typed(frame: pl.DataFrame, schema: dict[str, pl.DataType]) -> pl.DataFrame:
     )
     texts = [name for name in ("patient_id", "visit_id") if name in schema]
     return frame.with_columns(pl.col(texts).str.strip_chars().replace("", None))
-
-
-def one_row_each(patients: pl.DataFrame) -> tuple[pl.DataFrame, Counter[str]]:
-    """One row per patient, and the patients of whom rows contradict each other, by column: the value is unknown."""
-    if not patients["patient_id"].is_duplicated().any():
-        return patients, Counter()
-    said = pl.exclude("patient_id").drop_nulls()
-    rows = patients.group_by("patient_id", maintain_order=True)
-    unlike = rows.agg(said.n_unique() > 1).drop("patient_id").sum().row(0, named=True)
-    single = rows.agg(pl.when(said.n_unique() == 1).then(said.first()).name.keep())
-    return single, +Counter({CONTRADICTED.format(column): count for column, count in unlike.items()})
-
-
-def _rule_of_visit(has_dates: bool) -> pl.Expr:
-    """The first rule (place in _VISIT_RULES) by which a visit leaves; −1 for none."""
-    admitted = pl.col("admit_time")
-    if not has_dates:
-        return pl.lit(-1, pl.Int8).alias("rule")
-    outside = (admitted < EARLIEST) | (admitted >= LATEST)
-    born = (admitted.dt.date() < pl.col("birth_date")) | (admitted.dt.year() < pl.col("birth_year")).fill_null(False)
-    died = (admitted > pl.col("death_time")).fill_null(admitted.dt.date() > pl.col("death_date"))
-    rules = (admitted.is_null(), outside, born, died)
-    rule = pl.lit(-1, pl.Int8)
-    for number, applies in reversed(list(enumerate(rules))):
-        rule = pl.when(applies.fill_null(False)).then(pl.lit(number, pl.Int8)).otherwise(rule)
-    return rule.alias("rule")
-
-
-def _stays(has_dates: bool, outpatient_los_zero: bool) -> list[pl.Expr]:
-    """Order, length of stay and age of visits that are sorted by patient and time."""
-    admitted, discharged = pl.col("admit_time").dt.date(), pl.col("discharge_time").dt.date()
-    stay = pl.coalesce(pl.col("length_of_stay"), (discharged - admitted).dt.total_days())
-    if outpatient_los_zero:
-        stay = pl.when((pl.col("visit_type") == "outpatient") & stay.is_null()).then(0).otherwise(stay)
-    exprs = [
-        pl.int_range(1, pl.len() + 1, dtype=pl.Int32).over("patient_id").alias("order"),
-        stay.cast(pl.Int32).alias("length_of_stay"),
-    ]
-    if has_dates:
-        year_only = pl.col("birth_year").is_not_null() & pl.col("birth_date").is_null()
-        since_july = (admitted - pl.date(pl.col("birth_year"), 7, 1)).dt.total_days().clip(lower_bound=0)
-        exprs += [
-            pl.when(year_only).then(since_july.cast(pl.Int32)).otherwise("age_days").alias("age_days"),
-            pl.when(year_only).then(pl.lit(365, pl.Int32)).otherwise("age_precision_days").alias("age_precision_days"),
-        ]
-    return exprs
-
-
-def _normal(table: pl.DataFrame, restore_zeros: bool) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """A table of codes with named systems, `normal` forms and `several`; distinct code_system, code and their rows."""
-    system = pl.col("code_system").str.strip_chars().str.replace_all(r"[\s/]+", "_").replace("", None)
-    written = pl.col("code").str.replace_all(r"\s+", " ").str.strip_chars().replace("", None)
-    table = table.with_columns(code_system=system, code=written)
-    # Few distinct codes, many rows: the normal form is found once per code.
-    table = table.rename({"code_system": "spelt"})
-    spelt = table.group_by("spelt", "code").agg(rows=pl.len())
-    named = spelt.with_columns(code_system=pl.coalesce(system_name(pl.col("spelt")), "spelt"))
-    distinct = named.group_by("code_system", "code").agg(pl.col("rows").sum())
-    pairs = distinct.select("code_system", "code")
-    read = with_zeros(pairs) if restore_zeros else pairs.with_columns(read="code", several=False)
-    normal = normal_codes(read.select("code_system", code="read").unique()).rename({"code": "read"})
-    read = read.join(normal, on=["code_system", "read"], how="left", nulls_equal=True).drop("read")
-    named = named.drop("rows").join(read, on=["code_system", "code"], how="left", nulls_equal=True)
-    return table.join(named, on=["spelt", "code"], how="left", nulls_equal=True).drop("spelt"), distinct
-
-
-def _codes(
-    name: str,
-    table: pl.DataFrame,
-    visits: pl.DataFrame,
-    left: dict[str, dict[str, int]],
-    unreadable: Counter[str],
-    told: Counter[str],
-) -> pl.DataFrame:
-    """The rows of a table of codes that stay, codes in normal form; the others counted under their first rule."""
-    if "rule" not in table.columns:
-        table = table.join(visits, on=["patient_id", "visit_id"], how="left")
-    of_no_visit = pl.col("rule").is_null()
-    if name == "diagnoses":
-        unlinked = of_no_visit
-    else:  # an event may stand without a visit: its time says where it belongs
-        unreadable[f"visit_id of {name}"] += int(
-            table.select((of_no_visit & pl.col("visit_id").is_not_null()).sum()).item()
-        )
-        table = table.with_columns(visit_id=pl.when(~of_no_visit).then("visit_id"), rule=pl.col("rule").fill_null(-1))
-        unlinked = pl.lit(False)
-    reasons = {rule: pl.col("rule") == number for number, rule in enumerate(_VISIT_RULES)} | {
-        "unlinked_code": unlinked,
-        "missing_code": pl.col("code").is_null(),
-        "unnamed_system": pl.col("code_system") == SOURCE,
-        "unreadable_code": pl.col("normal").is_null() | pl.col("code_system").is_null(),
-    }
-    reason = pl.lit(None, pl.String)
-    for rule, applies in reversed(reasons.items()):
-        reason = pl.when(applies.fill_null(False)).then(pl.lit(rule)).otherwise(reason)
-    table = table.with_columns(reason=reason)
-    for rule, rows in table["reason"].drop_nulls().value_counts().iter_rows():
-        left[rule][name] += rows
-    table = table.filter(pl.col("reason").is_null())
-    zeros = pl.col("normal").str.starts_with("0") & ~pl.col("code").str.starts_with("0")
-    for what, rows in (("whose leading zeros were put back", zeros), (_SEVERAL, "several")):
-        for system, count in table.filter(rows)["code_system"].value_counts().iter_rows():
-            told[f"{system} codes {what}"] += count
-    table = table.with_columns(code="normal").select(SCHEMAS[name].keys())
-    kept = _earliest(table) if name == "diagnoses" else table.unique(maintain_order=False)
-    left["duplicate_code"][name] += table.height - kept.height
-    return kept
-
-
-def _earliest(diagnoses: pl.DataFrame) -> pl.DataFrame:
-    """One row of those that differ in their time alone: the earliest, which is when the diagnosis was known."""
-    others = pl.exclude("time")
-    if diagnoses["time"].null_count() == diagnoses.height:
-        return diagnoses.unique(maintain_order=False)
-    return diagnoses.group_by(others).agg(pl.col("time").min()).select(diagnoses.columns)
-
-
-def _titles(written: pl.DataFrame | None, tables: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """code_system, code, title of the codes in the tables, each once, codes in normal form."""
-    names = ["code_system", "code"]
-    if written is None:
-        return pl.DataFrame(schema=TITLES_SCHEMA)
-    written = written.with_columns(pl.col("title").str.replace_all(r"\s+", " ").str.strip_chars().replace("", None))
-    written = written.drop_nulls().unique().sort(pl.all()).unique(names, keep="first", maintain_order=True)
-    written = _normal(written, restore_zeros=False)[0].select("code_system", "title", code="normal").drop_nulls()
-    written = written.unique(names, keep="first", maintain_order=True)
-    used = pl.concat([table.select(names) for table in tables]).unique()
-    return written.join(used, on=names, how="semi").select(TITLES_SCHEMA.keys())
 
 
 def _ledger(

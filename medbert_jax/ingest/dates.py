@@ -7,6 +7,8 @@ from datetime import datetime
 
 import polars as pl
 
+from medbert_jax.ingest.distinct import by_distinct
+
 FORMS = "2011-05-03, 20110503, 2011-05-03 14:05[:06]"
 """What is read without being asked for, as it is told."""
 EXCEL = "excel"
@@ -27,6 +29,8 @@ _SUGGESTED = (
     (r"##?([- ]?)aaa\1##", r"%d\1%b\1%y"),
     (r"#{5}(\.#+)?", EXCEL),
 )
+_FIRST = (", month first", ", day first")  # in the order of the two forms above
+_NO_DAY, _ISO_DAY = ", no such day", "####-##-##"
 _CLOCKS = (
     (r" ##?:##", " %H:%M"), (r" ##?:##:##", " %H:%M:%S"), (r" ##?:##:##\.#+", " %H:%M:%S%.f"),
     (r" ##?:## aa", " %I:%M %p"), (r" ##?:##:## aa", " %I:%M:%S %p"),
@@ -35,6 +39,13 @@ _CLOCKS = (
 
 def read_times(values: pl.Series) -> pl.Series:
     """Text without blanks around it as naive Datetime in µs: the forms that need no option; null for all else."""
+    if values.null_count() == len(values):
+        return pl.Series(values.name, [None], pl.Datetime("us")).new_from_index(0, len(values))
+    return by_distinct(values.alias("t").to_frame(), _read_each).to_series().alias(values.name)
+
+
+def _read_each(texts: pl.DataFrame) -> pl.DataFrame:
+    values = texts["t"]
     written = values.str.replace(r"(Z|[+-]\d{2}:?\d{2})$", "").str.replace("T", " ", literal=True)
     written = written.str.replace(r"(:\d{2}(?:\.\d+)?)\s*[+-]\d{2}$", "${1}")
     # An offset is only one after a time: the "-03" of a date must stay.
@@ -43,7 +54,7 @@ def read_times(values: pl.Series) -> pl.Series:
     written = written.str.replace(r"^(\d{8})\.0+$", "${1}")
     # Of seven digits, nobody knows which one is missing.
     frame = written.set(written.str.contains(r"^(\d{1,7}|\d{9,})$").fill_null(False), None).alias("t").to_frame()
-    return frame.select(pl.coalesce(_parsed(pl.col("t"), form) for form in _TIMES)).to_series().alias(values.name)
+    return frame.select(time=pl.coalesce(_parsed(pl.col("t"), form) for form in _TIMES))
 
 
 def rewritten(values: pl.Series, forms: Sequence[str]) -> tuple[pl.Series, int]:
@@ -76,27 +87,59 @@ def form_faults(forms: Sequence[str]) -> list[str]:
 
 
 def shapes(values: pl.Series) -> Counter[str]:
-    """The shapes of text: # for each digit, a for each letter, cut after 24 signs; never what stands there."""
+    """The shapes of text: # for each digit, a for each letter, cut after 24 signs; never what stands there.
+
+    A date of numbers has behind its shape that there is no such day (31/02/2014), or which of day and month stands
+    first where it can only be one of them.
+    """
     masked = pl.col("t").str.replace_all(r"\d", "#").str.replace_all(r"\p{L}", "a").str.slice(0, _LONGEST_SHAPE)
-    counted = values.alias("t").drop_nulls().value_counts().group_by(masked).agg(pl.col("count").sum())
-    return Counter(dict(counted.iter_rows()))
+    texts = values.alias("t").drop_nulls().value_counts().with_columns(shape=masked)
+    found = Counter(dict(texts.group_by("shape").agg(pl.col("count").sum()).iter_rows()))
+    for shape in list(found):
+        of_numbers = "aaa" not in shape and EXCEL not in (forms := _suggested(shape))
+        if of_numbers and (forms or shape.startswith(_ISO_DAY)):
+            its = texts.filter(shape=shape)
+            text = pl.col("t") if forms else pl.col("t").str.slice(0, len(_ISO_DAY))
+            read = its.select(_parsed(text, form).is_not_null().alias(form) for form in forms or ("%Y-%m-%d",))
+            none, one = ~read.select(pl.any_horizontal(pl.all())).to_series(), read.sum_horizontal() == 1
+            kinds = {_NO_DAY: none}
+            if len(forms) == 2:
+                kinds |= {kind: one & read[form] for kind, form in zip(_FIRST, forms, strict=True)}
+            for kind, cells in kinds.items():
+                found[shape + kind] = int(its.filter(cells)["count"].sum())
+                found[shape] -= found[shape + kind]
+    return +found
 
 
 def told_shapes(found: Counter[str], shown: int = 3) -> str:
     """Shapes with their counts, the most frequent first, and the form that the first may have where that is known."""
     order = sorted(found.items(), key=lambda item: (-item[1], item[0]))
     said = [f"{count:,} of the shape {shape}" for shape, count in order[:shown]]
-    if form := _suggested(order[0][0]):
-        said[0] += f" (maybe {form})"
+    if forms := _possible(order[0][0], found):
+        said[0] += f" (maybe {', or '.join(forms)})"
     return ", ".join(said) + f", {sum(count for _, count in order[shown:]):,} of others" * (len(order) > shown)
 
 
-def _suggested(shape: str) -> str | None:
+def _possible(shape: str, found: Counter[str]) -> tuple[str, ...]:
+    """The forms that dates of a shape may have, also by what others of the same shape in the column can only be."""
+    if shape.endswith(_NO_DAY):
+        return ()
+    bare = shape
+    for kind in _FIRST:
+        bare = bare.removesuffix(kind)
+    forms = _suggested(bare)
+    if len(forms) < 2:
+        return forms
+    seen = [bool(found[bare + kind]) for kind in _FIRST]
+    return tuple(form for form, there in zip(forms, seen, strict=True) if there) if any(seen) else forms
+
+
+def _suggested(shape: str) -> tuple[str, ...]:
     for day, form in _SUGGESTED:
         for clock, time in (("", ""), *_CLOCKS):
             if found := re.fullmatch(day + clock, shape):
-                return ", or ".join(found.expand(one) + time for one in form.split(", or "))
-    return None
+                return tuple(found.expand(one) + time for one in form.split(", or "))
+    return ()
 
 
 def _parsed(text: pl.Expr, form: str) -> pl.Expr:

@@ -11,7 +11,8 @@ from medbert_jax.attrition.disclosure import masked
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.disk.scratch_folder import scratch_beside
 from medbert_jax.ehr.tables import read_source
-from medbert_jax.ingest.ingest import IngestOptions, ingest, summary
+from medbert_jax.ingest.ingest import ingest, summary
+from medbert_jax.ingest.job import IngestOptions
 from medbert_jax.ingest.readers.own_tables import NEEDED, OWN_TABLES, OwnOptions, columns_of
 
 _RAW = {table.name: table for table in OWN_TABLES.tables}

@@ -11,8 +11,8 @@ from typing import Any, Literal
 import polars as pl
 
 from medbert_jax.checked_fields import check_fields
-from medbert_jax.ingest.assembly import Rough
 from medbert_jax.ingest.dates import form_faults, read_times, shapes
+from medbert_jax.ingest.rough import Rough
 
 _UNREADABLE: ContextVar["dict[tuple[str, int, int], tuple[int, Counter[str]]] | None"] = ContextVar(
     "unreadable", default=None
@@ -187,6 +187,8 @@ def text(values: pl.Series) -> pl.Series:
     """As text without blanks around it; null where nothing is left."""
     if values.dtype == pl.Binary:
         values = values.cast(pl.String, strict=False)
+    if values.null_count() == len(values):
+        return values.cast(pl.String)
     stripped = values.cast(pl.String).str.strip_chars()
     return stripped.set(stripped == "", None)
 

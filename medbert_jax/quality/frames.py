@@ -16,7 +16,7 @@ import polars as pl
 
 from medbert_jax.ehr.codes import normal_codes
 from medbert_jax.ehr.schema import SCHEMAS
-from medbert_jax.ehr.tables import shard_numbers
+from medbert_jax.ehr.text_hash import shard_numbers
 from medbert_jax.quality.rules import ROW_RULES
 
 Counts = dict[tuple[str, str], int]

@@ -20,15 +20,9 @@ from medbert_jax.attrition.disclosure import masked
 from medbert_jax.disk.whole_files import meant_for
 from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.schema import ADDED, REQUIRED_TABLES, SCHEMAS, TITLES_SCHEMA
+from medbert_jax.ehr.shard_files import SPLITS_FILE, TITLES_FILE
 from medbert_jax.ehr.shared_visits import UNIQUE_VISITS, count_shared_visits
-from medbert_jax.ehr.tables import (
-    SPLITS_FILE,
-    TITLES_FILE,
-    listed_files,
-    read_source,
-    unwritten_tables,
-    with_added,
-)
+from medbert_jax.ehr.tables import listed_files, read_source, unwritten_tables, with_added
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.printed_tables import Table, table_text
 from medbert_jax.quality.default_days import default_days, first_days

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import polars as pl
 
-from medbert_jax.ehr.tables import shard_numbers
+from medbert_jax.ehr.text_hash import shard_numbers
 
 ENGINE = 2
 """What the sources make of the parameters, by number: to be raised where tests/golden/simulated.json must change.

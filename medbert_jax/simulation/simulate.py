@@ -14,7 +14,8 @@ from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.disk.replaced_folder import replaced
 from medbert_jax.disk.whole_files import whole_file, write_json
 from medbert_jax.ehr.schema import EhrSource, EhrTables
-from medbert_jax.ehr.tables import ShardRecord, holds_tables, new_folder, read_source, seal, write_shard
+from medbert_jax.ehr.shard_files import ShardRecord, holds_tables, new_folder, seal, write_shard
+from medbert_jax.ehr.tables import read_source
 from medbert_jax.ehr.workers import Workers
 from medbert_jax.simulation.block import BLOCK, World
 from medbert_jax.simulation.identity import ENGINE, Run

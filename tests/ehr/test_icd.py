@@ -4,11 +4,12 @@ import random
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
 
-from medbert_jax.ehr import icd
+from medbert_jax.ehr import icd, icd10cm_release
 
 TITLES = {
     "ICD9CM/428.0": "Congestive heart failure, unspecified",
@@ -87,13 +88,24 @@ def test_what_is_above_a_code(code, above):
     assert icd.parent(code) == (above[0] if above else "")
 
 
-def test_what_is_above_an_icd10cm_code_is_what_the_package_says():
-    import simple_icd_10_cm as package
+@pytest.fixture(scope="module")
+def package():
+    with warnings.catch_warnings():  # it reads its files in a way that Python 3.11 and 3.12 call deprecated
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import simple_icd_10_cm
+    return simple_icd_10_cm
 
+
+def test_titles_of_icd10cm_are_what_the_package_says(package):
+    every = filter(icd10cm_release.CODE_SHAPE.fullmatch, package.get_all_codes())
+    assert icd._titles_of("ICD10CM") == {code: " ".join(package.get_description(code).split()) for code in every}
+
+
+def test_what_is_above_an_icd10cm_code_is_what_the_package_says(package):
     codes = random.Random(0).sample(sorted(icd._titles_of("ICD10CM")), 5_000)
     above = [package.get_ancestors(code) for code in codes]
     # Blocks and chapters are no codes; a block of one category has the category's name, so that it comes twice.
-    expected = [dict.fromkeys(a for a in chain if icd._ICD10CM_SHAPE.fullmatch(a)) for chain in above]
+    expected = [dict.fromkeys(a for a in chain if icd10cm_release.CODE_SHAPE.fullmatch(a)) for chain in above]
     expected = [[a for a in chain if a != code] for code, chain in zip(codes, expected, strict=True)]
     assert [[a[8:] for a in icd.ancestors(f"ICD10CM/{code}")] for code in codes] == expected
     assert sum(map(len, expected)) > 10_000

@@ -16,16 +16,9 @@ from polars.testing import assert_frame_equal
 from medbert_jax.disk import replaced_folder
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import ADDED, SCHEMAS, EhrSource, EhrTables, check_tables
-from medbert_jax.ehr.tables import (
-    new_folder,
-    read_shard,
-    read_source,
-    read_tables,
-    seal,
-    text_hash,
-    write_shard,
-    write_tables,
-)
+from medbert_jax.ehr.shard_files import new_folder, seal, write_shard
+from medbert_jax.ehr.tables import read_shard, read_source, read_tables, write_tables
+from medbert_jax.ehr.text_hash import text_hash
 from medbert_jax.quality.report import validate
 
 TESTS = Path(__file__).parents[1]
@@ -374,6 +367,8 @@ def test_more_faults_of_the_tables(tables, tmp_path):
     assert [fault.startswith(told) for fault in check_tables(undated)] == [True]
     no_visit = changed(tables, "diagnoses", pl.when(~FIRST).then("visit_id").alias("visit_id"))
     assert check_tables(no_visit) == ["diagnoses: the patient has no such visit (1 rows)"]
+    of_none = changed(tables, "diagnoses", pl.lit("v").alias("visit_id"))  # rows that are alike are counted one by one
+    assert check_tables(of_none) == [f"diagnoses: the patient has no such visit ({tables.diagnoses.height:,} rows)"]
     empty = dataclasses.replace(tables, **{name: table.clear() for name, table in tables.present().items()})
     assert check_tables(empty) == []  # a shard may be
     with pytest.raises(ValueError, match="patients: the table is empty") as refused:

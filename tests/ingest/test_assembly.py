@@ -7,8 +7,9 @@ import pytest
 
 from medbert_jax.attrition.ledger import Counts
 from medbert_jax.ehr.schema import check_tables
-from medbert_jax.ingest.assembly import Left, Rough, assemble
+from medbert_jax.ingest.assembly import assemble
 from medbert_jax.ingest.ends import Calendar
+from medbert_jax.ingest.rough import Left, Rough
 
 PATIENTS = {
     "patient_id": ["a", "b", "c", "c", None],

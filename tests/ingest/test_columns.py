@@ -12,7 +12,8 @@ from medbert_jax.ingest import chunks as chunked
 from medbert_jax.ingest import columns, dates, text_files
 from medbert_jax.ingest.chunks import read_chunks
 from medbert_jax.ingest.columns import Judged
-from medbert_jax.ingest.ingest import get_reader, ingest
+from medbert_jax.ingest.formats import get_reader
+from medbert_jax.ingest.ingest import ingest
 from medbert_jax.ingest.reader import RawTable, SourceOptions, counting_unreadable, day, number
 from medbert_jax.ingest.source_files import FileFault, RawFile, SourceError
 
@@ -344,6 +345,32 @@ def test_a_few_dates_that_are_none_are_counted_by_their_shape(tmp_path):
     assert ledger["unreadable_dates"] == {"visit_end_date": {"##.##.####": 1, "##.##.#### <aaaa>": 1}}
     (line,) = [line for line in said if line.startswith("no dates in")]
     assert line.startswith("no dates in visit_end_date: 1 of the shape ##.##.#### (maybe %d.%m.%Y), 1 of the shape")
+
+
+@pytest.mark.parametrize(
+    ("form", "written", "shape", "hint"),
+    [
+        ("%d/%m/%Y", "31/02/2014", "##/##/####, no such day", ""),  # not the hint of another form
+        ("%d.%m.%Y", "31.04.2014", "##.##.####, no such day", ""),
+        ("%m/%d/%Y", "25/03/2014", "##/##/####, day first", " (maybe %d/%m/%Y)"),
+    ],
+)
+def test_what_is_no_date_in_the_form_that_was_given_is_told(tmp_path, form, written, shape, hint):
+    visits = VISIT.replace("2014-03-05,2014-03-05", f"2014-03-05,{written}")
+    _, said, ledger = told(write(tmp_path / "source", visit_occurrence=visits), date_format=(form,))
+    assert ledger["unreadable_dates"] == {"visit_end_date": {shape: 1}}
+    (line,) = [line for line in said if line.startswith("no dates in")]
+    assert line.startswith(f"no dates in visit_end_date: 1 of the shape {shape}{hint}; read are")
+
+
+def test_what_stands_first_in_some_dates_is_told_of_all_of_their_shape():
+    found = dates.shapes(pl.Series(["05/03/2014", "05/03/2014", "25/03/2014"]))
+    assert dates.told_shapes(found) == (
+        "2 of the shape ##/##/#### (maybe %d/%m/%Y), 1 of the shape ##/##/####, day first"
+    )
+    assert dates.shapes(pl.Series(["2014-02-31", "2014-02-28", "31-MAI-2014"])) == {
+        "####-##-##, no such day": 1, "####-##-##": 1, "##-aaa-####": 1,
+    }  # fmt: skip
 
 
 def test_a_column_is_without_dates_only_where_all_its_files_are(tmp_path, monkeypatch):

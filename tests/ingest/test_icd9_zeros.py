@@ -8,8 +8,9 @@ import pytest
 from medbert_jax.ehr.codes import normal_codes
 from medbert_jax.ehr.icd import billable_icd9
 from medbert_jax.ehr.tables import read_source, read_tables
+from medbert_jax.ingest.formats import get_reader
 from medbert_jax.ingest.icd9_zeros import judge, numeric_codes, with_zeros
-from medbert_jax.ingest.ingest import get_reader, ingest
+from medbert_jax.ingest.ingest import ingest
 from medbert_jax.ingest.source_files import SourceError
 
 

@@ -19,6 +19,7 @@ import medbert_jax.ingest.ingest as engine
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.ehr.tables import read_source, read_tables
 from medbert_jax.ehr.workers import Workers
+from medbert_jax.ingest import building, scattering
 from medbert_jax.ingest.ingest import ingest
 from medbert_jax.ingest.readers.omop import OMOP
 from medbert_jax.ingest.source_files import SourceError
@@ -118,7 +119,7 @@ def test_the_words_of_the_library_are_not_passed_on(source, tmp_path, monkeypatc
     def refuse(*args, **more):
         raise pl.exceptions.InvalidOperationError("conversion failed for 77310002")
 
-    monkeypatch.setattr(engine, "assemble", refuse)
+    monkeypatch.setattr(building, "assemble", refuse)
     with pytest.raises(SourceError, match=r"\[wrong_type\]") as refused:
         read(source, tmp_path / "ehr")
     assert "77310002" not in str(refused.value) and refused.value.__context__ is None
@@ -262,7 +263,8 @@ def spied(monkeypatch, change=lambda rough, raw: rough, **concept):
 
     tables = [dataclasses.replace(table, **concept) if table.name == "concept" else table for table in OMOP.tables]
     reader = dataclasses.replace(OMOP, tables=tuple(tables), build=build)
-    monkeypatch.setattr(engine, "get_reader", lambda format: reader)
+    for module in (engine, scattering, building):
+        monkeypatch.setattr(module, "get_reader", lambda format: reader)
     return heights
 
 
@@ -289,7 +291,7 @@ def test_a_shard_gets_the_rows_of_a_lookup_that_are_named(tmp_path, monkeypatch,
     read(source, tmp_path / "two", shards=1, workers=2)
     assert digests(tmp_path / "two") == digests(tmp_path / "whole")
     # Planted: rows that are named must not go.
-    monkeypatch.setattr(engine, "_ids", lambda values, file=None: values.cast(pl.String) + ("x" if file else ""))
+    monkeypatch.setattr(scattering, "_ids", lambda values, file=None: values.cast(pl.String) + ("x" if file else ""))
     with pytest.raises(ValueError, match=r"diagnoses: \[empty_table\] all \d+ rows left: unnamed_system \d+ \("):
         read(source, tmp_path / "none", shards=1)
 
@@ -339,8 +341,8 @@ def test_visit_ids_that_two_patients_share_are_counted(tmp_path):
 def test_ids_of_unlike_types_compare():
     large = 2**53 + 1
     for values in ([7, large, None], ["7", f" {large} ", None], [" 007", str(large), ""]):
-        assert engine._ids(pl.Series(values)).to_list() == ["7", str(large), None]
-    assert engine._ids(pl.Series(["A7 ", "7.5"])).to_list() == ["A7", "7.5"]
+        assert scattering._ids(pl.Series(values)).to_list() == ["7", str(large), None]
+    assert scattering._ids(pl.Series(["A7 ", "7.5"])).to_list() == ["A7", "7.5"]
 
 
 def test_shards_without_patients_say_nothing_of_the_source(source, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from medbert_jax.ehr.tables import read_source, read_tables
 from medbert_jax.ingest.ends import Calendar
 from medbert_jax.ingest.ingest import ingest
 from medbert_jax.ingest.losses import find_losses, read_losses
-from medbert_jax.ingest.readers.omop import OmopOptions
+from medbert_jax.ingest.readers.omop_options import OmopOptions
 from medbert_jax.ingest.stay_days import calendar_of, stay_days
 from medbert_jax.quality.report import validate
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medbert_jax.ehr.tables import shard_numbers
+from medbert_jax.ehr.text_hash import shard_numbers
 from medbert_jax.simulation.identity import Run
 from medbert_jax.simulation.parameters import FILES, FOLDER, load_parameters
 

@@ -28,7 +28,8 @@ from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.ehr.hashing import SPLITS, assign_split
-from medbert_jax.ehr.tables import SPLITS_FILE, read_shard, read_tables, write_tables
+from medbert_jax.ehr.shard_files import SPLITS_FILE
+from medbert_jax.ehr.tables import read_shard, read_tables, write_tables
 from tfds_builders.work_folder import WorkFolder, write_columns
 
 CHECKOUT = Path(__file__).parents[2]

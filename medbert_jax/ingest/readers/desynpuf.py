@@ -9,8 +9,9 @@ from collections import Counter
 
 import polars as pl
 
-from medbert_jax.ingest.assembly import Left, Rough, one_row_each
+from medbert_jax.ingest.patient_rows import one_row_each
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, named, text, whole
+from medbert_jax.ingest.rough import Left, Rough
 from medbert_jax.ingest.source_files import SourceError
 
 ASSUMPTIONS = (

@@ -7,8 +7,8 @@ database. All columns are text as published. There are no dates: encounters are 
 
 import polars as pl
 
-from medbert_jax.ingest.assembly import Rough
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, text
+from medbert_jax.ingest.rough import Rough
 
 DRUGS = (
     "metformin", "repaglinide", "nateglinide", "chlorpropamide", "glimepiride", "acetohexamide", "glipizide",

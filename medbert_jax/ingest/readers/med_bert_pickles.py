@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import RawTable, Reader
 from medbert_jax.ingest.readers.med_bert_tsv import CODE_ASSUMPTION, MedBertOptions, split_code, tell_version
 from medbert_jax.ingest.readers.plain_pickles import plain_values
+from medbert_jax.ingest.rough import Left, Rough
 from medbert_jax.ingest.source_files import Fault, FileFault, RawFile, SourceError
 
 _BENCS = ("patient_id", "length of stay per visit", "days to the next visit", "codes", "visits")
@@ -214,6 +214,16 @@ def is_id(value) -> bool:
     return isinstance(value, str) and bool(value.strip()) and "\0" not in value
 
 
+def left_out(further: pl.DataFrame, labels: int, of_labels: str) -> list[Left]:
+    """The lines of histories (visits, codes) of patients who have one already, and of labels, in the words for them."""
+    visits, codes = (int(further[level].sum()) for level in ("visits", "codes"))
+    text = "Histories of patients who have one in another file"
+    return [
+        Left("further_record", text, patients=further.height, visits=visits, codes=codes),
+        Left("label_not_taken", of_labels, codes=labels),
+    ]
+
+
 def _build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
     rows, kind = raw["histories"], pl.col("file").str.to_lowercase()
     records = rows.group_by("patient_id", "file").agg(visits=pl.col("visit").max(), codes=pl.len())
@@ -232,16 +242,8 @@ def _build(raw: dict[str, pl.DataFrame], options: MedBertOptions) -> Rough:
     )
     system, code = split_code(pl.col("code"))
     codes = rows.join(raw["types"].select("number", code_system=system, code=code), on="number", how="left")
-    left = [
-        Left(
-            "further_record",
-            "Histories of patients who have one in another file",
-            patients=further.height,
-            visits=int(further["visits"].sum()),
-            codes=int(further["codes"].sum()),
-        ),
-        Left("label_not_taken", "Labels of combined files, counted as codes", codes=int(records["combined"].sum())),
-    ]
+    labels = int(records["combined"].sum())
+    left = left_out(further, labels, "Labels of combined files, counted as codes")
     if options.us_icd:
         codes, undecided = tell_version(codes)
         left.append(undecided)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import polars as pl
 
 from medbert_jax.ehr.codes import EITHER, guess_icd_version, system_name
-from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, flag, text, whole
+from medbert_jax.ingest.rough import Left, Rough
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from collections import Counter
 
 import polars as pl
 
-from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import RawTable, Reader, count_unknown, moment, number, text, whole
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
 from medbert_jax.ingest.readers.meds_codes import described_codes, meanings, titles
@@ -24,6 +23,7 @@ from medbert_jax.ingest.readers.meds_visits import (
     marked_visits,
     on_such_days,
 )
+from medbert_jax.ingest.rough import Left, Rough
 from medbert_jax.ingest.source_files import SourceError
 
 _ORIGINS = {

@@ -4,7 +4,7 @@ from collections import Counter
 
 import polars as pl
 
-from medbert_jax.ingest.assembly import CONTRADICTED
+from medbert_jax.ingest.patient_rows import CONTRADICTED
 from medbert_jax.ingest.reader import count_unknown, text
 from medbert_jax.ingest.readers.meds_options import MedsOptions
 from medbert_jax.ingest.source_files import Fault

@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from medbert_jax.ingest.assembly import Rough
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions, day, flag, moment, named, number, text, whole
+from medbert_jax.ingest.rough import Rough
 
 ASSUMPTIONS = (
     "Every row of admissions is a visit: an inpatient stay, or other where admission_type is an ambulatory, direct or "

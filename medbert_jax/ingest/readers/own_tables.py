@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from medbert_jax.ehr.schema import DISPOSITIONS, REQUIRED_TABLES, SCHEMAS, VISIT_TYPES
-from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import (
     RawTable,
     Reader,
@@ -24,6 +23,7 @@ from medbert_jax.ingest.reader import (
     whole,
 )
 from medbert_jax.ingest.readers.med_bert_tsv import US_ICD, tell_version
+from medbert_jax.ingest.rough import Left, Rough
 
 NEEDED = {
     "patients": ("patient_id",),

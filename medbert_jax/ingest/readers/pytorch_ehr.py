@@ -15,11 +15,11 @@ from typing import Literal
 import numpy as np
 import polars as pl
 
-from medbert_jax.ingest.assembly import Left, Rough
 from medbert_jax.ingest.reader import RawTable, Reader, SourceOptions
-from medbert_jax.ingest.readers.med_bert_pickles import SPLITS, US_ICD, is_id, raise_faults, read_types
+from medbert_jax.ingest.readers.med_bert_pickles import SPLITS, US_ICD, is_id, left_out, raise_faults, read_types
 from medbert_jax.ingest.readers.med_bert_tsv import CODE_ASSUMPTION, split_code, tell_version
 from medbert_jax.ingest.readers.plain_pickles import plain_values
+from medbert_jax.ingest.rough import Rough
 from medbert_jax.ingest.source_files import FileFault, RawFile, SourceError
 
 _BOTH = "patients with codes of ICD-9 and of ICD-10 where those of ICD-9 come"
@@ -196,16 +196,7 @@ def _build(raw: dict[str, pl.DataFrame], options: PytorchEhrOptions) -> Rough:
         rows = rows.join(types, on="number", how="left").with_columns(named=pl.coalesce("named", "typed"))
     system, code = split_code(pl.col("named"))
     codes = rows.with_columns(code_system=system, code=code)
-    left = [
-        Left(
-            "further_record",
-            "Histories of patients who have one in another file",
-            patients=further.height,
-            visits=int(further["visits"].sum()),
-            codes=int(further["codes"].sum()),
-        ),
-        Left("label_not_taken", "Labels, counted as codes", codes=records.height),
-    ]
+    left = left_out(further, records.height, "Labels, counted as codes")
     if options.us_icd:
         codes, undecided = tell_version(codes)
         left.append(undecided)

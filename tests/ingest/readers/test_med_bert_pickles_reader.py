@@ -9,7 +9,8 @@ import pytest
 from medbert_jax.attrition.ledger import Counts
 from medbert_jax.data.serialization import SerializationConfig, order_histories, serialize
 from medbert_jax.data.vocabulary import FIRST_CODE, UNK, Vocabulary
-from medbert_jax.ehr.tables import SPLITS_FILE, read_tables
+from medbert_jax.ehr.shard_files import SPLITS_FILE
+from medbert_jax.ehr.tables import read_tables
 from medbert_jax.ingest.ingest import ingest
 from medbert_jax.ingest.readers.med_bert_pickles import read_labels
 from medbert_jax.ingest.readers.med_bert_tsv import MedBertOptions

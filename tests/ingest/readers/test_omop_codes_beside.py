@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from medbert_jax.data.vocabulary import Vocabulary, with_titles
-from medbert_jax.ehr.tables import TITLES_FILE, read_source, read_tables, read_titles
+from medbert_jax.ehr.shard_files import TITLES_FILE
+from medbert_jax.ehr.tables import read_source, read_tables, read_titles
 from medbert_jax.ingest.ingest import ingest
-from medbert_jax.ingest.readers.omop import OmopOptions
+from medbert_jax.ingest.readers.omop_options import OmopOptions
 from medbert_jax.ingest.source_files import SourceError
 from medbert_jax.quality.report import validate
 

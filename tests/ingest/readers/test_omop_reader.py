@@ -8,7 +8,9 @@ import pytest
 from medbert_jax.ehr.schema import check_tables
 from medbert_jax.ingest.assembly import assemble
 from medbert_jax.ingest.reader import counting_unreadable
-from medbert_jax.ingest.readers.omop import _POSITIONS, OMOP, OmopOptions
+from medbert_jax.ingest.readers.omop import OMOP
+from medbert_jax.ingest.readers.omop_options import OmopOptions
+from medbert_jax.ingest.readers.omop_tables import _POSITIONS
 
 CONCEPTS = """
 44826459|250.00|ICD9CM|4-dig billing code|Diabetes mellitus without mention of complication

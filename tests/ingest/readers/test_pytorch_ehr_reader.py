@@ -6,7 +6,8 @@ import polars as pl
 import pytest
 
 from medbert_jax.attrition.ledger import Counts
-from medbert_jax.ehr.tables import SPLITS_FILE, read_tables
+from medbert_jax.ehr.shard_files import SPLITS_FILE
+from medbert_jax.ehr.tables import read_tables
 from medbert_jax.ingest.ingest import ingest
 from medbert_jax.ingest.readers.pytorch_ehr import PytorchEhrOptions, read_labels
 from medbert_jax.ingest.source_files import SourceError
