@@ -71,6 +71,8 @@ class CohortOptions:
     test_from: datetime.date | None = None
     """a split by time within that by patient: test patients are predicted on this day (2015-01-01) or
     later, the others before it; who is on the wrong side leaves."""
+    labels: Literal["first", "last", "random"] = "first"
+    """which prediction time of a subject is taken, where a folder of MEDS labels has several."""
     few_cases: bool = False
     """also with fewer than 50 test cases, which tell little."""
     unknown_code_limit: Annotated[float, Interval(ge=0, le=1)] = 0.5
