@@ -168,6 +168,8 @@ def evaluate(options: EvaluateOptions) -> None:
     from medbert_jax.evaluation.stored_evaluation import write_evaluation
     from medbert_jax.printed_tables import print_tables, to_markdown
 
+    if len(options.files) < 2:
+        raise ValueError(f"files are PREDICTIONS … COHORT: got {len(options.files)} alone; give the cohort at last")
     patients = read_evaluated(options.cohort, cache_dir=options.cache_dir)
     models = read_models(options.predictions, patients, options.names)
     asked = {name: getattr(options, name) for name in ("risks", "specificities", "draws", "seed", "reference")}

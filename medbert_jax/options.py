@@ -142,8 +142,7 @@ class EvaluateOptions:
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
-        few = f"files must be PREDICTIONS … COHORT, two or more: got {len(self.files)}; give the cohort at last"
-        check_fields(self, also=[few] * (len(self.files) < 2))
+        check_fields(self)
 
     @property
     def predictions(self) -> tuple[Path, ...]:

@@ -71,8 +71,6 @@ class CohortOptions:
     test_from: datetime.date | None = None
     """a split by time within that by patient: test patients are predicted on this day (2015-01-01) or
     later, the others before it; who is on the wrong side leaves."""
-    labels: Literal["first", "last", "random"] = "first"
-    """which prediction time of a subject is taken, where a folder of MEDS labels has several."""
     few_cases: bool = False
     """also with fewer than 50 test cases, which tell little."""
     unknown_code_limit: Annotated[float, Interval(ge=0, le=1)] = 0.5
@@ -100,6 +98,8 @@ class CohortOptions:
     looks for, who would be in, what is refused. Exit code 2 where something is."""
     json_out: Path | None = None
     """with --check, also write what it finds there, as JSON."""
+    labels: Literal["first", "last", "random"] = "first"
+    """which prediction time of a subject is taken, where a folder of MEDS labels has several."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

@@ -54,21 +54,24 @@ class ShapeBoosting(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, X_validation, y_validation) -> "ShapeBoosting":
         """Fit on X, y (n,) of 0/1, choose on validation; ValueError when a class is missing in either."""
         y, y_validation = check_both_labels(y, "training"), check_both_labels(y_validation, "validation")
+        shape = shape_of(X)
+        self._known = ~np.isnan(shape).all(axis=0)  # what nobody has is no column
+        shape = shape[:, self._known]
         model = HistGradientBoostingClassifier(
             max_iter=self.max_trees,
             learning_rate=self.learning_rate,
             max_leaf_nodes=self.max_leaf_nodes,
             early_stopping=False,
             random_state=0,
-        ).fit(shape_of(X), y)
+        ).fit(shape, y)
         best, self.trees_ = -np.inf, 1
-        stages = model.staged_predict_proba(shape_of(X_validation))
+        stages = model.staged_predict_proba(shape_of(X_validation)[:, self._known])
         for trees, probabilities in enumerate(stages, start=1):
             found = auroc_where_ordered(y_validation, probabilities[:, 1])
             if better(found, best):
                 best, self.trees_ = found, trees
         # The first trees of a boosting are the boosting of so many.
-        self._model = model.set_params(max_iter=self.trees_).fit(shape_of(X), y)
+        self._model = model.set_params(max_iter=self.trees_).fit(shape, y)
         self.validation_scores_ = {"auroc": float(best) if np.isfinite(best) else float("nan"), "trees": self.trees_}
         self.classes_ = model.classes_
         return self
@@ -76,7 +79,7 @@ class ShapeBoosting(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X) -> np.ndarray:
         """Probabilities of class 0 and class 1, (n, 2)."""
         check_is_fitted(self, "trees_")
-        return self._model.predict_proba(shape_of(X))
+        return self._model.predict_proba(shape_of(X)[:, self._known])
 
     def predict(self, X) -> np.ndarray:
         """Class 1 where its probability is above one half, (n,)."""

@@ -4,17 +4,16 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from medbert_jax.evaluation.figures import GROUP_DIFFERENCE, MODEL_DIFFERENCE, Judged, figure_row
+from medbert_jax.evaluation.figures import DELONG, EVERYONE, GROUP_DIFFERENCE, MODEL_DIFFERENCE, Judged, figure_row
 from medbert_jax.evaluation.stored_evaluation import FIGURE_SCHEMA
 from medbert_jax.metrics.bootstrap import Interval, bootstrap_p, holm, percentile_interval
 from medbert_jax.metrics.clusters import obuchowski_difference
-from medbert_jax.metrics.discrimination import delong_difference, order_nobody
+from medbert_jax.metrics.discrimination import delong_difference
 
 COMPARED = ("auroc", "concordance_within_sets", "brier", "net_benefit")
 """Metrics of which models are compared."""
 OF_GROUPS = ("auroc", "brier", "observed_to_expected", "sensitivity", "specificity", "flagged", "ppv")
 """Metrics of which groups are."""
-_EVERYONE = "everyone"
 _P, _P_HOLM, _FAMILY = (list(FIGURE_SCHEMA).index(name) for name in ("p", "p_holm", "family"))
 
 
@@ -28,22 +27,20 @@ def model_differences(name: str, reference: str, one: Judged, other: Judged) -> 
         how, p = "paired bootstrap", bootstrap_p(drawn)
         if not (one.is_one and other.is_one):
             how = "paired bootstrap of patients and replicates"
-        elif metric == "auroc" and one.plain:
-            interval, how, p = _of_aurocs(one, other, (interval, how, p))
+        elif metric == "auroc" and one.formula and other.formula:
+            interval, how, p = _of_aurocs(one, other)
         family = f"{metric.replace('_', ' ')}, against {reference}"
         yield figure_row(
-            MODEL_DIFFERENCE, name, reference, _EVERYONE, metric, at, interval, how, one.counts, p=p, family=family
+            MODEL_DIFFERENCE, name, reference, EVERYONE, metric, at, interval, how, one.counts, p=p, family=family
         )
 
 
-def _of_aurocs(one: Judged, other: Judged, otherwise: tuple[Interval, str, float]) -> tuple[Interval, str, float]:
+def _of_aurocs(one: Judged, other: Judged) -> tuple[Interval, str, float]:
     scores = one.probabilities[0], other.probabilities[0]
-    if any(map(order_nobody, scores)):
-        return otherwise
-    if one.is_clustered:
-        found, how = obuchowski_difference(one.labels, *scores, one.subjects), "Obuchowski's paired test"
-    else:
+    if one.formula == DELONG:
         found, how = delong_difference(one.labels, *scores), "DeLong's paired test"
+    else:
+        found, how = obuchowski_difference(one.labels, *scores, one.subjects), "Obuchowski's paired test"
     return Interval(found.difference, found.low, found.high), how, found.p
 
 

@@ -10,7 +10,7 @@ from medbert_jax.evaluation.compared_models import ComparedModel
 from medbert_jax.evaluation.curves import curve_rows
 from medbert_jax.evaluation.differences import group_differences, model_differences, with_holm
 from medbert_jax.evaluation.evaluated_patients import EvaluatedPatients
-from medbert_jax.evaluation.figures import BOUND, FIGURE, Judged, auroc_interval, figure_row
+from medbert_jax.evaluation.figures import BOUND, EVERYONE, FIGURE, Judged, auroc_interval, figure_row
 from medbert_jax.evaluation.measures import Measures, drawn, spread
 from medbert_jax.evaluation.stored_evaluation import CURVE_SCHEMA, FIGURE_SCHEMA, Evaluation
 from medbert_jax.metrics.bootstrap import CONFIDENCE, DRAWS, SEED, Draws, percentile_interval
@@ -20,7 +20,6 @@ RISKS = (0.05, 0.1, 0.2, 0.3)
 SPECIFICITIES = (0.8, 0.9, 0.95)
 FEWEST_OF_GROUP = 11
 """Cases, and controls, of a group that is shown."""
-EVERYONE = "everyone"
 _OF_REPLICATES = (
     "a model of several replicates has the mean of their figures; its interval draws patients and replicates together,"
     " and is conditional on the checkpoint they were trained from. The ensemble is their mean probability, as one model"

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 
 import polars as pl
 
-from medbert_jax.evaluation.evaluate import EVERYONE
-from medbert_jax.evaluation.figures import BOUND, FIGURE, GROUP_DIFFERENCE, MODEL_DIFFERENCE
+from medbert_jax.evaluation.figures import BOUND, EVERYONE, FIGURE, GROUP_DIFFERENCE, MODEL_DIFFERENCE
 from medbert_jax.evaluation.stored_evaluation import Evaluation
 from medbert_jax.printed_tables import Table
 

@@ -12,6 +12,8 @@ from medbert_jax.metrics.discrimination import auroc_delong, order_nobody
 
 FIGURE, MODEL_DIFFERENCE, GROUP_DIFFERENCE, BOUND = "figure", "difference of models", "difference of groups", "bound"
 """Kinds of rows."""
+EVERYONE = "everyone"
+"""The stratum of all patients."""
 DELONG, OBUCHOWSKI = "DeLong", "Obuchowski, clustered by subject"
 
 
@@ -51,9 +53,14 @@ class Judged:
         return len(self.probabilities) == 1
 
     @property
-    def is_clustered(self) -> bool:
-        """Whether a patient has several rows."""
-        return len(np.unique(self.subjects)) < len(self.subjects)
+    def formula(self) -> str:
+        """By which formula the AUROC has its interval: DeLong's, Obuchowski's, or none, where none holds."""
+        if not (self.is_one and self.plain) or order_nobody(self.probabilities[0]):
+            return ""
+        if len(np.unique(self.subjects)) == len(self.subjects):
+            return DELONG
+        several = min(len(np.unique(self.subjects[self.labels == label])) for label in (0, 1))
+        return OBUCHOWSKI if several > 1 else ""
 
     @property
     def bootstrap_words(self) -> str:
@@ -63,13 +70,13 @@ class Judged:
 
 def auroc_interval(judged: Judged, bootstrap: Interval) -> tuple[Interval, str]:
     """The interval of an AUROC, and how it was made; `bootstrap` where no formula holds."""
-    if not (judged.is_one and judged.plain) or order_nobody(judged.probabilities[0]):
+    if not judged.formula:
         return bootstrap, judged.bootstrap_words
-    if not judged.is_clustered:
+    if judged.formula == DELONG:
         found = auroc_delong(judged.labels, judged.probabilities[0])
-        return Interval(found.auroc, found.low, found.high), DELONG
-    found = auroc_obuchowski(judged.labels, judged.probabilities[0], judged.subjects)
-    return Interval(found.auroc, found.low, found.high), OBUCHOWSKI
+    else:
+        found = auroc_obuchowski(judged.labels, judged.probabilities[0], judged.subjects)
+    return Interval(found.auroc, found.low, found.high), judged.formula
 
 
 def figure_row(

@@ -1,4 +1,7 @@
-"""The one reader of the test split: predictions filed, numbers returned."""
+"""The one reader of the test split when a model is fitted: predictions filed, numbers returned.
+
+`evaluated_patients` reads it again for predictions that are there.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

@@ -6,7 +6,7 @@ import numpy as np
 
 from medbert_jax.metrics.bootstrap import Draws
 from medbert_jax.metrics.clusters import within_set_concordance
-from medbert_jax.metrics.decisions import at_risk
+from medbert_jax.metrics.decisions import at_risk, decision_curve
 from medbert_jax.metrics.weighted_calibration import (
     SmoothCurve,
     calibration_in_the_large,
@@ -50,6 +50,7 @@ class Measures:
         self._risks, self._specificities = tuple(risks), tuple(specificities)
         self._ranked = RankedPatients(self.labels, self.probabilities)
         self._curve = SmoothCurve(self.probabilities) if full and absolute else None
+        self._fitted: tuple[np.ndarray, np.ndarray] | None = None
         self._sets = sets
         self.curve_risks = spread(self.probabilities) if curve_risks is None else curve_risks
 
@@ -77,8 +78,7 @@ class Measures:
             "observed_to_expected": observed_to_expected(*of),
         }
         if self._curve is not None:
-            coefficients = self._curve.fit(self.labels, weights)
-            observed = self._curve.observed(coefficients)
+            observed = self._curve.observed(self._coefficients(weights))
             found |= {
                 "average_precision": self._ranked.average_precision(weights),
                 "calibration_in_the_large": calibration_in_the_large(*of),
@@ -92,13 +92,19 @@ class Measures:
         if self._curve is None:
             return {}
         found: dict[Key, np.ndarray] = {}
-        coefficients = self._curve.fit(self.labels, weights)
-        along = self._curve.observed(coefficients, self._curve.basis(self.curve_risks))
+        along = self._curve.observed(self._coefficients(weights), self._curve.basis(self.curve_risks))
         found |= {("calibration", float(risk)): along[..., place] for place, risk in enumerate(self.curve_risks)}
-        for risk in DECISION_RISKS:
-            of = at_risk(self.labels, self.probabilities, weights, risk)
-            found |= {("decision", risk): of["net_benefit"], ("decision_all", risk): of["net_benefit_all"]}
+        benefits = decision_curve(self.labels, self.probabilities, weights, DECISION_RISKS)
+        for name, along in zip(("decision", "decision_all"), benefits, strict=True):
+            found |= {(name, risk): along[..., place] for place, risk in enumerate(DECISION_RISKS)}
         return found
+
+    def _coefficients(self, weights: np.ndarray) -> np.ndarray:
+        """Of the smooth curve, fitted once for its errors and its points."""
+        assert self._curve is not None
+        if self._fitted is None or self._fitted[0] is not weights:
+            self._fitted = weights, self._curve.fit(self.labels, weights)
+        return self._fitted[1]
 
     def _within_sets(self, weights: np.ndarray) -> np.ndarray:
         """Mean over sets; a set weighs as its rows, which are drawn together."""
@@ -125,14 +131,15 @@ def drawn(
     """
 
     def all_of(name: str, weights: np.ndarray) -> dict[Key, np.ndarray]:
+        weights = weights[..., rows[name]]
         found = measures[name](weights)
         return found | measures[name].curves(weights) if curves else found
 
     weight = np.ones(len(draws.clusters)) if draws.weight is None else draws.weight
-    sample = {name: {key: float(one) for key, one in all_of(name, weight[rows[name]]).items()} for name in measures}
+    sample = {name: {key: float(one) for key, one in all_of(name, weight).items()} for name in measures}
     parts: dict[str, dict[Key, list]] = {name: {key: [] for key in of} for name, of in sample.items()}
     for weights in draws.weights():
         for name in measures:
-            for key, values in all_of(name, weights[:, rows[name]]).items():
+            for key, values in all_of(name, weights).items():
                 parts[name][key].append(values)
     return sample, {name: {key: np.concatenate(of) for key, of in keys.items()} for name, keys in parts.items()}

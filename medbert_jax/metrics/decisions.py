@@ -31,6 +31,17 @@ def at_risk(labels, probabilities, weights, threshold: float) -> dict[str, np.nd
     }
 
 
+def decision_curve(labels, probabilities, weights, thresholds) -> tuple[np.ndarray, np.ndarray]:
+    """net_benefit and net_benefit_all of `at_risk` at many thresholds (t,) at once: two of (…, t)."""
+    labels, weights = np.asarray(labels, np.float64), np.asarray(weights, np.float64)
+    flagged = np.asarray(probabilities)[:, None] >= np.asarray(thresholds)
+    odds = np.asarray(thresholds) / (1 - np.asarray(thresholds))
+    # Of one patient who is flagged: 1 where he is a case, less the odds where he is none.
+    worth = labels[:, None] - odds * (1 - labels)[:, None]
+    everybody = weights.sum(-1)[..., None]
+    return _share(weights @ (worth * flagged), everybody), _share(weights @ worth, everybody)
+
+
 def _share(part, whole) -> np.ndarray:
-    part, whole = np.asarray(part), np.asarray(whole)
+    part, whole = np.broadcast_arrays(part, whole)
     return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)

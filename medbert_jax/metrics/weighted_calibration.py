@@ -13,7 +13,7 @@ KNOTS = (0.05, 0.35, 0.65, 0.95)
 """Quantiles of the log odds (Harrell, Regression Modeling Strategies, table 2.3)."""
 _CERTAIN = 1e-8
 """Probabilities are kept so far from 0 and 1, where log odds are infinite."""
-_STEPS, _STILL, _FLAT = 60, 1e-10, 1e-10
+_STEPS, _STILL, _FLAT = 60, 1e-7, 1e-10  # a step below _STILL leaves about its square
 
 
 def log_odds(probabilities) -> np.ndarray:
@@ -116,6 +116,8 @@ def fit_logistic(design, labels, weights, *, offset=0.0) -> np.ndarray:
     target = flat @ (design * labels[:, None])
     found = np.full((len(flat), k), np.nan)
     going, coefficients = np.arange(len(flat)), np.zeros((len(flat), k))
+    if len(flat) > 1:  # draws lie about their sum: from its maximum it is half as far
+        coefficients += np.nan_to_num(fit_logistic(design, labels, flat.sum(0), offset=offset))
     cases, curved = flat @ labels, flat @ (design**2).sum(-1) / 4
     going = going[(cases > 0) & (cases < flat.sum(-1))]
     for _ in range(_STEPS):

@@ -19,6 +19,7 @@ class RankedPatients:
         labels, scores = check_labels_and_scores(labels, scores)
         self._order = np.argsort(scores, kind="stable")
         self._labels, self._scores = labels[self._order], scores[self._order]
+        self._seen: tuple[np.ndarray, tuple[np.ndarray, np.ndarray]] | None = None
 
     @cached_property
     def _starts(self) -> np.ndarray:
@@ -27,10 +28,13 @@ class RankedPatients:
 
     def by_score(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weight of the cases and of the controls at each distinct score, from low to high: two of (…, scores)."""
-        weights = np.asarray(weights, np.float64)[..., self._order]
-        cases, controls = weights * self._labels, weights * ~self._labels
+        if self._seen is not None and self._seen[0] is weights:  # every metric asks for the same
+            return self._seen[1]
+        sorted_weights = np.asarray(weights, np.float64)[..., self._order]
+        cases, controls = sorted_weights * self._labels, sorted_weights * ~self._labels
         if len(self._starts) < len(self._labels):
-            return np.add.reduceat(cases, self._starts, axis=-1), np.add.reduceat(controls, self._starts, axis=-1)
+            cases, controls = (np.add.reduceat(of, self._starts, axis=-1) for of in (cases, controls))
+        self._seen = weights, (cases, controls)
         return cases, controls
 
     @property

@@ -68,6 +68,14 @@ def test_boosting_finds_what_the_counts_tell_and_reads_no_code(fitted):
     assert np.array_equal(model.predict(test), scores > 0.5)
 
 
+def test_of_a_source_without_days_the_counts_alone_are_read():
+    train = made(60, 0)
+    unknown = replace(train, outcomes=train.outcomes | {"index_day": np.full(60, -1, np.int32)})
+    label = unknown.outcomes["label"]
+    model = ShapeBoosting(5).fit(unknown, label, unknown, label)
+    assert np.isfinite(model.predict_proba(unknown)).all()
+
+
 def test_one_class_is_refused():
     train = made(50, 0)
     with pytest.raises(ValueError, match="validation labels must be 0 and 1, with both present"):

@@ -292,7 +292,6 @@ def changed(name, change):
         ("paca", lambda d: d["code_sets"][1]["ranges"][0].update(last="139"), "of one length, as ICD9CM 140 to 209"),
         (
             "paca",
-            "paca-matched",
             lambda d: d["code_sets"][1].update(without=["ICD9CM/17"]),
             "code_sets[other_cancer].without[1]: 'ICD9CM/",
         ),
@@ -320,20 +319,17 @@ def changed(name, change):
         ("paca", lambda d: d["input"].update(gap_days=-1), "input.gap_days: must be 0 or more"),
         (
             "paca",
-            "paca-matched",
             lambda d: d.update(split=SPLIT | {"test_from": "2015-02-29"}),
             "split.test_from: must be a day, as 201",
         ),
         (
             "paca",
-            "paca-matched",
             lambda d: d.update(split=SPLIT | {"test_from": 2015}),
             "split.test_from: must be a day, as 2015",
         ),
         ("paca", lambda d: d.update(split=SPLIT), "split.test_from: missing"),
         (
             "paca",
-            "paca-matched",
             lambda d: d.update(split=SPLIT | {"test_from": "2015-01-01"}, sample=SAMPLE),
             "sample: is drawn whatever",
         ),

@@ -140,6 +140,13 @@ def test_rows_of_a_patient_are_resampled_together_and_never_by_plain_delong(two)
     assert "800 rows of 200 subjects" in evaluation_tables(found)[0].notes[0]
 
 
+def test_where_all_cases_are_of_one_patient_no_formula_holds(two):
+    label, risk, _ = two
+    subject = np.where(label == 1, "one", np.char.mod("p%d", np.arange(800) // 2))
+    found = evaluate(made_patients(label, subject=subject), [model("true", risk)], SETTINGS)
+    assert value(found, "auroc")["how"] == "bootstrap"
+
+
 # ── Sampled controls ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

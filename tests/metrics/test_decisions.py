@@ -5,7 +5,7 @@ import pytest
 from metrics.test_weighted_ranks import LABELS, SCORES
 from sklearn.metrics import confusion_matrix
 
-from medbert_jax.metrics.decisions import at_risk
+from medbert_jax.metrics.decisions import at_risk, decision_curve
 
 # dcurves 1.1.7, dca(thresholds=…): threshold → share flagged, true and false positives a patient, net benefit, of all
 DCURVES = {
@@ -36,6 +36,15 @@ def test_equal_to_the_confusion_matrix_of_scikit_learn_with_weights():
         expected |= {"npv": tn / (tn + fn), "flagged": (tp + fp) / one.sum()}
         expected["net_benefit"] = (tp - fp * 0.3 / 0.7) / one.sum()
         assert {name: found[name][number] for name in expected} == pytest.approx(expected, abs=1e-10)
+
+
+def test_the_decision_curve_is_the_net_benefit_at_every_threshold():
+    weights = np.random.default_rng(1).gamma(1, 1, (3, 40))
+    benefit, of_all = decision_curve(LABELS, SCORES, weights, (0.1, 0.35))
+    for place, threshold in enumerate((0.1, 0.35)):
+        expected = at_risk(LABELS, SCORES, weights, threshold)
+        assert benefit[:, place] == pytest.approx(expected["net_benefit"], abs=1e-12)
+        assert of_all[:, place] == pytest.approx(expected["net_benefit_all"], abs=1e-12)
 
 
 def test_nobody_flagged_has_no_predictive_value_and_no_benefit():
