@@ -13,7 +13,7 @@ KNOTS = (0.05, 0.35, 0.65, 0.95)
 """Quantiles of the log odds (Harrell, Regression Modeling Strategies, table 2.3)."""
 _CERTAIN = 1e-8
 """Probabilities are kept so far from 0 and 1, where log odds are infinite."""
-_STEPS, _STILL, _FLAT = 60, 1e-7, 1e-10  # a step below _STILL leaves about its square
+_STEPS, _LONGEST, _STILL, _FLAT = 60, 4.0, 1e-7, 1e-10  # a step below _STILL leaves about its square
 
 
 def log_odds(probabilities) -> np.ndarray:
@@ -112,31 +112,43 @@ def fit_logistic(design, labels, weights, *, offset=0.0) -> np.ndarray:
     design, labels = np.asarray(design, np.float64), np.asarray(labels, np.float64)
     weights = np.asarray(weights, np.float64)
     flat, k = weights.reshape(-1, weights.shape[-1]), design.shape[1]
-    products = (design[:, :, None] * design[:, None, :]).reshape(len(design), k * k)
-    target = flat @ (design * labels[:, None])
+    # Columns that are nearly one would lead the steps astray: orthogonal ones in their place, of mean square 1.
+    columns, triangle = np.linalg.qr(design)
+    columns, triangle = columns * np.sqrt(len(design)), triangle / np.sqrt(len(design))
     found = np.full((len(flat), k), np.nan)
-    going, coefficients = np.arange(len(flat)), np.zeros((len(flat), k))
-    if len(flat) > 1:  # draws lie about their sum: from its maximum it is half as far
-        coefficients += np.nan_to_num(fit_logistic(design, labels, flat.sum(0), offset=offset))
-    cases, curved = flat @ labels, flat @ (design**2).sum(-1) / 4
-    going = going[(cases > 0) & (cases < flat.sum(-1))]
+    if np.abs(np.diag(triangle)).min() > _FLAT * np.abs(triangle).max():
+        found = np.linalg.solve(triangle, _newton(columns, labels, flat, offset)[..., None])[..., 0]
+    return found.reshape(*weights.shape[:-1], k)
+
+
+def _newton(columns: np.ndarray, labels: np.ndarray, weights: np.ndarray, offset) -> np.ndarray:
+    """(draws, k) coefficients of orthogonal columns (n, k) of mean square 1; NaN without a maximum."""
+    k = columns.shape[1]
+    products = (columns[:, :, None] * columns[:, None, :]).reshape(len(columns), k * k)
+    target, cases, everybody = weights @ (columns * labels[:, None]), weights @ labels, weights.sum(-1)
+    found, coefficients = np.full((2, len(weights), k), np.nan)
+    going = np.flatnonzero((cases > 0) & (cases < everybody))
+    coefficients[:] = 0
+    if len(weights) > 1:  # draws lie about their sum: from its maximum it is half as far
+        coefficients += np.nan_to_num(_newton(columns, labels, weights.sum(0)[None], offset))
     for _ in range(_STEPS):
         if not len(going):
             break
-        here = flat[going]
-        rate = expit(offset + coefficients[going] @ design.T)
-        gradient = target[going] - (here * rate) @ design
+        here = weights[going]
+        rate = expit(offset + coefficients[going] @ columns.T)
+        gradient = target[going] - (here * rate) @ columns
         curvature = ((here * rate * (1 - rate)) @ products).reshape(-1, k, k)
-        # Where design separates cases from controls the likelihood becomes flat, on and on.
-        solvable = np.trace(curvature, axis1=1, axis2=2) > _FLAT * curved[going]
-        solvable &= np.linalg.cond(np.where(solvable[:, None, None], curvature, np.eye(k))) < 1e14
+        # Where the columns separate cases from controls the likelihood becomes flat, on and on.
+        solvable = np.trace(curvature, axis1=1, axis2=2) > _FLAT * everybody[going]
+        solvable &= np.linalg.cond(np.where(solvable[:, None, None], curvature, np.eye(k))) < 1e12
         step = np.zeros_like(gradient)
         step[solvable] = np.linalg.solve(curvature[solvable], gradient[solvable][..., None])[..., 0]
-        coefficients[going] += np.clip(step, -5, 5)
-        still = solvable & (np.abs(step).max(-1) < _STILL * (1 + np.abs(coefficients[going]).max(-1)))
+        length = np.linalg.norm(step, axis=-1)
+        coefficients[going] += step * np.minimum(1, _LONGEST / np.maximum(length, _LONGEST))[:, None]
+        still = solvable & (length < _STILL * (1 + np.linalg.norm(coefficients[going], axis=-1)))
         found[going[still]] = coefficients[going[still]]
         going = going[solvable & ~still]
-    return found.reshape(*weights.shape[:-1], k)
+    return found
 
 
 def _ratio(part, whole) -> np.ndarray:

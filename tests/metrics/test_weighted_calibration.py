@@ -104,6 +104,16 @@ def test_where_there_is_no_maximum_there_is_no_number():
     assert np.isfinite(fit_logistic(np.ones((4, 1)), [0, 0, 1, 1], weights[0])).all()
 
 
+def test_risks_that_hardly_differ_have_a_steep_slope_as_in_statsmodels():
+    random = np.random.default_rng(2)
+    odds = np.repeat(np.linspace(-2.22, -1.99, 15), 20)
+    labels = random.random(300) < expit(26 + 13 * odds)
+    found = calibration_slope(labels, expit(odds), np.ones(300))
+    assert found == pytest.approx(glm(sm.add_constant(odds), labels.astype(int), np.ones(300)).params[1], rel=1e-8)
+    assert found > 5
+    assert np.isnan(calibration_slope(labels, np.full(300, 0.2), np.ones(300)))  # none that differ
+
+
 def test_certain_probabilities_have_log_odds():
     assert np.isfinite(log_odds([0, 1])).all()
     assert np.isfinite(calibration_slope([0, 1, 1, 0], [0, 1, 0.3, 0.4], np.ones(4)))
