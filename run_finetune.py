@@ -24,7 +24,7 @@ import numpy as np
 from medbert_jax.data.row_plan import check_batch_size
 from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.experiments.grid import GridConfig
+from medbert_jax.experiments.grid import GridConfig, with_standing_baselines
 from medbert_jax.experiments.running import run_all
 from medbert_jax.metrics.discrimination import auroc_where_ordered
 from medbert_jax.models.config import ModelConfig
@@ -53,7 +53,8 @@ from medbert_jax.training.sharding import make_mesh, over_rows, put_batch, repli
 
 def main(config: FinetuneConfig | GridConfig) -> Path:
     """Do every run that is not done yet; returns the folder of the results. Interrupted after SIGTERM or Ctrl-C."""
-    runs, common = (config.runs(), config.finetune) if isinstance(config, GridConfig) else ([config], config)
+    is_grid = isinstance(config, GridConfig)
+    runs, common = (config.runs(), config.finetune) if is_grid else (with_standing_baselines(config), config)
     with Interruption() as interruption:
         fine_tuning = partial(FineTuning, interruption=interruption)
         run_all(runs, fine_tuning, interruption, cache_dir=common.cache_dir)

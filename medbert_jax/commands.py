@@ -13,6 +13,7 @@ from medbert_jax.options import (
     DemoOptions,
     DescribeOptions,
     DoctorOptions,
+    EvaluateOptions,
     IngestCommand,
     ReportOptions,
     SimulateOptions,
@@ -155,6 +156,31 @@ def describe(options: DescribeOptions) -> None:
     from medbert_jax.description.describe import describe as tell
 
     tell(**vars(options))
+
+
+def evaluate(options: EvaluateOptions) -> None:
+    """Print the tables; write the evaluation."""
+    from medbert_jax.disk.whole_files import write_whole
+    from medbert_jax.evaluation.compared_models import read_models
+    from medbert_jax.evaluation.evaluate import EvaluationSettings
+    from medbert_jax.evaluation.evaluate import evaluate as judge
+    from medbert_jax.evaluation.evaluated_patients import read_evaluated
+    from medbert_jax.evaluation.evaluation_tables import evaluation_tables
+    from medbert_jax.evaluation.stored_evaluation import write_evaluation
+    from medbert_jax.printed_tables import print_tables, to_markdown
+
+    if len(options.files) < 2:
+        raise ValueError(f"files are PREDICTIONS … COHORT: got {len(options.files)} alone; give the cohort at last")
+    patients = read_evaluated(options.cohort, cache_dir=options.cache_dir)
+    models = read_models(options.predictions, patients, options.names)
+    asked = {name: getattr(options, name) for name in ("risks", "specificities", "draws", "seed", "reference")}
+    found = judge(patients, models, EvaluationSettings(**asked))
+    tables = evaluation_tables(found)
+    print_tables(tables)
+    if options.out is not None:
+        write_evaluation(found, options.out)
+        write_whole(options.out / "evaluation.md", to_markdown(tables))
+        print(f"evaluation in {options.out}")
 
 
 def report(options: ReportOptions) -> None:

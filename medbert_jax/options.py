@@ -116,6 +116,46 @@ class DescribeOptions:
 
 
 @dataclass(frozen=True)
+class EvaluateOptions:
+    """Every metric of any models' predictions with its interval, by groups, and the differences of the models."""
+
+    files: Positional[tuple[Path, ...]]
+    """PREDICTIONS … COHORT: Parquet files of predictions (MEDS schema), several of which stand side by side, those of
+    one model as its replicates; at last the directory of the cohort dataset, whose test patients are asked for, or a
+    folder of MEDS labels."""
+    out: Path | None = None
+    """folder for the figures and curve points as Parquet, with evaluation.json and evaluation.md."""
+    names: tuple[str, ...] = ()
+    """what to call the models, one for each file."""
+    reference: str = ""
+    """name of the model that the others are compared with; the first."""
+    risks: tuple[Annotated[float, Interval(gt=0, lt=1)], ...] = (0.05, 0.1, 0.2, 0.3)
+    """risks at which somebody would act, chosen before the figures are seen."""
+    specificities: tuple[Annotated[float, Interval(ge=0, le=1)], ...] = (0.8, 0.9, 0.95)
+    """specificities at which the sensitivity is given."""
+    draws: Annotated[int, Ge(100)] = 2000
+    """of the bootstrap."""
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    """of the bootstrap."""
+    cache_dir: str = ""
+    """folder where the token store of a dataset that cannot be written, and has none, is kept."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
+
+    @property
+    def predictions(self) -> tuple[Path, ...]:
+        """All but the last."""
+        return self.files[:-1]
+
+    @property
+    def cohort(self) -> Path:
+        """The last."""
+        return self.files[-1]
+
+
+@dataclass(frozen=True)
 class ReportOptions:
     """Print the tables of an experiment."""
 

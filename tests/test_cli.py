@@ -23,6 +23,7 @@ from medbert_jax.data.token_store import read_metadata
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.tables import read_source, write_tables
 from medbert_jax.evaluation.results import read_results
+from medbert_jax.evaluation.stored_evaluation import read_evaluation
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
@@ -233,6 +234,21 @@ def test_a_baseline_goes_from_tables_to_the_report(capsys, tmp_path, datasets):
     for said in (printed, table):
         assert "logistic regression" in said and "age band" in said and "2 replicates" in said
     assert table.startswith("### hf-later\n\n| backbone | head | 100 | all (")
+
+    predictions = sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
+    medbert("evaluate", *predictions, datasets[1], "--out", tmp_path / "evaluation", "--draws", "100")
+    printed, found = capsys.readouterr().out, read_evaluation(tmp_path / "evaluation")
+    names = {"age band age 100", "age band age all", "logistic regression codes 100", "logistic regression codes all"}
+    assert {one["name"] for one in found.about["models"]} == names
+    assert {one["replicates"] for one in found.about["models"]} == {2}
+    # The same figure that the run filed, of a model of which all replicates are one.
+    filed = read_results(results).filter(metric="auroc", split="test", backbone="age_band", train_size_name="all")
+    figures = found.figures.filter(kind="figure", metric="auroc", stratum="everyone", model="age band age all")
+    assert figures["value"].item() == pytest.approx(filed["value"][0], abs=1e-12)
+    assert (
+        "Differences to " in printed and "calibration slope" in (tmp_path / "evaluation" / "evaluation.md").read_text()
+    )
+    assert "got 1 alone; give the cohort at last" in refused(capsys, "evaluate", predictions[0])
 
 
 # ── run_pretrain.py and run_finetune.py ───────────────────────────────────────────────────────────────────────────────

@@ -98,7 +98,7 @@ def quick_compilation():
 
 @pytest.fixture(scope="module")
 def line(tmp_path_factory) -> Line:
-    """Dropout on, two checkpoints; both backbones with two heads, and two baselines."""
+    """Dropout on, two checkpoints; both backbones with two heads, and four baselines."""
     folder = tmp_path_factory.mktemp("line")
     dataset, cohort = prepare(folder, "dated", dates=True)
     _, undated_cohort = prepare(folder, "undated", dates=False, dataset=dataset)
@@ -139,8 +139,13 @@ def test_every_run_of_the_grid_is_in_the_results_and_in_the_table(line):
     results = read_results(line.results)
     assert set(results.select("backbone", "head").iter_rows()) == {
         (backbone, head) for backbone in ("untrained", "pretrained") for head in ("feed_forward", "bi_gru")
-    } | {("age_band", "age"), ("logistic_regression", "codes")}
-    assert results["run_id"].n_unique() == 6
+    } | {
+        ("age_band", "age"),
+        ("logistic_regression", "codes"),
+        ("age_sex", "age+sex"),
+        ("record_shape", "shape"),
+    }
+    assert results["run_id"].n_unique() == 8
     assert set(results["dataset_hash"]) == {read_metadata(line.cohort)["dataset_hash"]}
     assert set(results["train_size"]) == {len(open_token_store(line.cohort, "train"))}
     checkpoints = dict(results.select("backbone", "checkpoint").iter_rows())
@@ -148,7 +153,8 @@ def test_every_run_of_the_grid_is_in_the_results_and_in_the_table(line):
     (table,) = auroc_table(results)
     assert table.title == "made-heart-failure"
     assert [names[0] for names in table.row_names] == [
-        "age band", "logistic regression", "untrained", "untrained", "pretrained", "pretrained",
+        "age band", "age sex", "record shape", "logistic regression",
+        "untrained", "untrained", "pretrained", "pretrained",
     ]  # fmt: skip
     assert all(0 <= row[0].mean <= 1 for row in table.cells)
 
@@ -186,7 +192,7 @@ def test_no_test_patient_was_seen_in_pretraining(line):
 
 def test_runs_that_are_done_are_skipped(line, monkeypatch):
     before = files(line.results)
-    assert len(before) == 12  # six results, six predictions
+    assert len(before) == 16  # eight results, eight predictions
     for model in (run_finetune.FineTuning, ScikitModel):
         monkeypatch.setattr(model, "fit", lambda *_: pytest.fail("a run that was done was done again"))
     assert run_finetune.main(line.grid) == line.results
@@ -201,12 +207,14 @@ def test_a_grid_verifies_and_reads_its_checkpoint_once(line, tmp_path, monkeypat
         return verify_step(run_path, step)
 
     monkeypatch.setattr(checkpointing, "verify_step", verify)
-    run_finetune.main(replace(line.grid, finetune=replace(line.grid.finetune, results=str(tmp_path)), baselines=()))
+    run_finetune.main(
+        replace(line.grid, finetune=replace(line.grid.finetune, results=str(tmp_path)), baselines=(), standing=())
+    )
     assert verified == [6]  # of four runs, two of them from its parameters
     # None of those two took the parameters away from the other: they are the grid's, which verified more often.
     values = ["run_id", "split", "metric", "value"]
     expected, found = (read_results(folder).select(values).rows() for folder in (line.results, tmp_path))
-    assert len(found) == 4 * 12 and set(found) < set(expected)
+    assert len({run for run, *_ in found}) == 4 and set(found) < set(expected)
 
 
 def test_a_lost_result_is_made_again_and_is_the_same(line, tmp_path):
@@ -236,7 +244,7 @@ def test_a_source_without_dates_goes_the_same_way_and_says_so(line, tmp_path):
         baselines=("codes+age",),
     )
     run_finetune.main(grid)
-    assert set(read_results(tmp_path)["backbone"]) == {"pretrained", "logistic_regression"}
+    assert set(read_results(tmp_path)["backbone"]) == {"pretrained", "logistic_regression", "age_sex", "record_shape"}
     for path in (tmp_path / "predictions").iterdir():
         predictions = read_predictions(path)
         assert predictions.time_is_ordinal is True

@@ -1,7 +1,7 @@
-"""L2 logistic regression on the codes present and on the ten-year age band, C chosen on validation AUROC."""
+"""L2 logistic regression on the codes present, the ten-year age band and sex, C chosen on validation AUROC."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from scipy import sparse
@@ -11,6 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.metrics.discrimination import auroc_where_ordered, better
+
+Features = Literal["codes", "age", "age+sex", "codes+age"]
 
 AGE_BANDS = 11
 """Bands 0–9, 10–19 … 90–99, and 100 years or more."""
@@ -54,6 +56,12 @@ def age_band(sequences: PatientSequences) -> sparse.csr_matrix:
     return sparse.csr_matrix((np.ones(len(sequences)), band, rows), shape=(len(sequences), AGE_BANDS + 1))
 
 
+def sex(sequences: PatientSequences) -> sparse.csr_matrix:
+    """One-hot sex: (n, 3) float64, the first column where it is unknown."""
+    rows = np.arange(len(sequences) + 1)
+    return sparse.csr_matrix((np.ones(len(sequences)), np.asarray(sequences.sex), rows), shape=(len(sequences), 3))
+
+
 class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
     """L2 logistic regression whose C is the best of a grid on validation AUROC, the smaller C on a tie.
 
@@ -62,7 +70,7 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
 
     Args:
         vocabulary_size: columns of the codes; needed where `features` has codes.
-        features: "codes" (present or not), "age" (ten-year band alone) or "codes+age".
+        features: "codes" (present or not), "age" (ten-year band alone), "age+sex" or "codes+age".
         C_grid: inverse penalties to try. A grid of one value needs no validation patients.
         max_iter, tol: of the lbfgs solver, for each C.
 
@@ -74,7 +82,7 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
         self,
         vocabulary_size: int | None = None,
         *,
-        features: Literal["codes", "age", "codes+age"] = "codes",
+        features: Features = "codes",
         C_grid: Sequence[float] = C_GRID,
         max_iter: int = 10_000,
         tol: float = 1e-6,
@@ -101,11 +109,11 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
                 f"got {grid.size} values of C and no validation patients; "
                 "pass X_validation and y_validation, or a C_grid of one value"
             )
-        y = _check_labels(y, "training")
+        y = check_both_labels(y, "training")
         matrix = self._design_matrix(X)
         self.n_features_in_ = matrix.shape[1]
         if grid.size > 1:
-            y_validation = _check_labels(y_validation, "validation")
+            y_validation = check_both_labels(y_validation, "validation")
             validation_matrix = self._design_matrix(X_validation)
 
         # Warm starts along the grid halve the time; lbfgs was 3 times as fast as newton-cholesky here, and
@@ -162,10 +170,13 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
     def _design_matrix(self, X):
         if not isinstance(X, PatientSequences):
             return X if sparse.issparse(X) else np.asarray(X, np.float64)
-        if self.features not in ("codes", "age", "codes+age"):
-            raise ValueError(f"features must be codes, age or codes+age: got {self.features!r}; use one of the three")
+        if self.features not in get_args(Features):
+            choices = ", ".join(get_args(Features))
+            raise ValueError(f"features must be one of {choices}: got {self.features!r}; use one of these")
         if self.features == "age":
             return age_band(X)
+        if self.features == "age+sex":
+            return sparse.hstack([age_band(X), sex(X)], format="csr")
         if self.vocabulary_size is None:
             raise ValueError(
                 f"features {self.features!r} need the size of the vocabulary: got vocabulary_size=None; "
@@ -175,7 +186,8 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
         return codes if self.features == "codes" else sparse.hstack([codes, age_band(X)], format="csr")
 
 
-def _check_labels(y, split: str) -> np.ndarray:
+def check_both_labels(y, split: str) -> np.ndarray:
+    """The labels (n,) as int64; ValueError unless they are 0 and 1, with both there."""
     y = np.asarray(y)
     counts = [int(np.count_nonzero(y == label)) for label in (0, 1)]
     if 0 in counts or sum(counts) != y.size:

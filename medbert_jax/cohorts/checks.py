@@ -28,6 +28,7 @@ RESERVED_IDS = (
     "not_a_case",
     "not_drawn",
     "unmatched",
+    "short_at_risk",
     "not_sampled",
     "outside_input",
     "known_later",

@@ -10,7 +10,7 @@ from medbert_jax.cohorts.counts import Deaths, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
 from medbert_jax.cohorts.follow_up import with_cover
 from medbert_jax.cohorts.life import Lives, in_life
-from medbert_jax.cohorts.matching import decide_matched
+from medbert_jax.cohorts.matching import SHORT_AT_RISK, decide_matched
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
 from medbert_jax.cohorts.record import diagnoses_of, events, visits_with_code_sets, with_ages, without_bill
 from medbert_jax.cohorts.record_columns import has_code_of, told_of
@@ -236,6 +236,13 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
         if spec.matching is not None:
             undated = undated & pl.col("among_cases")
         lines.append(Exit("index_undated", "The index visit's date is unknown", "ours", undated))
+    if spec.matching is not None and spec.matching.since_age is not None:
+        text = (
+            f"A case less than {spec.matching.minimum_days} days after the first encounter at {spec.matching.since_age}"
+            " years or more, or of unknown age"
+        )
+        short = pl.col("among_cases") & pl.col(SHORT_AT_RISK)
+        lines.append(Exit(SHORT_AT_RISK, text, spec.matching.tag, short))
     if spec.matching is not None:
         text = "May be a case, by the draw of parts, and has no outcome"
         nobody = ~pl.col("among_cases") & ~pl.col("among_controls")

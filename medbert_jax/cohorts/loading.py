@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from medbert_jax.cohorts.checks import faults_between_keys
-from medbert_jax.cohorts.meds_labels import LabelFolder
+from medbert_jax.cohorts.meds_labels import LabelFolder, Which
 from medbert_jax.cohorts.parsing import build, read_yaml
 from medbert_jax.cohorts.spec import CohortSpec
 
@@ -13,11 +13,13 @@ SPECS_DIRECTORY = Path(__file__).parent / "specs"
 
 
 def load_cohort(
-    cohort: str, *, gap_days: int | None = None, test_from: datetime.date | None = None
+    cohort: str, *, gap_days: int | None = None, test_from: datetime.date | None = None, labels: Which = "first"
 ) -> CohortSpec | LabelFolder:
     """A folder of MEDS labels, or a spec, with these settings in place of its own; errors as those of the two."""
     built_in = (SPECS_DIRECTORY / f"{cohort}.yaml").is_file()
-    spec = LabelFolder.find(cohort) if Path(cohort).is_dir() and not built_in else load_spec(cohort)
+    spec = LabelFolder.find(cohort, labels) if Path(cohort).is_dir() and not built_in else load_spec(cohort)
+    if labels != "first" and not isinstance(spec, LabelFolder):
+        raise ValueError(f"labels says which of a folder's labels is taken: got {labels} and a spec; leave it out")
     asked = {"gap_days": gap_days, "test_from": test_from}
     asked = {name: value for name, value in asked.items() if value is not None}
     if not asked:

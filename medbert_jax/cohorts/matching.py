@@ -7,11 +7,16 @@ import polars as pl
 
 from medbert_jax.cohorts.comparisons import FOREVER, holds_at
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
-from medbert_jax.cohorts.record_columns import days_since_1970, first_day_with, has_code_of
+from medbert_jax.cohorts.record_columns import days_since_1970, first_day_with, has_code_of, visits_with
 from medbert_jax.cohorts.spec import CohortSpec, Matching
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.known import KNOWN_FROM
 from medbert_jax.ehr.schema import EhrTables
+
+SHORT_AT_RISK = "short_at_risk"
+"""Column of `decide_matched`: too little time at risk by the date, where that begins with an age."""
+SET_ID = "set_id"
+"""Column of a matched cohort: a case and his controls have one value."""
 
 
 def in_control_pool(patient_ids: pl.Series, matching: Matching) -> np.ndarray:
@@ -23,8 +28,9 @@ def in_control_pool(patient_ids: pl.Series, matching: Matching) -> np.ndarray:
 def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, facts: list[pl.Expr]) -> pl.DataFrame:
     """One row per patient: his part, his date, and what each rule says at it.
 
-    Columns: patient_id, index_date (null: none), label (a case), weight, among_cases, among_controls, drawn (a case
-    with controls, or a control), too_few_codes, rule:<id>, and `facts`, aggregations over the record.
+    Columns: patient_id, index_date (null: none), label (a case), weight, set_id (of his case), among_cases,
+    among_controls, drawn (a case with controls, or a control), too_few_codes, rule:<id>, and `facts`, aggregations over
+    the record.
 
     `record` has last_day beside the columns of the rules. A rule that looks at the index says nothing of those who
     have no date.
@@ -35,7 +41,7 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
     decided = record.group_by("patient_id").agg(
         pl.col(has_code_of(outcome)).any().alias("outcome"),
         first_day_with(outcome).alias("event_day"),
-        first_day_with(matching.since_codes).alias("begin"),
+        _begin(matching).alias("begin"),
         *(day.alias(f"turn:{id}") for id, (day, _) in turning.items()),
         *facts,
     )
@@ -45,8 +51,9 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
         among_controls=in_control_pool(decided["patient_id"], matching),
     ).with_columns(among_cases=pl.col("outcome") & ~pl.col("among_controls"))
     cases = _at_date(decided.with_columns(index_date=pl.when("among_cases").then("event_day")), spec, turning)
-    stays = ~pl.any_horizontal(f"rule:{rule.id}" for rule in spec.rules if rule.action == "leave")
-    drawing = cases.filter("among_cases", stays, ~pl.col("too_few_codes"), pl.col("index_date").is_not_null())
+    leaves = [f"rule:{rule.id}" for rule in spec.rules if rule.action == "leave"]
+    stays = ~pl.any_horizontal(*leaves, "too_few_codes", SHORT_AT_RISK)
+    drawing = cases.filter("among_cases", stays, pl.col("index_date").is_not_null())
     controls = _with_stretch(decided.filter("among_controls"), spec, turning)
     drawn = _draw(drawing, controls, matching, record.select(pl.col("last_day").first()).item())
     decided = decided.join(drawn, on="patient_id", how="left").with_columns(
@@ -57,8 +64,16 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
     return _at_date(decided, spec, turning)
 
 
+def _begin(matching: Matching) -> pl.Expr:
+    """Per patient: the day on which the time at risk begins."""
+    if matching.since_age is None:
+        return first_day_with(matching.since_codes)
+    old_enough = visits_with() & (pl.col("age") >= matching.since_age).fill_null(False)
+    return pl.col("day").filter(old_enough).first()
+
+
 def _at_date(decided: pl.DataFrame, spec: CohortSpec, turning: dict[str, tuple[pl.Expr, bool]]) -> pl.DataFrame:
-    """`decided` with rule:<id> and too_few_codes as of index_date."""
+    """`decided` with rule:<id>, too_few_codes and short_at_risk as of index_date."""
     at = days_since_1970(pl.col("index_date"))
     rules = []
     for rule in spec.rules:
@@ -68,7 +83,16 @@ def _at_date(decided: pl.DataFrame, spec: CohortSpec, turning: dict[str, tuple[p
         if rule.among is not None:
             says = says & pl.col(f"among_{rule.among}")
         rules.append(says.alias(f"rule:{rule.id}"))
-    return decided.with_columns(*rules, too_few_codes=(at <= pl.col("readable_after")).fill_null(True))
+    assert spec.matching is not None
+    # Of a time since codes the rules of the spec ask it.
+    short = pl.lit(False)
+    if spec.matching.since_age is not None:
+        short = (at - days_since_1970(pl.col("begin")) < spec.matching.minimum_days).fill_null(True)
+    return decided.with_columns(
+        *rules,
+        short.alias(SHORT_AT_RISK),
+        too_few_codes=(at <= pl.col("readable_after")).fill_null(True),
+    )
 
 
 def _first_readable(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:
@@ -97,10 +121,10 @@ def _with_stretch(controls: pl.DataFrame, spec: CohortSpec, turning: dict[str, t
 
 
 def _draw(cases: pl.DataFrame, controls: pl.DataFrame, matching: Matching, last_day: date | None) -> pl.DataFrame:
-    """patient_id, weight, control_date of the cases that found a control, and of their controls.
+    """patient_id, weight, control_date, set_id of the cases that found a control, and of their controls.
 
-    Weights make the drawn stand for those whom they were drawn from: a case for the cases of both pools, a control for
-    all who could have been taken for his case at that moment.
+    A set is known by a hash of its case's id. Weights make the drawn stand for those whom they were drawn from: a case
+    for the cases of both pools, a control for all who could have been taken for his case at that moment.
     """
     cases, controls = (_in_drawing_order(frame, matching) for frame in (cases, controls))
     begin, above, latest = (
@@ -123,9 +147,10 @@ def _draw(cases: pl.DataFrame, controls: pl.DataFrame, matching: Matching, last_
         taken = eligible[: matching.controls_per_case]
         used[taken] = True
         if len(taken):
-            found.append((patient, 1 / (1 - matching.control_pool), None))
-            found += [(controls["patient_id"][int(i)], len(eligible) / len(taken), int(at[i])) for i in taken]
-    schema = {"patient_id": pl.String, "weight": pl.Float64, "control_date": pl.Int32}
+            of_set = int(patient_hash([patient], f"{matching.key}/set")[0])
+            found.append((patient, 1 / (1 - matching.control_pool), None, of_set))
+            found += [(controls["patient_id"][int(i)], len(eligible) / len(taken), int(at[i]), of_set) for i in taken]
+    schema = {"patient_id": pl.String, "weight": pl.Float64, "control_date": pl.Int32, SET_ID: pl.UInt64}
     return pl.DataFrame(found, schema=schema, orient="row").with_columns(pl.col("control_date").cast(pl.Date))
 
 

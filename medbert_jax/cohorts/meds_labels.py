@@ -7,19 +7,23 @@ have types of its own: ids that are numbers or text, times of any unit.
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import polars as pl
 
 from medbert_jax.cohorts.judging import NO_VISITS, Exit, too_few_codes, with_counts, with_leaving
 from medbert_jax.cohorts.life import in_life
 from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
+from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ingest.reader import flag, moment, text
 
 SEVERAL_TIMES = "several_prediction_times"
 """The flag of patients of whom the labels hold more than one prediction time."""
 
+Which = Literal["first", "last", "random"]
+_DRAW = "meds labels"
+"""Key of the hash that draws one of several prediction times."""
 _COLUMNS = {"subject_id": text, "prediction_time": moment, "boolean_value": flag}
 """Column → how it is read; what cannot be read is null."""
 
@@ -38,9 +42,11 @@ class LabelFolder:
     name: str
     folder: str
     sha256: str
+    which: Which = "first"
+    """Which prediction time of a subject is taken, of several."""
 
     @classmethod
-    def find(cls, folder: str | Path) -> "LabelFolder":
+    def find(cls, folder: str | Path, which: Which = "first") -> "LabelFolder":
         """The labels of a folder. Raises ValueError where they are none: all faults are listed."""
         files = _files(folder)
         faults = [] if files else ["no .parquet file"]
@@ -63,17 +69,31 @@ class LabelFolder:
         digest = hashlib.sha256()
         for path in files:
             digest.update(path.read_bytes())
-        return cls(Path(folder).name, str(Path(folder).absolute()), digest.hexdigest())
+        return cls(Path(folder).name, str(Path(folder).absolute()), digest.hexdigest(), which)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that say which labels these are."""
-        return {"name": self.name, "title": f"MEDS labels {self.name}", "labels_sha256": self.sha256}
+        said = {"name": self.name, "title": f"MEDS labels {self.name}", "labels_sha256": self.sha256}
+        return said if self.which == "first" else said | {"labels": self.which}
+
+    def rows(self) -> pl.DataFrame:
+        """Every row, as it is written: patient_id (text), prediction_time, boolean_value, in the order of the two."""
+        labels = _read(_files(self.folder)).rename({"subject_id": "patient_id"})
+        return labels.sort("patient_id", "prediction_time", "boolean_value")
 
     def read(self) -> pl.DataFrame:
-        """One row per subject, by patient_id: his first prediction time with its label, and how many times he has."""
-        labels = _read(_files(self.folder)).rename({"subject_id": "patient_id"})
-        labels = labels.sort("prediction_time", "boolean_value").group_by("patient_id", maintain_order=True)
-        return labels.agg(pl.col("prediction_time", "boolean_value").first(), pl.len().alias("times"))
+        """One row per subject: one prediction time with its label, and how many times he has.
+
+        random: that of the lowest hash of id and time, whatever the label.
+        """
+        labels = self.rows().sort("prediction_time", "boolean_value")
+        if self.which == "random" and len(labels):
+            time = pl.col("prediction_time").cast(pl.Int64)
+            moments = labels.select(pl.concat_str("patient_id", time, separator=" ")).to_series()
+            labels = labels.with_columns(drawn=patient_hash(moments, _DRAW)).sort("drawn", maintain_order=True)
+        taken = pl.col("prediction_time", "boolean_value")
+        taken = taken.last() if self.which == "last" else taken.first()
+        return labels.group_by("patient_id", maintain_order=True).agg(taken, pl.len().alias("times"))
 
 
 def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Exit]]:
@@ -81,7 +101,8 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
 
     The input ends with the first visit that had not begun at the prediction time; a visit of which no time is known was
     not shown to have begun. What was known of the visits before it says `ehr.known`. index_order is input_until + 1. Of
-    several prediction times the first is taken; those patients are marked in rule:several_prediction_times.
+    several prediction times one is taken (`LabelFolder.which`); those patients are marked in
+    rule:several_prediction_times.
 
     Raises ValueError for a source without dates.
     """

@@ -11,11 +11,12 @@ def sample_controls(patients: pl.DataFrame, sample: Sample) -> pl.DataFrame:
     """`patients` with the controls that were not drawn leaving, and the weights of those who were.
 
     Within a shard the controls with the lowest hashes stay, `controls_per_case` for each case; a control weighs as many
-    as there were for each one drawn. So it depends on the shard, and not on who else is in the tables.
+    as there were for each one drawn. So it depends on the shard, and not on who else is in the tables. Who is censored
+    is no control: he stays, for himself.
     """
     stays = patients["leaves_under"].is_null()
-    label = patients["label"].fill_null(False)
-    cases, controls = int((stays & label).sum()), (stays & ~label).to_numpy()
+    cases = int((stays & patients["label"].fill_null(False)).sum())
+    controls = (stays & ~patients["label"].fill_null(True)).to_numpy()
     wanted = min(cases * sample.controls_per_case, int(controls.sum()))
     rank = np.full(len(patients), len(patients))
     if controls.any():

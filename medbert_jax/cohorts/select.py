@@ -5,6 +5,7 @@ import polars as pl
 from medbert_jax.attrition.ledger import Ledger
 from medbert_jax.cohorts.judging import Exit, judge
 from medbert_jax.cohorts.leakage import check_no_leak
+from medbert_jax.cohorts.matching import SET_ID
 from medbert_jax.cohorts.meds_labels import SEVERAL_TIMES, LabelFolder, judge_labelled
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.known import UNBILLED, input_diagnoses, input_visits
@@ -23,11 +24,11 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     unknown); prediction_time Datetime("us"), 1 µs before the index admission or, through the index, its
     discharge (a source without dates: 1970-01-01 + index_order days); over_by Datetime("us"), the latest discharge
     that was one by then, and unbilled_order Int32, where the spec waits for the bill (`ehr.known`); weight Float64, how
-    many patients one who was drawn stands for (1.0 where nobody was drawn); competing_death Boolean, where the spec
-    lets death compete; flag_<id> Boolean per rule that flags; flag_age_uncertain Boolean, where a rule judges ages: the
-    source tells the age too roughly for it; flag_joined_stays Boolean, where the spec counts episodes: the index joins
-    several stays. In a matched cohort the index is a date: index_order is input_until + 1, and the prediction time 1 µs
-    before the date.
+    many patients one who was drawn stands for (1.0 where nobody was drawn); set_id UInt64, in a matched cohort: a case
+    and his controls have one; competing_death Boolean, where the spec lets death compete; flag_<id> Boolean per rule
+    that flags; flag_age_uncertain Boolean, where a rule judges ages: the source tells the age too roughly for it;
+    flag_joined_stays Boolean, where the spec counts episodes: the index joins several stays. In a matched
+    cohort the index is a date: index_order is input_until + 1, and the prediction time 1 µs before the date.
 
     Everyone who leaves is counted once, with visits and codes, under the first rule that applied. The visits
     after the input of those who stay have a line of their own, and so have those after a death, whosever they are:
@@ -59,6 +60,7 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
             pl.col("prediction_time", "over_by").cast(pl.Datetime("us")),
             pl.col("weight").cast(pl.Float64),
             *(pl.col(name).cast(pl.Int32) for name in (UNBILLED,) if name in patients.columns),
+            *(pl.col(name) for name in (SET_ID,) if name in patients.columns),
             *facts,
             *(pl.col(column).fill_null(False).alias(_FLAG + id) for id, column in flags.items()),
         )

@@ -38,13 +38,17 @@ class Rule:
         return self.among is not None and any(leaf.looks_after_index for leaf in self.when.leaves())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Matching:
-    """Controls drawn for each case at the same time since the first visit with the codes `since_codes`."""
+    """Controls drawn for each case at the same time since the first visit with the codes `since_codes`, or since the
+    first at `since_age` years or more."""
+
+    EXACTLY_ONE_OF: ClassVar[tuple[str, ...]] = ("since_codes", "since_age")
 
     description: str
     tag: Tag
-    since_codes: CodesOfVisits
+    since_codes: CodesOfVisits | None = None
+    since_age: Positive | None = None
     # share of patients who, by a hash of their id, may be controls; the others may be cases, and nobody is both
     control_pool: Annotated[float, Must(lambda share: 0 < share < 1, "must lie between 0 and 1; got {}")]
     controls_per_case: Positive

@@ -11,6 +11,7 @@ import numpy as np
 
 from medbert_jax.attrition.files import read_attrition
 from medbert_jax.attrition.ledger import Attrition
+from medbert_jax.data.ages import age_at_index
 from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
 from medbert_jax.data.vocabulary import FIRST_CODE, UNK
@@ -144,7 +145,7 @@ def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray
         race=np.bincount(patients.race, minlength=1 + len(metadata.get("races", ()))),
         code_uses=np.bincount(patients.code_ids, minlength=len(icd10)),
         distributions={
-            "age": Distribution.of(_age(patients, last)),
+            "age": Distribution.of(age_at_index(patients)),
             "visits": Distribution.of(stays_of),
             "codes": Distribution.of(lengths),
             "codes_per_visit": Distribution.of(codes_per_visit, owner),
@@ -153,7 +154,8 @@ def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray
             "history": Distribution.of(history),
         },
         shares={
-            "event": Share.of_patients(int((event == 1).sum()), len(patients)),
+            # Of the censored, whose label is −1, nobody knows it.
+            "event": Share.of_patients(int((event == 1).sum()), int((event >= 0).sum())),
             "too_long": Share.of_patients(len(long), len(patients)),
             "codes_cut": Share(cut, len(patients.code_ids), len(long), len(patients) - len(long)),
             "unknown_codes": Share.of(patients.code_ids == UNK, codes),
@@ -163,20 +165,6 @@ def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray
             "no_stay": Share.of(patients.length_of_stay < 0, visits),
         },
     )
-
-
-def _age(patients: PatientSequences, last: np.ndarray) -> np.ndarray:
-    """Return the age in days at the index, or at the last visit; −1 unknown.
-
-    A cohort's index lies after its last visit: what its days differ by is added. Without dates the age at the last
-    visit before the index stands for it.
-    """
-    age, day = patients.age_days[last], patients.visit_days[last]
-    if "index_day" not in patients.outcomes:
-        return np.asarray(age)
-    index = patients.outcomes["index_day"]
-    later = np.where((day >= 0) & (index >= 0), index - day, 0)
-    return np.where(age < 0, -1, age + later)
 
 
 def _tell(line: str) -> None:

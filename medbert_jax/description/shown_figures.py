@@ -71,8 +71,9 @@ class ShownColumn:
     def too_small(self) -> bool:
         """Whether nothing of the dataset can be shown: its total would have to be hidden."""
         tally, patients = self.about.tally, self.about.patients
-        event = tally.shares["event"].count
-        groups = (tally.sex.tolist(), [*race_parts(self.about).values()], [event, patients - event])
+        event, known = tally.shares["event"].count, tally.shares["event"].total
+        events = [event, known - event, patients - known]
+        groups = (tally.sex.tolist(), [*race_parts(self.about).values()], events)
         total_hidden = any(hidden_shares(counts, decimals=1)[1] for counts in groups)
         return self.share and (patients < SMALLEST or total_hidden)
 

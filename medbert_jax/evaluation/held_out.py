@@ -1,16 +1,27 @@
-"""The one reader of the test split: predictions filed, numbers returned."""
+"""The one reader of the test split when a model is fitted: predictions filed, numbers returned.
+
+`evaluated_patients` reads it again for predictions that are there.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 
-from medbert_jax.data.labelled import labelled
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.evaluation.predictions import write_predictions
 from medbert_jax.metrics.calibration import brier, expected_calibration_error, log_loss
 from medbert_jax.metrics.discrimination import AurocInterval, auroc_delong, average_precision, order_nobody
+from medbert_jax.metrics.weighted_calibration import (
+    SmoothCurve,
+    calibration_in_the_large,
+    calibration_slope,
+    curve_errors,
+    observed_to_expected,
+    quantile_calibration_error,
+    scaled_brier,
+)
 from medbert_jax.training.progress import say
 
 DEGENERATE = "degenerate"
@@ -26,11 +37,12 @@ def evaluate_test(
 ) -> dict[str, float]:
     """Predict the cohort's test patients, write the predictions (MEDS schema) to RUN_ID.parquet, return metric → value.
 
-    `predict` maps whole sequences to probabilities (n,), in their order; truncating is its business. Probabilities
-    that are not finite are not written, for no tool could read them. `cache_dir` as in `open_token_store`.
+    The censored are predicted too, for the bounds that `evaluate` gives, and count in no metric. `predict` maps whole
+    sequences to probabilities (n,), in their order; truncating is its business. Probabilities that are not finite are
+    not written, for no tool could read them. `cache_dir` as in `open_token_store`.
     """
-    test = labelled(open_token_store(dataset, "test", cache_dir, say))
-    labels, probabilities = test.outcomes["label"], predict(test)
+    test = open_token_store(dataset, "test", cache_dir, say)
+    labels, probabilities = np.asarray(test.outcomes["label"]), predict(test)
     if np.isfinite(probabilities).all():
         write_predictions(
             predictions,
@@ -41,7 +53,8 @@ def evaluate_test(
             time_is_ordinal=read_metadata(dataset)["time_is_ordinal"],
             run_id=Path(predictions).stem,
         )
-    return summarize_predictions(labels, probabilities)
+    known = labels >= 0
+    return summarize_predictions(labels[known], probabilities[known])
 
 
 def summarize_predictions(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
@@ -63,7 +76,22 @@ def summarize_predictions(labels: np.ndarray, probabilities: np.ndarray) -> dict
         "expected_calibration_error": expected_calibration_error(labels, probabilities) if finite else nothing,
         "patients": float(len(labels)),
         "cases": float(np.sum(labels)),
-    }
+    } | (_calibration(labels, probabilities) if ordered else {})
+
+
+def _calibration(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
+    """What else exists of calibration, without intervals: `evaluate` has them, and looks at the design."""
+    ones, curve = np.ones(len(labels)), SmoothCurve(probabilities)
+    of = (labels, probabilities, ones)
+    found = {
+        "scaled_brier": scaled_brier(*of),
+        "observed_to_expected": observed_to_expected(*of),
+        "calibration_in_the_large": calibration_in_the_large(*of),
+        "calibration_slope": calibration_slope(*of),
+        "quantile_calibration_error": quantile_calibration_error(*of),
+    } | curve_errors(probabilities, curve.observed(curve.fit(labels, ones)), ones)
+    # A slope, or a curve, may not exist where scores separate cases from controls: that is no fault of the scores.
+    return {name: float(value) for name, value in found.items() if np.isfinite(value)}
 
 
 def without_degenerate(metrics: Mapping[str, float]) -> dict[str, float]:

@@ -44,7 +44,8 @@ def write_predictions(
     subject_id: (n,) integers, text or bytes. MEDS has int64: ids are cast when all of them are plain int64
     decimals ("17", not "017", which the cast would change); otherwise all stay text, a deviation from MEDS.
     prediction_time: (n,) datetime64, polars Datetime, or integers in µs since 1970.
-    labels: (n,) of 0/1, or None for patients without labels. probabilities: (n,) of the positive class.
+    labels: (n,) of 0/1, −1 of whom it is unknown (the censored), or None for patients without labels.
+    probabilities: (n,) of the positive class.
     time_is_ordinal: the source has no dates, and the times only count; kept in the Parquet metadata.
     run_id: the run whose predictions these are, which is the file's name then; empty where there is none.
 
@@ -63,8 +64,8 @@ def write_predictions(
     faults = [f"{len(column)} {name}" for name, column in columns.items() if len(column) != n]
     if unfit := np.count_nonzero(~((probabilities >= 0) & (probabilities <= 1))):
         faults.append(f"{unfit} probabilities outside [0, 1] or NaN")
-    if strange := np.count_nonzero(~np.isin(known, (0, 1))):
-        faults.append(f"{strange} labels other than 0 and 1")
+    if strange := np.count_nonzero(~np.isin(known, (-1, 0, 1))):
+        faults.append(f"{strange} labels other than 0, 1 and −1")
     if unknown := subject_id.null_count() + prediction_time.null_count():
         faults.append(f"{unknown} unknown ids or times")
     if not faults:
@@ -72,14 +73,14 @@ def write_predictions(
         faults = [f"{repeated} rows of the same subject and time"] if repeated else []
     if faults:
         raise ValueError(
-            "predictions must have one id, time, 0/1 label and probability for each subject and time: "
+            "predictions must have one id, time, label and probability for each subject and time: "
             f"got {n} subject_id, {', '.join(faults)}; pass arrays of the same patients"
         )
     frame = pl.DataFrame(
         {
             "subject_id": subject_id,
             "prediction_time": prediction_time,
-            "boolean_value": [None] * n if labels is None else known.astype(bool),
+            "boolean_value": [None if labels is None or label < 0 else bool(label) for label in known.tolist()],
             "predicted_boolean_value": probabilities >= THRESHOLD,
             "predicted_boolean_probability": probabilities,
         },

@@ -139,7 +139,7 @@ def is_done(folder, run: str, *, dataset_hash: str | None = None) -> bool:
     path = Path(folder) / f"{run}.parquet"
     if not path.exists():
         return False
-    return dataset_hash is None or set(_read(path)["dataset_hash"]) == {dataset_hash}
+    return dataset_hash is None or set(read_run(path)["dataset_hash"]) == {dataset_hash}
 
 
 def read_results(folder) -> pl.DataFrame:
@@ -157,7 +157,7 @@ def read_results(folder) -> pl.DataFrame:
     frames, faults = [], []
     for path in paths:
         try:
-            frames.append(_read(path))
+            frames.append(read_run(path))
         except ValueError as error:
             faults.append(str(error))
     if faults:
@@ -181,7 +181,8 @@ def check_one_dataset(results: pl.DataFrame) -> None:
         )
 
 
-def _read(path: Path) -> pl.DataFrame:
+def read_run(path: Path) -> pl.DataFrame:
+    """One run's file, as `read_results` gives all; ValueError where it is damaged or of another schema."""
     schema = {**RECORD_SCHEMA, **ROW_SCHEMA}
     try:
         frame = read_parquet(path)

@@ -8,10 +8,18 @@ from medbert_jax.evaluation.held_out import DEGENERATE
 from medbert_jax.evaluation.results import check_one_dataset
 from medbert_jax.printed_tables import Table
 
-BACKBONE_ORDER = ("age_band", "logistic_regression", "none", "untrained", "pretrained")
+BACKBONE_ORDER = ("age_band", "age_sex", "record_shape", "logistic_regression", "none", "untrained", "pretrained")
 """Backbones from the humblest to the one under test; others follow in alphabetical order."""
 
-LOWER_IS_BETTER = ("brier", "log_loss", "expected_calibration_error")
+LOWER_IS_BETTER = (
+    "brier",
+    "log_loss",
+    "expected_calibration_error",
+    "quantile_calibration_error",
+    "ici",
+    "e50",
+    "e90",
+)
 """Metrics whose best cell is the smallest."""
 
 MISSING = "–"

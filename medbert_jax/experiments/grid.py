@@ -7,16 +7,22 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Interval
 
 from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
+from medbert_jax.baselines.record_shape import ShapeBoosting
 from medbert_jax.baselines.scikit_model import ScikitModel
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import FinetuneConfig
 
+Baseline = Literal["codes", "age", "age+sex", "codes+age", "shape"]
+STANDING: tuple[Baseline, ...] = ("age+sex", "shape")
+"""Who does not beat these has found who is old and who is often seen."""
+_BACKBONES = {"age": "age_band", "age+sex": "age_sex"}
+
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """One logistic regression on one training subset of one cohort."""
+    """One baseline on one training subset of one cohort."""
 
     dataset: str = ""
     """Directory of the cohort dataset."""
@@ -24,8 +30,9 @@ class BaselineConfig:
     """Folder of the results and predictions."""
     experiment: str = "finetune"
     """Name under which the results are filed."""
-    features: Literal["codes", "age", "codes+age"] = "codes"
-    """Multi-hot codes, the ten-year age band, or both."""
+    features: Baseline = "codes"
+    """Logistic regression on multi-hot codes, on the ten-year age band, on both, or on age band and sex; shape:
+    boosting on how long and how often somebody was seen, without codes."""
     train_size: Annotated[int, Ge(0)] = 0
     """Training patients; 0 takes all."""
     replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
@@ -36,9 +43,17 @@ class BaselineConfig:
         check_fields(self)
 
     def model(self, vocabulary: Vocabulary) -> ScikitModel:
-        """L2 logistic regression, C chosen on validation AUROC."""
+        """L2 logistic regression or boosting; what is chosen, is chosen on validation AUROC."""
+        if self.features == "shape":
+            return ScikitModel(ShapeBoosting(), "record_shape", self.features)
         classifier = CodesLogisticRegression(vocabulary.size, features=self.features)
-        return ScikitModel(classifier, "age_band" if self.features == "age" else "logistic_regression", self.features)
+        return ScikitModel(classifier, _BACKBONES.get(self.features, "logistic_regression"), self.features)
+
+
+def with_standing_baselines(run: FinetuneConfig) -> list[FinetuneConfig | BaselineConfig]:
+    """The run, and after it the baselines without which no result stands, on the same patients."""
+    asked = (run.dataset, run.results, run.experiment)
+    return [run, *(BaselineConfig(*asked, features, run.train_size, run.replicate) for features in STANDING)]
 
 
 @dataclass(frozen=True)
@@ -56,7 +71,9 @@ class GridConfig:
     """Number of the first replicate: another one gives a fresh run with other subsets and seeds."""
     backbones: tuple[Literal["pretrained", "untrained", "none"], ...] = ("untrained", "pretrained")
     heads: tuple[HeadKind, ...] = ("feed_forward", "bi_gru")
-    baselines: tuple[Literal["codes", "age", "codes+age"], ...] = ("age", "codes")
+    baselines: tuple[Baseline, ...] = ("age", "codes")
+    standing: tuple[Baseline, ...] = STANDING
+    """Baselines that stand beside every fine-tuning; with heads or backbones () there are none."""
     part: Annotated[int, Ge(0)] = 0
     """Which part of the runs to do, from 0; several processes or machines can share a grid."""
     parts: Annotated[int, Ge(1)] = 1
@@ -83,10 +100,11 @@ class GridConfig:
 
     def _all_runs(self) -> Iterator[FinetuneConfig | BaselineConfig]:
         common = self.finetune
+        standing = self.standing if self.heads and self.backbones else ()
         for train_size in self.train_sizes:
             for dataset in self.datasets:
                 for replicate in range(self.first_replicate, self.first_replicate + self.replicates):
-                    for features in self.baselines:
+                    for features in dict.fromkeys((*self.baselines, *standing)):
                         yield BaselineConfig(
                             dataset, common.results, common.experiment, features, train_size, replicate
                         )

@@ -60,7 +60,7 @@ def auroc(labels, scores) -> float:
 
     labels (n,) of 0/1, scores (n,) in any unit. ValueError on NaN or when only one class is present.
     """
-    labels, scores = _check_both_classes(*check_labels_and_scores(labels, scores))
+    labels, scores = check_both_classes(*check_labels_and_scores(labels, scores))
     positives = np.count_nonzero(labels)
     # Midranks are multiples of one half, so the sum is exact and only the division rounds.
     rank_sum = rankdata(scores)[labels].sum()
@@ -96,18 +96,16 @@ def auroc_delong(labels, scores, confidence: float = 0.95) -> AurocInterval:
     A class of one patient shows no variance; it is given the largest possible, AUROC·(1 − AUROC).
     ValueError on NaN or when only one class is present.
     """
-    _check_confidence(confidence)
-    labels, scores = _check_both_classes(*check_labels_and_scores(labels, scores))
-    of_positives, of_negatives = _placements(labels, scores)
+    check_confidence(confidence)
+    labels, scores = check_both_classes(*check_labels_and_scores(labels, scores))
+    of_positives, of_negatives = placements(labels, scores)
     area = auroc(labels, scores)
     error = _standard_error(of_positives, of_negatives, single_variance=area * (1 - area))
     if area in (0.0, 1.0):
         far_end = ((1 - confidence) / 2) ** (1 / min(of_positives.size, of_negatives.size))
         low, high = (far_end, 1.0) if area == 1.0 else (0.0, 1 - far_end)
     else:
-        # Delta method: d logit(A)/dA = 1 / (A (1 − A)).
-        half_width = ndtri((1 + confidence) / 2) * error / (area * (1 - area))
-        low, high = expit(logit(area) - half_width), expit(logit(area) + half_width)
+        low, high = logit_interval(area, error, confidence)
     return AurocInterval(area, error, float(low), float(high))
 
 
@@ -118,11 +116,11 @@ def delong_difference(labels, a, b, confidence: float = 0.95) -> AurocDifference
     0 (one score perfect, the other perfectly wrong) the test is undefined: z, p NaN, interval [−1, 1].
     ValueError on NaN or when only one class is present.
     """
-    _check_confidence(confidence)
-    labels, a = _check_both_classes(*check_labels_and_scores(labels, a, name="scores a"))
+    check_confidence(confidence)
+    labels, a = check_both_classes(*check_labels_and_scores(labels, a, name="scores a"))
     _, b = check_labels_and_scores(labels, b, name="scores b")
     difference = auroc(labels, a) - auroc(labels, b)
-    pairs = zip(_placements(labels, a), _placements(labels, b), strict=True)
+    pairs = zip(placements(labels, a), placements(labels, b), strict=True)
     # Placements of a and b lie in [0, 1]: 1 − difference² is the largest variance their difference can have.
     error = _standard_error(*(of_a - of_b for of_a, of_b in pairs), single_variance=1 - difference**2)
     if error == 0 and difference != 0:
@@ -139,7 +137,7 @@ def average_precision(labels, scores) -> float:
     k runs over the distinct scores from high to low, so ties enter together, as scikit-learn defines it.
     ValueError on NaN or when only one class is present.
     """
-    labels, scores = _check_both_classes(*check_labels_and_scores(labels, scores))
+    labels, scores = check_both_classes(*check_labels_and_scores(labels, scores))
     order = np.argsort(scores, kind="stable")[::-1]
     last_of_tie = np.append(np.flatnonzero(np.diff(scores[order])), labels.size - 1)
     true_positives = np.cumsum(labels[order])[last_of_tie]
@@ -147,7 +145,14 @@ def average_precision(labels, scores) -> float:
     return float(np.sum(np.diff(true_positives, prepend=0) * precision) / true_positives[-1])
 
 
-def _placements(labels, scores) -> tuple[np.ndarray, np.ndarray]:
+def logit_interval(area: float, error: float, confidence: float) -> tuple[float, float]:
+    """The interval of an area strictly between 0 and 1, symmetric on the logit scale."""
+    # Delta method: d logit(A)/dA = 1 / (A (1 − A)).
+    half_width = ndtri((1 + confidence) / 2) * error / (area * (1 - area))
+    return float(expit(logit(area) - half_width)), float(expit(logit(area) + half_width))
+
+
+def placements(labels, scores) -> tuple[np.ndarray, np.ndarray]:
     """Per positive the share of negatives below it, per negative the share of positives above it."""
     positives, negatives = scores[labels], scores[~labels]
     ranks = rankdata(scores)
@@ -158,15 +163,16 @@ def _placements(labels, scores) -> tuple[np.ndarray, np.ndarray]:
 
 def _standard_error(of_positives, of_negatives, *, single_variance: float) -> float:
     variance = 0.0
-    for placements in (of_positives, of_negatives):
-        if placements.size == 1:
+    for of_rows in (of_positives, of_negatives):
+        if of_rows.size == 1:
             variance += single_variance
-        elif np.ptp(placements) > 0:  # a constant's variance is 0, not the rounding of its mean
-            variance += placements.var(ddof=1) / placements.size
+        elif np.ptp(of_rows) > 0:  # a constant's variance is 0, not the rounding of its mean
+            variance += of_rows.var(ddof=1) / of_rows.size
     return float(np.sqrt(variance))
 
 
-def _check_both_classes(labels, scores) -> tuple[np.ndarray, np.ndarray]:
+def check_both_classes(labels, scores) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two; ValueError when only one class is present."""
     positives = np.count_nonzero(labels)
     if positives in (0, labels.size):
         raise ValueError(
@@ -177,6 +183,7 @@ def _check_both_classes(labels, scores) -> tuple[np.ndarray, np.ndarray]:
     return labels, scores
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
+    """ValueError unless it lies between 0 and 1."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1: got {confidence}; use 0.95")

@@ -176,7 +176,7 @@ def test_separable_few_and_constant_features_warn_of_nothing():
         ({}, {"y_validation": np.zeros(400)}, r"validation labels .* got 0 positive, 400 negative"),
         ({}, {"X_validation": None}, r"got 13 values of C and no validation patients; pass"),
         ({"C_grid": (0.0, 1.0)}, {}, r"C_grid must hold positive numbers: got \[0.0, 1.0\]; use"),
-        ({"features": "drugs"}, {}, r"features must be codes, age or codes\+age: got 'drugs'; use"),
+        ({"features": "drugs"}, {}, r"features must be one of codes, age, age\+sex, codes\+age: got 'drugs'; use"),
         ({"vocabulary_size": None}, {}, r"got vocabulary_size=None; pass"),
     ],
 )

@@ -4,17 +4,21 @@ import math
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from drawn_patients import explain, fates, person, tables_of, visit
+from scipy.special import expit
 
 from medbert_jax.cohorts.evidence_sets import CodeRange, CodeSet
 from medbert_jax.cohorts.loading import load_spec, parse_spec
 from medbert_jax.cohorts.missing_inputs import missing_inputs
-from medbert_jax.cohorts.precision import auroc_half_width
+from medbert_jax.cohorts.precision import auroc_half_width, normal_log_odds, validation_size
 from medbert_jax.cohorts.record import diagnoses_of
+from medbert_jax.cohorts.sampling import sample_controls
 from medbert_jax.cohorts.select import count_flagged, select_cohort
 from medbert_jax.cohorts.spec import Sample
 from medbert_jax.ehr.hashing import patient_hash
+from medbert_jax.metrics.discrimination import auroc
 
 TYPE_2 = (visit("2010-01-01", "250.00"), visit("2010-02-01", "250.00"))
 VERIFIED = (("2010-01-01", "metformin"), ("2010-01-01", "furosemide"))
@@ -89,6 +93,18 @@ def test_controls_are_sampled_in_hash_order_and_weighed():
     assert nobody.is_empty() and {line.rule: line.left.patients for line in ledger.lines}["not_sampled"] == 1
 
 
+def test_the_censored_are_no_controls_to_draw():
+    """Of four controls two are drawn; the two whose label is unknown stay, each for himself."""
+    patients = pl.DataFrame({"patient_id": [*"abcdefg"], "label": [True, *[False] * 4, None, None]})
+    patients = patients.with_columns(leaves_under=pl.lit(None, pl.String), weight=pl.lit(1.0))
+    found = sample_controls(patients, Sample("Two controls for each case", "ours", 2, "a draw"))
+    stays = found.filter(pl.col("leaves_under").is_null())
+    assert {*"afg"} < set(stays["patient_id"]) and stays.height == 5
+    assert dict(stays.group_by("label").agg(pl.col("weight").unique()).iter_rows()) == {
+        True: [1.0], False: [2.0], None: [1.0]
+    }  # fmt: skip
+
+
 def test_explain_judges_every_rule_for_everybody():
     people = {"case": CASE, "control": CONTROL, "nothing": person(visit("2010-01-01", "401.9 250.1"))}
     people["other"] = person(visit("2010-01-01", "401.9"), born="2000-01-01")
@@ -152,3 +168,33 @@ def test_the_order_of_rows_and_of_others_changes_nothing(name):
     shuffled = {table: rows.sample(fraction=1, shuffle=True, seed=1) for table, rows in tables.present().items()}
     one, two = select_cohort(tables, spec), select_cohort(replace(tables, **shuffled), spec)
     assert one[0].equals(two[0]) and one[1] == two[1]
+
+
+def test_sample_sizes_are_those_of_riley_and_colleagues():
+    """pmvalsampsize 0.2.1, an example of its help: 905 (error in steps of 0.0001), 4,544 (by simulation) and 4,252."""
+    found = validation_size(0.018, 0.8, odds=(-5, 2.5), widths=(1, 0.2, 0.1, 0.2))
+    assert found.observed_to_expected == pytest.approx(905, abs=1) and found.auroc == 4252
+    assert found.slope == pytest.approx(4544, rel=0.01) and found.needed == found.slope
+    assert found.net_benefit is None
+
+
+def test_the_log_odds_that_are_assumed_give_prevalence_and_auroc():
+    mean, deviation = normal_log_odds(0.1, 0.75)
+    random = np.random.default_rng(0)
+    risk = expit(random.normal(mean, deviation, 200_000))
+    label = random.random(len(risk)) < risk
+    assert label.mean() == pytest.approx(0.1, abs=0.003) and auroc(label, risk) == pytest.approx(0.75, abs=0.006)
+    # The variance of a standardized net benefit, against that of 4,000 patients drawn 800 times.
+    size = validation_size(0.1, 0.75, risk=0.15, widths=(0.2, 0.2, 0.1, 2 * 1.959964 * 0.05))
+    drawn = random.integers(0, len(risk), (800, 4_000))
+    true, false = (label & (risk >= 0.15))[drawn].mean(1), (~label & (risk >= 0.15))[drawn].mean(1)
+    standardized = (true - false * 0.15 / 0.85) / label[drawn].mean(1)
+    assert size.net_benefit == pytest.approx(standardized.var() * 4_000 / 0.05**2, rel=0.12)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"prevalence": 0.0}, {"prevalence": 0.1, "auroc": 0.5}, {"prevalence": 0.1, "risk": 1.0}]
+)
+def test_what_is_no_model_has_no_sample_size(asked):
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        validation_size(**asked)

@@ -1,11 +1,13 @@
 """MEDS labels in place of a spec: the time is inclusive, the first one counts, and the ledger adds up."""
 
+from dataclasses import replace
 from datetime import datetime
 
 import polars as pl
 import pytest
 from drawn_patients import person, tables_of, visit
 
+from medbert_jax.cohorts.loading import load_cohort
 from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.select import select_cohort
 
@@ -56,6 +58,30 @@ def test_the_prediction_time_is_inclusive_and_the_first_one_counts(tmp_path):
         "not_labelled": 2, "input_codes": 1
     }  # fmt: skip
     assert frame.schema["label"] == pl.Int32 and frame.schema["weight"] == pl.Float64
+
+
+def test_of_several_times_the_first_the_last_or_one_drawn_whatever_its_label_is_taken(tmp_path):
+    rows = [(number, datetime(2010, 1, 3, 12) if time == 0 else datetime(2010, 2, 1, 8 + time), time == 1)
+            for number in range(1, 8) for time in range(3)]  # fmt: skip
+    first = folder(tmp_path / "labels", rows)
+    last, drawn = (replace(first, which=which) for which in ("last", "random"))
+    tables = tables_of(PEOPLE)
+
+    def times(labels):
+        frame, _ = select_cohort(tables, labels)
+        assert frame["flag_several_prediction_times"].all()
+        return dict(frame.select("patient_id", "prediction_time").iter_rows())
+
+    assert set(times(first).values()) == {AT_THE_END}
+    assert set(times(last).values()) == {datetime(2010, 2, 1, 10)}
+    assert len(set(times(drawn).values())) > 1 and times(drawn) == times(drawn)
+    # Other labels at the same times draw the same times.
+    turned = folder(tmp_path / "turned", [(number, time, not label) for number, time, label in rows])
+    assert times(replace(turned, which="random")) == times(drawn)
+    assert "labels" not in first.to_dict()  # as datasets have always said it
+    assert last.to_dict()["labels"] == "last"
+    with pytest.raises(ValueError, match="labels says which of a folder's labels is taken: got last and a spec"):
+        load_cohort("dhf", labels="last")
 
 
 def test_labels_that_are_none_are_refused_with_every_fault(tmp_path):

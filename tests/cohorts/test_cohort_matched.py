@@ -166,6 +166,10 @@ def test_two_controls_for_each_case_in_the_order_of_the_draw_and_their_weights(m
     assert [weights[one] for one in controls] == [5 / 2, 5 / 2, 3 / 2, 3 / 2, 1.0]
     assert [weights[one] for one in cases] == pytest.approx([1 / 0.7] * 3)
     assert dict(frame.select("patient_id", "label").iter_rows()) == dict.fromkeys(cases, 1) | dict.fromkeys(controls, 0)
+    # Each set has its case and those whom he took.
+    sets = dict(frame.select("patient_id", "set_id").iter_rows())
+    of_control = [sets[cases[0]]] * 2 + [sets[cases[1]]] * 2 + [sets[cases[2]]]
+    assert [sets[one] for one in controls] == of_control and len(set(of_control)) == 3
     four = tables_of({name: one for name, one in people.items() if name not in controls[2:]})
     frame, ledger = select_cohort(four, matched)
     assert set(frame["patient_id"]) == {cases[0], *controls[:2]}  # the later cases find nobody left

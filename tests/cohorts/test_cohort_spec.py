@@ -23,6 +23,7 @@ BUILT_IN = (
     "los-next",
     "mortality-30d",
     "paca",
+    "paca-matched",
     "readmission-30d",
     "type-2-diabetes-1y",
 )

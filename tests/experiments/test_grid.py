@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from medbert_jax.experiments.grid import BaselineConfig, GridConfig
+from medbert_jax.experiments.grid import BaselineConfig, GridConfig, with_standing_baselines
 from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.training.config import FinetuneConfig
 
@@ -16,14 +16,16 @@ GRID = GridConfig(
     replicates=5,
 )
 
+SMALL = replace(GRID, train_sizes=(300,), replicates=1)  # 24 runs
+
 
 def test_every_combination_is_there_once():
     runs = GRID.runs()
-    assert len(runs) == len(set(runs)) == 3 * 2 * 5 * (2 * 2 + 2)
+    assert len(runs) == len(set(runs)) == 3 * 2 * 5 * (2 * 2 + 4)
     kinds = Counter(type(run) for run in runs)
-    assert kinds == {FinetuneConfig: 3 * 2 * 5 * 2 * 2, BaselineConfig: 3 * 2 * 5 * 2}
+    assert kinds == {FinetuneConfig: 3 * 2 * 5 * 2 * 2, BaselineConfig: 3 * 2 * 5 * 4}
     cells = Counter((run.dataset, run.train_size, run.replicate) for run in runs)
-    assert len(cells) == 3 * 2 * 5 and set(cells.values()) == {6}
+    assert len(cells) == 3 * 2 * 5 and set(cells.values()) == {8}
     models = [run for run in runs if isinstance(run, FinetuneConfig)]
     assert {(run.backbone, run.head.kind) for run in models} == {
         (backbone, head) for backbone in GRID.backbones for head in GRID.heads
@@ -35,14 +37,30 @@ def test_every_combination_is_there_once():
 
 def test_baselines_come_before_the_models_that_have_to_beat_them():
     runs = GRID.runs()
-    assert [run.train_size for run in runs] == [300] * 90 + [0] * 90
-    for start in range(0, len(runs), 6):
-        assert [type(run) for run in runs[start : start + 6]] == [BaselineConfig] * 2 + [FinetuneConfig] * 4
+    assert [run.train_size for run in runs] == [300] * 120 + [0] * 120
+    for start in range(0, len(runs), 8):
+        assert [type(run) for run in runs[start : start + 8]] == [BaselineConfig] * 4 + [FinetuneConfig] * 4
 
 
-@pytest.mark.parametrize("parts", [1, 2, 7, 200])
+def test_two_baselines_stand_beside_every_fine_tuning_unless_they_are_left_out():
+    def features(**changes) -> list[str]:
+        grid = replace(GRID, datasets=("one",), train_sizes=(0,), replicates=1, **changes)
+        return [run.features for run in grid.runs() if isinstance(run, BaselineConfig)]
+
+    assert features() == ["age", "codes", "age+sex", "shape"]
+    assert features(baselines=()) == ["age+sex", "shape"]
+    assert features(baselines=("shape", "codes")) == ["shape", "codes", "age+sex"]  # each once
+    assert features(baselines=(), standing=()) == []
+    assert features(heads=()) == ["age", "codes"]  # nothing is fine-tuned
+    run = FinetuneConfig(dataset="one", results="there", experiment="made", train_size=300, replicate=2)
+    alone, *beside = with_standing_baselines(run)
+    assert alone is run
+    assert beside == [BaselineConfig("one", "there", "made", name, 300, 2) for name in ("age+sex", "shape")]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7, 30])
 def test_parts_are_all_runs_and_none_twice(parts):
-    whole = GRID.runs()
+    whole = SMALL.runs()
     divided = [run for part in range(parts) for run in _part(part, parts).runs()]
     assert Counter(divided) == Counter(whole)
     sizes = [len(_part(part, parts).runs()) for part in range(parts)]
@@ -50,7 +68,7 @@ def test_parts_are_all_runs_and_none_twice(parts):
 
 
 def _part(part: int, parts: int) -> GridConfig:
-    return replace(GRID, part=part, parts=parts)
+    return replace(SMALL, part=part, parts=parts)
 
 
 def test_another_first_replicate_is_a_fresh_grid():

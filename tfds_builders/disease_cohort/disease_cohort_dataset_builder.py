@@ -13,7 +13,7 @@ from medbert_jax.cohorts.loading import load_cohort
 from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.missing_inputs import missing_inputs, tables_there
 from medbert_jax.cohorts.own_limits import own_limits
-from medbert_jax.cohorts.precision import auroc_half_width
+from medbert_jax.cohorts.precision import auroc_half_width, validation_size
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.cohorts.spec_check import check_spec
 from medbert_jax.data.serialization import SerializationConfig
@@ -78,7 +78,8 @@ def prepare_cohort(
             " DATA_DIR/ehr_pretraining/NAME/1.0.0 (without it, --check tells what a spec finds and --why PATIENT_ID"
             " explains one patient)"
         )
-    spec = load_cohort(options.cohort, gap_days=options.gap_days, test_from=options.test_from)
+    settings = {"gap_days": options.gap_days, "test_from": options.test_from, "labels": options.labels}
+    spec = load_cohort(options.cohort, **settings)
     metadata = read_metadata(pretraining)
     if metadata["kind"] != "pretraining":
         raise ValueError(
@@ -157,6 +158,13 @@ def _check(
         said += f"; {censored[name]:,} censored, of unknown label" * bool(censored[name])
         announce(f"{name}: {cases[name]:,} cases, {counts[name] - cases[name]:,} controls{said}")
     announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
+    if 0 < cases["test"] < counts["test"] and not _is_drawn(spec):
+        size = validation_size(cases["test"] / counts["test"])
+        announce(
+            f"to judge a model of that AUROC by Riley et al. 2021: {size.auroc:,} patients for the AUROC (± 0.05),"
+            f" {size.slope:,} for the calibration slope (± 0.1), {size.observed_to_expected:,} for observed / expected"
+            f" (± 0.1); the test split has {counts['test']:,}"
+        )
     ledger, review = directory.parent / REFUSED_LEDGER, directory.parent / REFUSED_REVIEW
     ledger.unlink(missing_ok=True)  # of an earlier refusal, as the review, which `medbert cohort` writes
     shutil.rmtree(review, ignore_errors=True)
@@ -164,6 +172,11 @@ def _check(
         write_json(ledger, found.ledgers())
         with_rules = None if isinstance(spec, LabelFolder) else spec
         raise RefusedCohort(f"{fault}; the attrition is in {ledger}", found.ledger, with_rules, review)
+
+
+def _is_drawn(spec: CohortSpec | LabelFolder) -> bool:
+    """Whether the share of cases is the design's, and no prevalence."""
+    return isinstance(spec, CohortSpec) and (spec.matching is not None or spec.sample is not None)
 
 
 def _cure(spec: CohortSpec | LabelFolder, options: CohortOptions) -> str:
