@@ -198,12 +198,12 @@ def make_train_step(
             return total, parts
 
         (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        new = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
-        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        share = metrics["prolonged_los_weight"] / shapes.expected_patients
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"], share=share, sound=finite)
+        params = jax.tree.map(lambda p, u: jnp.where(finite, p + u, p), state["params"], updates)
+        new = {"params": params, "opt_state": opt_state, "step": state["step"] + finite.astype(jnp.int32)}
         return new, metrics | {"loss": total, "gradient_norm": norm, "finite": finite}
 
     return train_step
