@@ -26,7 +26,7 @@ from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.pace import Pace, dispatched
 
-WARM_UP = 3
+WARM_UP = 2
 """Rounds before the first that is timed: they compile, and the pace settles."""
 NEVER = 10**8
 
