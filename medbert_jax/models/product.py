@@ -18,9 +18,9 @@ def product(
 ) -> Float32[Array, "..."]:
     """The einsum of two arrays, multiplied as `dtype` (theirs, if not given), summed and handed out in float32.
 
-    Its gradients are such products too: autodiff would multiply the float32 cotangent of a bfloat16 product as float32,
-    at a tenth of the speed. Every dimension of an operand must be one of the other or of the result, and forward-mode
-    differentiation is not defined.
+    Its gradients are such products too: autodiff would multiply the float32 cotangent of a bfloat16 product as float32.
+    Every dimension of an operand must be one of the other or of the result, and forward-mode differentiation is not
+    defined.
     """
     return _product(subscripts, jnp.dtype(dtype or one.dtype), one, other)
 

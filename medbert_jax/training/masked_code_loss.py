@@ -1,8 +1,8 @@
 """The masked-code loss through the tied decoder, the widest product of all, with a gradient of its own.
 
-Autodiff would sum the bias's gradient column by column, 60 times as slow on a CPU as a product with ones, transpose the
-table beside it, and keep three arrays of masked codes × vocabulary. Here a chunk of masked codes at a time has its
-logits, its loss and its gradients from them, and the backward pass only scales what is there.
+Autodiff would sum the bias's gradient column by column, on a CPU far slower than a product with ones, and keep several
+arrays of all masked codes × vocabulary. Here a chunk of masked codes at a time has its logits, its loss and its
+gradients from them, and the backward pass only scales what is there.
 """
 
 import math
