@@ -50,7 +50,8 @@ class ModelConfig:
     pooler: bool = False
     """Whether BERT's pooler (dense + tanh on the first code) exists; los_pooling first needs it."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the matrix products. Parameters, LayerNorm, softmax and sums are float32 in any case."""
+    """Type of what the matrix products multiply, forward and backward, and of what layers hand on. Parameters, sums,
+    LayerNorm and softmax are float32 in any case."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

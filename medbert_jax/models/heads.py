@@ -7,14 +7,15 @@ from jaxtyping import Array, Float, Float32, Int
 
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.embeddings import layer_norm
-from medbert_jax.models.encoder import linear
+from medbert_jax.models.encoder import Dense
+from medbert_jax.models.product import product
 
 
 class MaskedCodeHead(nnx.Module):
     """Dense, gelu and LayerNorm, then the code table itself as decoder, with a bias of its own (as BERT's MLM)."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dense = linear(config, config.hidden_size, config.hidden_size, rngs)
+        self.dense = Dense(config, config.hidden_size, config.hidden_size)
         self.layer_norm = layer_norm(config, rngs)
         self.bias = nnx.Param(jnp.zeros((config.vocabulary_size,), jnp.float32), vocabulary_axis=0)
 
@@ -22,21 +23,21 @@ class MaskedCodeHead(nnx.Module):
         self, states_XMD: Float[Array, "*X M D"], code_table_VD: Float32[Array, "V D"]
     ) -> Float32[Array, "*X M V"]:
         """Logits (…, M, V) in float32 of states (…, M, D)."""
-        states_XMD = self.layer_norm(jax.nn.gelu(self.dense(states_XMD), approximate=True))
-        logits_XMV = jnp.einsum(
-            "...D,VD->...V",
-            states_XMD.astype(self.dense.dtype),
-            code_table_VD.astype(self.dense.dtype),
-            preferred_element_type=jnp.float32,
-        )
-        return logits_XMV + jnp.expand_dims(self.bias[...], range(logits_XMV.ndim - 1))
+        states_TD = self.transformed(states_XMD).reshape(-1, states_XMD.shape[-1])
+        logits_TV = product("TD,VD->TV", states_TD, code_table_VD, states_TD.dtype) + self.bias[...][None, :]
+        return logits_TV.reshape(*states_XMD.shape[:-1], -1)
+
+    def transformed(self, states_XMD: Float[Array, "*X M D"]) -> Float[Array, "*X M D"]:
+        """What the decoder multiplies by the code table, in compute_dtype."""
+        inner_XMD = jax.nn.gelu(self.dense(states_XMD), approximate=True)
+        return self.layer_norm(inner_XMD).astype(self.dense.dtype)
 
 
 class Pooler(nnx.Module):
     """BERT's pooler: dense and tanh."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dense = linear(config, config.hidden_size, config.hidden_size, rngs)
+        self.dense = Dense(config, config.hidden_size, config.hidden_size)
 
     def __call__(self, first_BPD: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
         """Pooled vectors (B, P, D) of the patients' first codes."""

@@ -6,7 +6,7 @@ Dimensions: B rows, L slots per row, P patients per row, M masked codes, D hidde
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,8 @@ from medbert_jax.models.heads import MaskedCodeHead, Pooler, ProlongedLosHead, f
 
 Params = dict[str, Any]
 """Nested dictionaries with string keys; the leaves are arrays."""
+
+Module = TypeVar("Module", bound=nnx.Module)
 
 CONSTANT = {"scale": 1.0, "bias": 0.0}
 """What LayerNorm scales and all biases start from."""
@@ -98,6 +100,14 @@ def masked_code_logits(
     return head(states_XMD, params["embeddings"]["code_table"])
 
 
+def masked_code_states(
+    params: Params, states_XMD: Float[Array, "*X M D"], *, config: ModelConfig
+) -> Float[Array, "*X M D"]:
+    """What the decoder multiplies by the code table, in compute_dtype, of the same states: the head up to there."""
+    head = bind(params["masked_code_head"], MaskedCodeHead, config)
+    return head.transformed(states_XMD)
+
+
 def prolonged_los_logits(
     params: Params,
     hidden_BLD: Float[Array, "B L D"],
@@ -152,7 +162,7 @@ def vocabulary_axes(config: ModelConfig) -> Params:
     return {name: nnx.to_pure_dict(_structure(module, config)[1], said) for name, module in _modules(config).items()}
 
 
-def bind(params: Params, module_class: Callable[..., nnx.Module], *configs: Any) -> nnx.Module:
+def bind(params: Params, module_class: Callable[..., Module], *configs: Any) -> Module:
     """The module with these parameters; called inside the traced function, so that it costs nothing per step."""
     return nnx.merge(_structure(module_class, *configs)[0], params)
 

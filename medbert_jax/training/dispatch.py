@@ -1,4 +1,4 @@
-"""Many steps in one program: rows are gathered from a corpus, trained on, and the state handed on by scan.
+"""Many steps in one program: rows are gathered from a corpus, trained on, and the state handed on in a loop.
 
 A feed is what the host sends for one dispatch of at most K steps: {"tiers": one dict per row length, "epoch": (K,),
 "start": the number of the first, "count": how many of the K are to run}. A tier's dict has "patients" (K, B, P), their
@@ -7,6 +7,7 @@ same numbers, unless the corpus is streamed.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,24 +21,17 @@ RowsOf = Callable[[Corpus[jax.Array], dict], dict]
 def make_train_dispatch(train_step: Callable, rows_of: RowsOf) -> Callable:
     """The pure function (state, corpus, feed) → (state, metrics of every step (K,)).
 
-    Steps after `feed["count"]`, and after one whose loss or gradient is not finite, change nothing; their metrics are
-    0, "finite" among them. A dispatch that was sent behind such a one finds that the state is not at its first step,
-    and changes nothing either. So one program serves every number of steps, and K steps are bit for bit K times one.
+    Steps after `feed["count"]`, and after one whose loss or gradient is not finite, are not run; their metrics are 0,
+    "finite" among them. A dispatch that was sent behind such a one finds that the state is not at its first step, and
+    runs none either. So one program serves every number of steps, and K steps are bit for bit K times one.
     """
 
     def dispatch(state: dict, corpus: Corpus[jax.Array], feed: dict) -> tuple[dict, dict]:
-        def run(state: dict, step: dict) -> tuple[dict, dict]:
-            return train_step(state, rows_of(corpus, step))
+        def run(state: dict, step: dict) -> tuple[dict, dict, jax.Array]:
+            state, metrics = train_step(state, rows_of(corpus, step))
+            return state, metrics, metrics["finite"]
 
-        def body(carry: tuple[dict, jax.Array], this: tuple[jax.Array, dict]):
-            (state, sound), (number, step) = carry, this
-            wanted = sound & (number < feed["count"])
-            state, metrics = _run_if(wanted, run, state, step)
-            return (state, sound & (metrics["finite"] | ~wanted)), metrics
-
-        sound = state["step"] == feed["start"]
-        (state, _), metrics = jax.lax.scan(body, (state, sound), _numbered(feed))
-        return state, metrics
+        return _run_steps(run, state, feed, sound=state["step"] == feed["start"])
 
     return dispatch
 
@@ -46,24 +40,39 @@ def make_eval_dispatch(eval_step: Callable, rows_of: RowsOf) -> Callable:
     """The pure function (params, corpus, feed) → outputs of `eval_step` for each of the K steps; 0 after the count."""
 
     def dispatch(params: dict, corpus: Corpus[jax.Array], feed: dict) -> dict:
-        def run(_, step: dict) -> tuple[None, dict]:
-            return None, eval_step(params, rows_of(corpus, step))
+        def run(_, step: dict) -> tuple[None, dict, bool]:
+            return None, eval_step(params, rows_of(corpus, step)), True
 
-        return jax.lax.map(lambda this: _run_if(this[0] < feed["count"], run, None, this[1])[1], _numbered(feed))
+        return _run_steps(run, None, feed, sound=True)[1]
 
     return dispatch
 
 
-def _numbered(feed: dict) -> tuple[jax.Array, dict]:
-    """The steps of a feed, and their numbers from 0."""
-    return jnp.arange(feed["epoch"].shape[0], dtype=jnp.int32), {"tiers": feed["tiers"], "epoch": feed["epoch"]}
+def _run_steps(run: Callable, state: Any, feed: dict, *, sound: jax.Array | bool) -> tuple[Any, dict]:
+    """The state after the steps of a feed that are to run, and what each of them put out, 0 for those that are not.
 
+    `run`: (state, step of the feed) → state, outputs, whether the next one may run. In a scan, a step that
+    is skipped would cost copies of the whole state.
+    """
 
-def _run_if(wanted: jax.Array, run: Callable, state: dict | None, step: dict) -> tuple:
-    """What `run` makes of them where it is wanted; else the same state, and zeros for outputs."""
-    shapes = jax.eval_shape(run, state, step)[1]
+    def step_of(number: jax.Array | int) -> dict:
+        steps = {"tiers": feed["tiers"], "epoch": feed["epoch"]}
+        return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, number, keepdims=False), steps)
 
-    def skip(state: dict | None, step: dict) -> tuple:
-        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    def goes_on(carry: tuple) -> jax.Array:
+        number, sound, _, _ = carry
+        return sound & (number < feed["count"])
 
-    return jax.lax.cond(wanted, run, skip, state, step)
+    def body(carry: tuple) -> tuple:
+        number, _, state, outputs = carry
+        state, new, sound = run(state, step_of(number))
+        outputs = jax.tree.map(
+            lambda leaf, one: jax.lax.dynamic_update_index_in_dim(leaf, one, number, 0), outputs, new
+        )
+        return number + 1, jnp.asarray(sound), state, outputs
+
+    most = feed["epoch"].shape[0]
+    shapes = jax.eval_shape(lambda state: run(state, step_of(0))[1], state)
+    nothing = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), shapes)
+    start = jnp.zeros((), jnp.int32), jnp.asarray(sound), state, nothing
+    return jax.lax.while_loop(goes_on, body, start)[2:]

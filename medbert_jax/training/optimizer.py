@@ -27,7 +27,8 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Ge(0)] = 0.01
     """Decoupled; not on LayerNorm, not on biases."""
     clip_norm: Annotated[float, Ge(0)] = 1.0
-    """Global gradient norm; 0 switches clipping off."""
+    """Global gradient norm, of a step of mean patients; 0 switches clipping off. In pretraining it goes with the
+    patients of the step, so that each of them counts the same, however many share it."""
     beta_1: Annotated[float, Interval(ge=0, lt=1)] = 0.9
     beta_2: Annotated[float, Interval(ge=0, lt=1)] = 0.999
     epsilon: Annotated[float, Gt(0)] = 1e-6
@@ -74,36 +75,76 @@ def decay_mask(params) -> dict:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def scale_by_bert_adam(config: OptimizerConfig) -> optax.GradientTransformation:
-    """m / (√v + ε), without bias correction unless the configuration asks for it."""
+def clip_by_global_norm(most: float) -> optax.GradientTransformationExtraArgs:
+    """Gradients scaled down to the global norm `most` × `share`, where theirs is above it.
+
+    `share`: patients of the step over those of a mean step. The losses are sums over the mean step's weight, so that a
+    step of half the patients has half the norm, and one limit for all would count each of its patients twice.
+    """
+
+    def update(updates, state, params=None, *, share: ArrayLike = 1.0, **_):
+        del params
+        norm, limit = optax.tree.norm(updates), most * jnp.asarray(share, jnp.float32)
+        scale = jnp.where(norm <= limit, 1.0, limit / norm)
+        return jax.tree.map(lambda g: g * scale, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def scale_by_bert_adam(config: OptimizerConfig) -> optax.GradientTransformationExtraArgs:
+    """m / (√v + ε), without bias correction unless the configuration asks for it.
+
+    Where `sound` is false the moments stay as they are: chosen here, before the parameters read them, they are updated
+    in place, whereas a choice between two whole states costs a copy of each.
+    """
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
         return AdamState(jnp.zeros((), jnp.int32), zeros, jax.tree.map(jnp.zeros_like, params))
 
-    def update(updates, state, params=None):
+    def update(updates, state, params=None, *, sound: ArrayLike = True, **_):
         del params
-        count = state.count + 1
+        count = state.count + jnp.asarray(sound, jnp.int32)
         b1, b2 = config.beta_1, config.beta_2
-        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, updates)
+        mu = jax.tree.map(lambda m, g: jnp.where(sound, b1 * m + (1 - b1) * g, m), state.mu, updates)
+        nu = jax.tree.map(lambda v, g: jnp.where(sound, b2 * v + (1 - b2) * jnp.square(g), v), state.nu, updates)
         scale_1, scale_2 = (1 - b1**count, 1 - b2**count) if config.bias_correction else (1.0, 1.0)
         updates = jax.tree.map(lambda m, v: (m / scale_1) / (jnp.sqrt(v / scale_2) + config.epsilon), mu, nu)
         return updates, AdamState(count, mu, nu)
 
-    return optax.GradientTransformation(init, update)
+    return optax.GradientTransformationExtraArgs(init, update)
 
 
-def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Clip → Adam → decoupled decay → minus the rate. Raises ValueError on a schedule that cannot be."""
+def scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Minus the rate of this update; where `sound` is false, the next one has the same rate."""
+
+    def init(params):
+        del params
+        return optax.ScaleByScheduleState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None, *, sound: ArrayLike = True, **_):
+        del params
+        step = -jnp.asarray(rate(state.count))
+        count = state.count + jnp.asarray(sound, jnp.int32)
+        return jax.tree.map(lambda one: one * step, updates), optax.ScaleByScheduleState(count)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
+    """Clip → Adam → decoupled decay → minus the rate. Raises ValueError on a schedule that cannot be.
+
+    Its `update` takes two arguments more, of `clip_by_global_norm` and `scale_by_bert_adam`: `share`, 1 if not given,
+    and `sound`, without which no state changes; what becomes of the parameters then is left to the caller.
+    """
     if config.schedule != "constant" and config.warmup_steps > total_steps:
         raise ValueError(
             f"warmup_steps must not exceed the total steps: got {config.warmup_steps} and {total_steps}; "
             "lower warmup_steps or train longer"
         )
-    parts = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    parts: list[optax.GradientTransformation] = [clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     parts.append(scale_by_bert_adam(config))
     if config.weight_decay:
         parts.append(optax.add_decayed_weights(config.weight_decay, mask=decay_mask))
-    parts.append(optax.scale_by_learning_rate(learning_rate(config, total_steps)))
+    parts.append(scale_by_rate(learning_rate(config, total_steps)))
     return optax.chain(*parts)

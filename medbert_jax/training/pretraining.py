@@ -18,8 +18,9 @@ from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.row_plan import RowPlan
 from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.med_bert import apply, masked_code_logits, prolonged_los_logits
+from medbert_jax.models.med_bert import apply, masked_code_states, prolonged_los_logits
 from medbert_jax.training.losses import cross_entropy
+from medbert_jax.training.masked_code_loss import masked_code_loss
 from medbert_jax.training.masking import Masked, MaskingConfig, mask_codes, masked_per_patient
 
 
@@ -144,15 +145,17 @@ def pretraining_losses(
         los_logits.append(logits_BPC[..., 1] - logits_BPC[..., 0])
 
     targets_GM, weights_GM = jnp.concatenate(targets, axis=1), jnp.concatenate(weights, axis=1)
-    logits_GMV = masked_code_logits(params, jnp.concatenate(states, axis=1), config=model)
-    if logits_GMV.shape[-1] > model.vocabulary_size:  # rows that only make the table divisible: `vocabulary_padding`
-        codes_V = jnp.arange(logits_GMV.shape[-1])
-        logits_GMV = jnp.where(codes_V < model.vocabulary_size, logits_GMV, -1e9)
-    code_sum, code_weight = cross_entropy(logits_GMV, targets_GM, weights_GM)
-    correct = jnp.sum((jnp.argmax(logits_GMV, axis=-1) == targets_GM) & weights_GM)
+    code_sum, correct = masked_code_loss(
+        masked_code_states(params, jnp.concatenate(states, axis=1), config=model),
+        params["embeddings"]["code_table"],
+        params["masked_code_head"]["bias"],
+        targets_GM,
+        weights_GM,
+        codes=model.vocabulary_size,  # the table may have more rows, `vocabulary_padding`
+    )
     return {
         "masked_code_sum": code_sum,
-        "masked_code_weight": code_weight,
+        "masked_code_weight": jnp.sum(weights_GM),
         "masked_code_correct": correct,
         "prolonged_los_sum": los_sum,
         "prolonged_los_weight": los_weight,
@@ -166,7 +169,7 @@ def make_train_step(
     masking: MaskingConfig,
     tasks: TasksConfig,
     shapes: StepShapes,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     seed: int,
 ) -> Callable[[dict, dict], tuple[dict, dict]]:
     """The pure function (state, batch) → (state, metrics), to be jitted with the shardings of both.
@@ -195,12 +198,12 @@ def make_train_step(
             return total, parts
 
         (total, metrics), grads = jax.value_and_grad(loss, has_aux=True)(state["params"])
-        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-        params = optax.apply_updates(state["params"], updates)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(total) & jnp.isfinite(norm)
-        new = {"params": params, "opt_state": opt_state, "step": state["step"] + 1}
-        new = jax.tree.map(lambda after, before: jnp.where(finite, after, before), new, state)
+        share = metrics["prolonged_los_weight"] / shapes.expected_patients
+        updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"], share=share, sound=finite)
+        params = jax.tree.map(lambda p, u: jnp.where(finite, p + u, p), state["params"], updates)
+        new = {"params": params, "opt_state": opt_state, "step": state["step"] + finite.astype(jnp.int32)}
         return new, metrics | {"loss": total, "gradient_norm": norm, "finite": finite}
 
     return train_step

@@ -1,6 +1,6 @@
-"""Rows without a code: on a mesh the code table is as long as the model axis can cut, on disk as the vocabulary is.
+"""Rows without a code: on a mesh the code table has whole tiles on every device, on disk a row for every code.
 
-The rows stay 0: no id points to them, and `pretraining_losses` takes their logits out.
+The rows stay 0: no id points to them, and `masked_code_loss` takes their logits out.
 """
 
 from collections.abc import Callable
@@ -15,10 +15,14 @@ from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import vocabulary_axes
 from medbert_jax.training.sharding import parameter_shardings, replicated, state_shardings, with_shardings
 
+TILE = 128
+"""Rows that the matrix units of accelerators take at once, and more than a cache line of a CPU."""
+
 
 def padded_rows(config: ModelConfig, mesh: Mesh | AbstractMesh) -> int:
-    """Rows of the code table on this mesh: the vocabulary, rounded up to what the model axis divides."""
-    return -(-config.vocabulary_size // mesh.shape["model"]) * mesh.shape["model"]
+    """Rows of the code table on this mesh: the vocabulary, in whole tiles for each device of the model axis."""
+    tiles = TILE * mesh.shape["model"]
+    return -(-config.vocabulary_size // tiles) * tiles
 
 
 def resize(state: dict, optimizer: optax.GradientTransformation, config: ModelConfig, rows: int) -> dict:
@@ -58,7 +62,7 @@ class StateLayout:
         shapes = jax.eval_shape(self._to_mesh, stored_shapes)
         self.shardings = state_shardings(shapes, optimizer, parameter_shardings(config, mesh), mesh)
         """Of the state on the mesh."""
-        # What the model axis does not divide can be no sharded array as it is stored: it is read whole, then cut.
+        # What the model axis may not divide can be no sharded array as it is stored: it is read whole, then cut.
         on_disk = jax.tree.map(lambda _: replicated(mesh), stored_shapes) if self._padded else self.shardings
         self.stored = with_shardings(stored_shapes, on_disk)
         """The target of a restore."""

@@ -1,11 +1,18 @@
 """BERT's AdamW against a trajectory computed in numpy, and its schedule against numbers worked out by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from medbert_jax.training.optimizer import OptimizerConfig, decay_mask, learning_rate, make_optimizer
+from medbert_jax.training.optimizer import (
+    OptimizerConfig,
+    clip_by_global_norm,
+    decay_mask,
+    learning_rate,
+    make_optimizer,
+)
 
 CONFIG = OptimizerConfig(learning_rate=1e-2, warmup_steps=4)
 TOTAL = 20
@@ -57,8 +64,6 @@ def numpy_trajectory(*, bias_correction: bool, decay_everywhere: bool = False) -
 
 
 def optax_trajectory(config: OptimizerConfig) -> dict[str, np.ndarray]:
-    import jax
-
     optimizer = make_optimizer(config, TOTAL)
     params = jax.tree.map(jnp.float32, start())
     state = optimizer.init(params)
@@ -81,6 +86,28 @@ def test_the_trajectory_tells_other_optimizers_apart():
     for fault in ({"bias_correction": True}, {"bias_correction": False, "decay_everywhere": True}):
         other = numpy_trajectory(**fault)
         assert max(np.abs(ours[name] - other[name]).max() for name in ours) > 1e-4
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0, 2.0])
+def test_the_limit_goes_with_the_patients_of_the_step(share):
+    grads = {"kernel": jnp.full((3, 4), 2.0), "bias": jnp.zeros(4)}
+    clip = clip_by_global_norm(1.0)
+    clipped, _ = clip.update(grads, clip.init(grads), share=share)
+    np.testing.assert_allclose(optax.tree.norm(clipped), share, rtol=1e-6)
+    small = {"kernel": jnp.full((3, 4), 0.1 * share), "bias": jnp.zeros(4)}
+    for name, value in leaves(clip.update(small, clip.init(small), share=share)[0]):
+        np.testing.assert_array_equal(value, small[name])
+
+
+def test_what_is_not_sound_changes_no_state():
+    optimizer, params = make_optimizer(CONFIG, TOTAL), jax.tree.map(jnp.float32, start())
+    state = optimizer.update(jax.tree.map(jnp.float32, gradients(0)), optimizer.init(params), params)[1]
+    bad = jax.tree.map(lambda g: jnp.full(g.shape, jnp.nan), params)
+    _, after = optimizer.update(bad, state, params, sound=jnp.asarray(False))
+    for one, two in zip(jax.tree.leaves(state), jax.tree.leaves(after), strict=True):
+        np.testing.assert_array_equal(one, two)
+    _, moved = optimizer.update(bad, state, params, sound=jnp.asarray(True))
+    assert not all(np.array_equal(one, two) for one, two in zip(*map(jax.tree.leaves, (state, moved)), strict=True))
 
 
 def test_decay_spares_layer_norms_and_biases():

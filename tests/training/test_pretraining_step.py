@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from made_sequences import TINY_MODEL, made_sequences
 from reference_batches import batches
@@ -18,7 +19,7 @@ from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.masking import MaskingConfig, masked_per_patient
 from medbert_jax.training.not_finite import NotFinite, check_finite
-from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+from medbert_jax.training.optimizer import OptimizerConfig, clip_by_global_norm, make_optimizer
 from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import (
@@ -123,6 +124,46 @@ def train(sequences, held_out, *, steps: int):
     with PatientSource(held_out, validation_plan, mesh, corpus, seed=0, total=total) as source:
         dispatch = jax.jit(make_eval_dispatch(eval_step, source.rows_of))
         return validate(dispatch, state["params"], source, Pace((), corpus, total=total))
+
+
+def contributions(batch_size: int, *, fair: bool) -> np.ndarray:
+    """Norm of the clipped gradient per patient of the step, in the steps of an epoch."""
+    sequences = made_sequences(600, seed=0)
+    # Mostly short patients, as in life: rows differ much in how many they hold.
+    odds = sequences.lengths**-2.0
+    sequences = sequences.take(np.random.default_rng(0).choice(600, 600, p=odds / odds.sum()))
+    rows = RowsConfig(batch_size=batch_size, short_row=32)
+    plan, params = plan_rows(sequences.lengths, rows, max_length=32), init(MODEL, jax.random.key(0))
+    shapes, clip = step_shapes(plan, MASKING), clip_by_global_norm(0.01)
+
+    @jax.jit
+    def of_step(batch):
+        def loss(params):
+            parts = pretraining_losses(
+                params,
+                batch,
+                model=MODEL,
+                masking=MASKING,
+                shapes=shapes,
+                mask_key=jax.random.key(0),
+                dropout_key=None,
+            )
+            total = parts["masked_code_sum"] / shapes.expected_masked
+            return total + parts["prolonged_los_sum"] / shapes.expected_patients, parts["prolonged_los_weight"]
+
+        (_, patients), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        share = patients / shapes.expected_patients if fair else 1.0
+        return optax.tree.norm(clip.update(grads, clip.init(params), share=share)[0]) / patients
+
+    steps = min(20, plan.steps_per_epoch)
+    return np.array([of_step(batch) for batch, _ in zip(batches(sequences, plan, seed=0), range(steps), strict=False)])
+
+
+@pytest.mark.parametrize("batch_size", [32, 64])
+def test_after_the_clip_every_patient_counts_the_same_however_many_share_his_step(batch_size):
+    found, unfair = (contributions(batch_size, fair=fair) for fair in (True, False))
+    assert found.max() < 1.001 * found.min()
+    assert unfair.max() > 1.05 * unfair.min()
 
 
 def test_masked_codes_are_learned_and_the_negative_control_removes_the_gain():
