@@ -6,10 +6,10 @@ from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import FIRST_CODE
 
 
-def length_model(patients: int, vocabulary_size: int, *, seed: int = 0) -> PatientSequences:
-    """Lognormal lengths, sigma 1, mean 15, clipped to 3 … 512 codes; two codes a visit; 15 % with prolonged stays."""
+def length_model(patients: int, vocabulary_size: int, *, mean: float = 15.0, seed: int = 0) -> PatientSequences:
+    """Lognormal lengths, sigma 1, clipped to 3 … 512 codes; two codes a visit; 15 % with prolonged stays."""
     rng = np.random.default_rng(seed)
-    lengths = np.clip(np.round(rng.lognormal(np.log(15) - 0.5, 1.0, patients)), 3, 512).astype(np.int64)
+    lengths = np.clip(np.round(rng.lognormal(np.log(mean) - 0.5, 1.0, patients)), 3, 512).astype(np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     position = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
     visits = (lengths + 1) // 2
