@@ -28,7 +28,7 @@ from medbert_jax.models.config import ModelConfig  # noqa: E402
 from medbert_jax.models.finetune_heads import HeadConfig  # noqa: E402
 from medbert_jax.training import finetuning  # noqa: E402
 from medbert_jax.training.config import FinetuneConfig  # noqa: E402
-from medbert_jax.training.sharding import MeshConfig, make_mesh, over_rows, put_batch, replicated  # noqa: E402
+from medbert_jax.training.sharding import MeshConfig, make_mesh, replicated  # noqa: E402
 
 OPTIMIZER = replace(FinetuneConfig().optimizer, learning_rate=2e-4)
 
@@ -109,6 +109,8 @@ def _today(options: Options, cohort, model, head, params, optimizer) -> tuple[Ca
 
 
 def _before(options: Options, cohort, model, head, params, optimizer) -> tuple[Callable, Callable]:
+    from medbert_jax.training.sharding import over_rows, put_batch
+
     mesh = make_mesh(MeshConfig())
     everywhere, rows = replicated(mesh), over_rows(mesh)
     train, predict = finetuning.compile_steps(model, head, optimizer, everywhere, rows)

@@ -50,14 +50,14 @@ def layout(
     Rows of a chunk are a power of two times the device groups, so that many subsets of a cohort share a layout.
 
     Args:
-        lengths: codes of every patient, at least one each.
+        lengths: codes of every patient, n ≥ 1.
         batch_size: patients of a step, at most.
         max_length: codes of the longest patient that there can be.
         chunk_slots: the most slots of a chunk (one row per device group has more where it must).
         chunk_cost: what a chunk costs whatever is in it, in slots that take as long.
         groups: devices that share a chunk.
     """
-    lengths = np.asarray(lengths).astype(np.int64)
+    lengths = np.maximum(np.asarray(lengths).astype(np.int64), 1)
     longer = lengths[lengths > SHORT_ROWS[0]].sum() / lengths.sum()
     short_row = min(SHORT_ROWS[int(longer > MOST_ELSEWHERE)], max_length)
     longest, eighth = int(lengths.max()), -(-max_length // 8)
@@ -96,9 +96,9 @@ class CohortPlan(RowPlan):
 
 
 def plan_cohort(lengths: np.ndarray, rows: Layout, *, groups: int = 1) -> CohortPlan:
-    """The plan of patients with `lengths` (n,) codes each, n ≥ 1, laid out in `rows`."""
+    """The plan of patients with `lengths` (n,) codes each, n ≥ 1, laid out in `rows`; one without a code has a place."""
     steps = -(-len(lengths) // rows.batch_size)
-    return CohortPlan(rows.tiers, steps, np.asarray(lengths), groups, rows.batch_size)
+    return CohortPlan(rows.tiers, steps, np.maximum(lengths, 1), groups, rows.batch_size)
 
 
 def _packed(members: np.ndarray, lengths: np.ndarray, tiers: tuple[Tier, ...]) -> tuple[np.ndarray, ...]:

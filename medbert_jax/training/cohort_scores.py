@@ -61,6 +61,8 @@ def predict(
     params: dict, sequences: PatientSequences, *, model: ModelConfig, head: HeadConfig, mesh: Mesh
 ) -> Float64[np.ndarray, "n"]:
     """Probability of the label for every patient, by all parameters of a model; only the patients' codes are moved."""
+    if not len(sequences):
+        return np.zeros(0)
     codes = CohortCodes.of((sequences,), len(params["embeddings"]["code_table"]))
     with CohortScores(codes.numbered(sequences), model=model, head=head, mesh=mesh) as scores:
         return scores.of(jax.device_put(codes.compact(params), replicated(mesh)))

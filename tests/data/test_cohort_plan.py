@@ -66,6 +66,12 @@ def test_shapes_are_few():
     assert layout(np.full(50, 12), batch_size=32, **CHUNKS).row_lengths == (64,)
 
 
+def test_a_patient_without_codes_has_a_place():
+    lengths = np.array([0, 5, 0, 9])
+    (tier,) = plan_cohort(lengths, layout(lengths, batch_size=2, **CHUNKS)).epoch(0, 0)
+    assert sorted(tier[tier >= 0]) == [0, 1, 2, 3]
+
+
 def test_a_chunk_has_as_many_rows_for_every_device():
     rows = layout(LENGTHS, batch_size=32, groups=4, **CHUNKS)
     assert all(size % 4 == 0 for size in rows.chunk_rows)
