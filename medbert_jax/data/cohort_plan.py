@@ -96,7 +96,7 @@ class CohortPlan(RowPlan):
 
 
 def plan_cohort(lengths: np.ndarray, rows: Layout, *, groups: int = 1) -> CohortPlan:
-    """The plan of patients with `lengths` (n,) codes each, n ≥ 1, laid out in `rows`; one without a code has a place."""
+    """The plan of patients with `lengths` (n,) codes each, n ≥ 1, laid out in `rows`; one of none has a place."""
     steps = -(-len(lengths) // rows.batch_size)
     return CohortPlan(rows.tiers, steps, np.maximum(lengths, 1), groups, rows.batch_size)
 
