@@ -149,7 +149,7 @@ class FineTuning:
             log.add(step, metrics)
             rounds.make(step, state["params"])
             if self.interruption.stopping or (step % round_steps == 0 and unfinished.due()):
-                unfinished.save(step, state, stopping, log.window)
+                unfinished.keep(step, state, stopping, log.window)
             if stopping.over:
                 break
         if not stopping.over and (step < total or rounds.missing(step)):

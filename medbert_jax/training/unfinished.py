@@ -73,7 +73,7 @@ class Unfinished:
         """Whether so much has been done since the last save that another one is worth its time."""
         return time.monotonic() - self._since >= SECONDS
 
-    def save(self, step: int, state: dict, stopping: EarlyStopping, window: list) -> None:
+    def keep(self, step: int, state: dict, stopping: EarlyStopping, window: list) -> None:
         """Keep the state after `step` steps, unless it is kept already; CheckpointError as `save_step`."""
         if step == self._saved:
             return
