@@ -225,7 +225,8 @@ def test_the_gradient_by_hand_is_that_of_a_plain_loop():
         return total
 
     def ours(params):
-        logits = apply_head(params, jnp.asarray(hidden), batch, config=config, model_config=MODEL, patients=4)
+        rows = jax.tree.map(jnp.asarray, batch)
+        logits = apply_head(params, jnp.asarray(hidden), rows, config=config, model_config=MODEL, patients=4)
         return jnp.square(logits[places]).sum()
 
     expected, got = (jax.jit(jax.grad(of), **OPTIONS)(params) for of in (by_hand, ours))
