@@ -12,43 +12,53 @@ from medbert_jax.command_end import listen
 if __name__ == "__main__":  # before what takes seconds to import
     listen("run_finetune.py", resumes=True)
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import jax
-import numpy as np
 
+from medbert_jax.data.cohort_plan import plan_cohort
 from medbert_jax.data.row_plan import check_batch_size
 from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.experiments.grid import GridConfig, with_standing_baselines
 from medbert_jax.experiments.running import run_all
-from medbert_jax.metrics.discrimination import auroc_where_ordered
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import committed_steps, save_step
 from medbert_jax.training.cohort_data import CohortData, training_subset
+from medbert_jax.training.cohort_scores import CohortScores, cohort_layout, predict
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import FinetuneConfig
+from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.disease_model import Fitted
+from medbert_jax.training.early_stopping import EarlyStopping, steps_per_round
 from medbert_jax.training.finetuning import (
-    EarlyStopping,
-    compile_steps,
-    endless_batches,
+    OUTCOME,
+    compiled,
     endless_optimizer,
     fresh_state,
     init_finetuning,
-    predict_all,
     start_from,
-    steps_per_round,
+    summarize,
 )
-from medbert_jax.training.interruption import Interruption
-from medbert_jax.training.progress import announce
+from medbert_jax.training.interruption import Interrupted, Interruption
+from medbert_jax.training.pace import Pace, dispatched
+from medbert_jax.training.patient_source import PatientSource
+from medbert_jax.training.progress import MetricsLog, Progress, announce
+from medbert_jax.training.rounds import Rounds
 from medbert_jax.training.run_directory import RunDirectory
-from medbert_jax.training.sharding import make_mesh, over_rows, put_batch, replicated
+from medbert_jax.training.sharding import make_mesh, replicated
+from medbert_jax.training.tuned_parts import everything, head_alone
+from medbert_jax.training.unfinished import Unfinished
+
+CORPUS = CorpusConfig(placement="replicated")
+# What may change when a run is gone on with: what decides no number. The unfinished one is under an id that knows the
+# contents behind the paths.
+MAY_DIFFER, PATHS = ("cache_dir", "log_every"), ("dataset", "checkpoint", "run", "results")
 
 
 def main(config: FinetuneConfig | GridConfig) -> Path:
@@ -69,10 +79,17 @@ class FineTuning:
     cohort: CohortData
     """Names what the model was made for; its patients are those given to `fit`."""
     checkpoint: Checkpoint
+    unfinished: Path
+    """Folder where it is kept while it is under way."""
     interruption: Interruption = field(default_factory=Interruption)
 
     def fit(self, train: PatientSequences, validation: PatientSequences) -> Fitted:
-        """The nine sections of one fine-tuning; `train` is the training subset of this size and replicate."""
+        """Learn from the training subset of this size and replicate. Interrupted after SIGTERM or Ctrl-C."""
+        with ExitStack() as stack:
+            return self.tune(train, validation, stack.enter_context)
+
+    def tune(self, train: PatientSequences, validation: PatientSequences, opened: Callable) -> Fitted:
+        """The nine sections of one fine-tuning; what is `opened` is closed, whatever ends them."""
         config = self.config
         # ── 1 Announce ────────────────────────────────────────────────────────────────────────────────────────────────
         mesh = make_mesh(config.mesh)
@@ -89,83 +106,86 @@ class FineTuning:
 
         # ── 3 Model: without an encoder where there is to be no backbone; the directory for it, where one is wanted ───
         model = replace(model, layers=0) if config.backbone == "none" else model
-        with self.open_directory(model) as directory:
-            fitted = self.train(model, mesh, train, validation, directory)
-        # Whoever predicts gives whole sequences.
-        return replace(fitted, predict=lambda sequences: fitted.predict(cut(sequences)[0]))
+        directory = opened(self.directory(config.run, model, MAY_DIFFER)) if config.run else None
+        unfinished = Unfinished(opened(self.directory(self.unfinished, model, (*MAY_DIFFER, *PATHS))))
 
-    def open_directory(self, model: ModelConfig) -> AbstractContextManager[RunDirectory | None]:
-        """The run directory of the configuration; None inside where there is none.
-
-        Opened before any training, so that a folder that cannot be written is told at once; closed whatever happens.
-        """
-        if not self.config.run:
-            return nullcontext()
-        described = asdict(self.config) | {"model": asdict(model), "dataset_hash": self.cohort.metadata["dataset_hash"]}
-        card, vocabulary = {"cohort": self.cohort.name}, self.cohort.vocabulary
-        return RunDirectory.create_or_open(
-            self.config.run,
-            config=described,
-            vocabulary=vocabulary,
-            kind="finetune",
-            may_differ=("cache_dir",),
-            card=card,
-        )
-
-    def train(
-        self,
-        model: ModelConfig,
-        mesh: jax.sharding.Mesh,
-        train: PatientSequences,
-        validation: PatientSequences,
-        directory: RunDirectory | None,
-    ) -> Fitted:
-        """Sections 4 to 9, on sequences cut to the model; `directory` gets the checkpoint, where there is one."""
-        config = self.config
         # ── 4 Optimizer ───────────────────────────────────────────────────────────────────────────────────────────────
         optimizer = endless_optimizer(config.optimizer)
 
-        # ── 5 Mesh and shardings: the state lies on every device whole, a batch over them by its rows ─────────────────
-        everywhere, rows = replicated(mesh), over_rows(mesh)
+        # ── 5 Mesh and shardings: the state lies on every device whole, the rows of a chunk over them ─────────────────
+        everywhere = replicated(mesh)
+        rows = cohort_layout(train, config.batch_size, model, mesh, training=True)
+        plan = plan_cohort(train.lengths, rows, groups=mesh.shape["data"])
 
-        # ── 6 State: pretrained parameters merged, the head new ───────────────────────────────────────────────────────
+        # ── 6 State: resume this fine-tuning? else pretrained parameters merged, the head new ─────────────────────────
         params = init_finetuning(model, config.head, jax.random.key(config.replicate))
-        if config.backbone == "pretrained":
+        if config.backbone in ("pretrained", "frozen"):
             params = start_from(params, self.checkpoint.parameters)
-        state = jax.device_put(fresh_state(params, optimizer), everywhere)
+        if config.backbone == "frozen":
+            parts = head_alone(params, train, validation, model=model, mesh=mesh)
+        else:
+            parts = everything(params, train, validation, weight_decay=config.optimizer.weight_decay > 0)
+        stopping = EarlyStopping(config.patience)
+        state = jax.device_put(fresh_state(parts.params, optimizer, config.replicate, parts.given), everywhere)
+        step, state, window = unfinished.restore(state, stopping, everywhere)
 
         # ── 7 Compile: once for all runs of this architecture ─────────────────────────────────────────────────────────
         # optax's protocols of functions do not say that functions have a hash
-        train_step, predict = compile_steps(model, config.head, optimizer, everywhere, rows)  # ty: ignore[invalid-argument-type]
+        dispatch = compiled(model, config.head, optimizer, rows, mesh)  # ty: ignore[invalid-argument-type]
+        per_epoch, round_steps = steps_per_round(len(train), config.batch_size, config.evaluate_every)
+        total = per_epoch * config.max_epochs // round_steps * round_steps
+        order = {"seed": config.replicate, "total": total}
+        source = opened(PatientSource(parts.train, plan, mesh, CORPUS, **order, outcome=OUTCOME, rounded=True))
+        scores = opened(CohortScores(parts.validation, model=model, head=config.head, mesh=mesh))
 
         # ── 8 Loop: rounds of training patients until validation AUROC has not risen for `patience` of them ───────────
-        predict_with = partial(predict_all, predict, batch_size=config.batch_size, mesh=mesh)
-        stopping = EarlyStopping(config.patience)
-        key, rng = jax.random.key(config.replicate), np.random.default_rng(config.replicate)
-        steps_per_epoch, round_steps = steps_per_round(len(train), config.batch_size, config.evaluate_every)
-        stream = endless_batches(train, config.batch_size, rng)
-        for step in range(round_steps, steps_per_epoch * config.max_epochs + 1, round_steps):
-            for _, batch in islice(stream, round_steps):
-                state, _ = train_step(state, put_batch(batch, mesh), key)
-                self.interruption.end_here(config.results)  # after any step: of half a fine-tuning nothing is kept
-            scores = predict_with(state["params"], validation)
-            found = auroc_where_ordered(validation.outcomes["label"], scores)
-            if stopping.should_stop(step, found, state["params"]):
+        progress = Progress(unfinished.directory.metrics_path, total=total, start=step)
+        log = MetricsLog(progress, summarize, edges=(round_steps, config.log_every), window=window)
+        labels, given = validation.outcomes[OUTCOME], parts.given_in_validation
+        rounds = Rounds(scores, labels, given, stopping, progress, round_steps, self.interruption)
+        rounds.make(step, state["params"])  # one that it was stopped in
+        pace = Pace((round_steps,), CORPUS, total=step if stopping.over else total)
+        finished = dispatched(dispatch, state, source, pace, start=step, interruption=self.interruption)
+        for step, state, metrics in finished:
+            log.add(step, metrics)
+            rounds.make(step, state["params"])
+            if self.interruption.stopping or (step % round_steps == 0 and unfinished.due()):
+                unfinished.keep(step, state, stopping, log.window)
+            if stopping.over:
                 break
+        if not stopping.over and (step < total or rounds.missing(step)):
+            raise Interrupted(
+                f"asked to stop: step {step:,} of this fine-tuning is saved in {self.unfinished}, and what is done "
+                f"before is in {config.results}; the same command goes on from there"
+            )
 
         # ── 9 Finish: early stopping's best, which evaluation takes to the test split; the checkpoint of it ───────────
         # A run that was killed before its results were filed has saved this very step.
+        best = parts.whole(stopping.best_params)
         if directory and stopping.best_step not in committed_steps(directory.path):
             progress = {"step": stopping.best_step, "validation_auroc": stopping.best}
-            save_step(directory, stopping.best_step, params=stopping.best_params, opt_state=None, progress=progress)
+            save_step(directory, stopping.best_step, params=best, opt_state=None, progress=progress)
         return Fitted(
-            predict=partial(predict_with, stopping.best_params),
+            # Whoever predicts gives whole sequences.
+            predict=lambda sequences: predict(best, cut(sequences)[0], model=model, head=config.head, mesh=mesh),
             backbone=config.backbone,
             head=config.head.kind,
             validation={"auroc": stopping.best, "best_step": stopping.best_step},
-            stopping_reason="patience" if stopping.waited >= config.patience else "max_epochs",
-            epochs=-(-step // steps_per_epoch),  # begun
-            checkpoint=self.checkpoint.fingerprint if config.backbone == "pretrained" else "",
+            stopping_reason="patience" if stopping.over else "max_epochs",
+            epochs=-(-step // per_epoch),  # begun
+            checkpoint=self.checkpoint.fingerprint if config.backbone in ("pretrained", "frozen") else "",
+        )
+
+    def directory(self, path: str | Path, model: ModelConfig, may_differ: tuple[str, ...]) -> RunDirectory:
+        """A run directory of this configuration, opened before any training, so that what is wrong is told at once."""
+        described = asdict(self.config) | {"model": asdict(model), "dataset_hash": self.cohort.metadata["dataset_hash"]}
+        return RunDirectory.create_or_open(
+            path,
+            config=described,
+            vocabulary=self.cohort.vocabulary,
+            kind="finetune",
+            may_differ=may_differ,
+            card={"cohort": self.cohort.name},
         )
 
 

@@ -15,26 +15,21 @@ def bucket_of(lengths: np.ndarray) -> np.ndarray:
     return np.where(lengths <= 16, -(-lengths // 4) * 4, power)
 
 
-def bucket_batches(
-    lengths: np.ndarray, batch_size: int, rng: np.random.Generator | None = None
-) -> Iterator[tuple[int, np.ndarray]]:
+def bucket_batches(lengths: np.ndarray, batch_size: int) -> Iterator[tuple[int, np.ndarray]]:
     """Every patient once: (slots per row, patients (batch_size,) int64, −1 in rows that stay empty).
 
-    What does not fill a batch moves up into the next bucket, so at most one batch has empty rows. With `rng` patients
-    and batches come in random order, without it in the order of their lengths.
+    What does not fill a batch moves up into the next bucket, so at most one batch has empty rows. Batches come in the
+    order of their lengths.
     """
-    order = np.arange(len(lengths)) if rng is None else rng.permutation(len(lengths))
-    tops = bucket_of(lengths[order])
-    batches: list[tuple[int, np.ndarray]] = []
-    waiting = order[:0]
+    tops = bucket_of(lengths)
+    waiting = np.zeros(0, np.int64)
     for top in np.unique(tops):
-        waiting = np.concatenate([waiting, order[tops == top]])
+        waiting = np.concatenate([waiting, np.flatnonzero(tops == top)])
         full = len(waiting) // batch_size * batch_size
-        batches += [(int(top), chunk) for chunk in waiting[:full].reshape(-1, batch_size)]
+        for chunk in waiting[:full].reshape(-1, batch_size):
+            yield int(top), chunk
         waiting = waiting[full:]
     if len(waiting):
         filled = np.full(batch_size, -1)
         filled[: len(waiting)] = waiting
-        batches.append((int(tops.max()), filled))
-    for number in range(len(batches)) if rng is None else rng.permutation(len(batches)):
-        yield batches[number]
+        yield int(tops.max()), filled

@@ -27,7 +27,7 @@ def identify(run: RunSpec, cohort: CohortData, checkpoint_at: Callable[[str], Ch
     if isinstance(run, FinetuneConfig):
         checkpoint = checkpoint_at(run.checkpoint)
         checkpoint.check_cohort(cohort)
-        pretrained = run.backbone == "pretrained"  # the others take the architecture alone
+        pretrained = run.backbone in ("pretrained", "frozen")  # the others take the architecture alone
         known["run"] = ""
         model = identity_of(ModelConfig, checkpoint.config["model"])
         known["checkpoint"] = checkpoint.fingerprint if pretrained else model

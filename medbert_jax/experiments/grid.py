@@ -69,7 +69,7 @@ class GridConfig:
     replicates: Annotated[int, Ge(1)] = 5
     first_replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Number of the first replicate: another one gives a fresh run with other subsets and seeds."""
-    backbones: tuple[Literal["pretrained", "untrained", "none"], ...] = ("untrained", "pretrained")
+    backbones: tuple[Literal["pretrained", "frozen", "untrained", "none"], ...] = ("untrained", "pretrained")
     heads: tuple[HeadKind, ...] = ("feed_forward", "bi_gru")
     baselines: tuple[Baseline, ...] = ("age", "codes")
     standing: tuple[Baseline, ...] = STANDING

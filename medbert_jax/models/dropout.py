@@ -55,6 +55,16 @@ def slot_places(batch: Batch) -> UInt32[Array, "B L"]:
     return _mix(_mix(patients_BL.astype(jnp.uint32)) + batch["positions"].astype(jnp.uint32))
 
 
+def patient_places(batch: Batch, patients: int) -> UInt32[Array, "B {patients}"]:
+    """A number (B, P) uint32 for every patient, as `slot_places` has one for each of his slots."""
+    if "patients" in batch:
+        numbers_BP = batch["patients"]
+    else:
+        rows = batch["patient_slots"].shape[0]
+        numbers_BP = jnp.arange(rows)[:, None] * 2**16 + jnp.arange(1, patients + 1)[None]
+    return _mix(_mix(numbers_BP.astype(jnp.uint32)))
+
+
 def further_places(places: UInt32[Array, "..."], *numbers: Integer[Array, "..."]) -> UInt32[Array, "..."]:
     """Places within places: one more number, below 2^16, for each of the axes that `numbers` broadcast over."""
     for number in numbers:

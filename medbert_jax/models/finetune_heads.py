@@ -4,20 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-import jax
 import jax.numpy as jnp
 from annotated_types import Ge, Interval
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Float32, Int, Key
+from jaxtyping import Array, Float, Float32, Int, Key, UInt32
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.dropout import Seed, dropout, seeds
+from medbert_jax.models.dropout import Seed, dropout, further_places, patient_places, seeds
 from medbert_jax.models.heads import Pooler, first_states, masked_sum
 from medbert_jax.models.med_bert import Params, bind
+from medbert_jax.models.recurrent import GatedRecurrentUnit, last_states
 
 HeadKind = Literal["feed_forward", "first", "gru", "bi_gru"]
+Places = UInt32[Array, "B P"] | None
+"""Where the draws of dropout belong: a number for each patient."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +58,12 @@ def apply_head(
 ) -> Float32[Array, "B {patients}"]:
     """One logit per patient slot of each row, (B, P) float32; `patients` is P, `key=None` means no dropout.
 
-    The recurrent heads read rows of one patient each (P = 1), real slots first; raises ValueError for more. A
-    place of the row that no patient takes gets a logit too, which means nothing.
+    A place of the row that no patient takes gets a logit too, which means nothing. What is dropped depends on the key
+    and the patient ("patients" (B, P) in the batch) alone.
     """
-    if config.kind in ("gru", "bi_gru") and patients != 1:
-        raise ValueError(
-            f"head {config.kind} needs rows of one patient each: got {patients} patients per row; "
-            "put one patient in a row or use head feed_forward"
-        )
     head = bind(params, _module(config), config, model_config)
-    return head(hidden_BLD, batch["patient_slots"], patients=patients, seed=seeds(key, 1)[0])
+    places = None if key is None else patient_places(batch, patients)
+    return head(hidden_BLD, batch["patient_slots"], patients=patients, seed=seeds(key, 1)[0], places=places)
 
 
 def _module(config: HeadConfig) -> Callable[..., nnx.Module]:
@@ -81,11 +79,17 @@ class FeedForwardHead(nnx.Module):
         self.dense = _to_logit(model_config.hidden_size, model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], *, patients: int, seed: Seed
+        self,
+        hidden_BLD: Float[Array, "B L D"],
+        slots_BL: Int[Array, "B L"],
+        *,
+        patients: int,
+        seed: Seed,
+        places: Places,
     ) -> Float32[Array, "B {patients}"]:
         """Logits (B, P)."""
         patients_BPD = masked_sum(hidden_BLD, slots_BL, patients)
-        return self.dense(dropout(patients_BPD, self.dropout, seed))[..., 0]
+        return self.dense(_dropped(patients_BPD, self.dropout, seed, places))[..., 0]
 
 
 class FirstCodeHead(nnx.Module):
@@ -97,11 +101,17 @@ class FirstCodeHead(nnx.Module):
         self.dense = _to_logit(model_config.hidden_size, model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], *, patients: int, seed: Seed
+        self,
+        hidden_BLD: Float[Array, "B L D"],
+        slots_BL: Int[Array, "B L"],
+        *,
+        patients: int,
+        seed: Seed,
+        places: Places,
     ) -> Float32[Array, "B {patients}"]:
         """Logits (B, P)."""
         pooled_BPD = self.pooler(first_states(hidden_BLD, slots_BL, patients)).astype(jnp.float32)
-        return self.dense(dropout(pooled_BPD, self.dropout, seed))[..., 0]
+        return self.dense(_dropped(pooled_BPD, self.dropout, seed, places))[..., 0]
 
 
 class RecurrentHead(nnx.Module):
@@ -116,52 +126,27 @@ class RecurrentHead(nnx.Module):
         self.dense = _to_logit(config.gru_hidden * (1 + self.bidirectional), model_config, rngs)
 
     def __call__(
-        self, hidden_BLD: Float[Array, "B L D"], slots_BL: Int[Array, "B L"], *, patients: int, seed: Seed
+        self,
+        hidden_BLD: Float[Array, "B L D"],
+        slots_BL: Int[Array, "B L"],
+        *,
+        patients: int,
+        seed: Seed,
+        places: Places,
     ) -> Float32[Array, "B {patients}"]:
-        """Logits (B, 1)."""
-        hidden_BLD = hidden_BLD.astype(jnp.float32)
-        state_BG = self.forward(hidden_BLD, slots_BL > 0)
-        if self.bidirectional:
-            backward_BG = self.backward(hidden_BLD, slots_BL > 0, reverse=True)
-            state_BG = jnp.concatenate([state_BG, backward_BG], axis=-1)
-        return self.dense(dropout(state_BG, self.dropout, seed))
+        """Logits (B, P)."""
+        units = [self.forward, self.backward] if self.bidirectional else [self.forward]
+        states_XBPG = last_states(units, hidden_BLD.astype(jnp.float32), slots_BL, patients)
+        state_BPG = jnp.concatenate(list(states_XBPG), axis=-1)
+        return self.dense(_dropped(state_BPG, self.dropout, seed, places))[..., 0]
 
 
-class GatedRecurrentUnit(nnx.Module):
-    """GRU as PyTorch writes it (gates r, z, n; two biases), started as PyTorch's, uniform in ±1/sqrt(G)."""
-
-    def __init__(self, inputs: int, hidden: int, *, rngs: nnx.Rngs):
-        def uniform(*shape: int) -> nnx.Param:
-            bound = hidden**-0.5
-            return nnx.Param(jax.random.uniform(rngs.params(), shape, jnp.float32, -bound, bound))
-
-        self.input_kernel = uniform(inputs, 3 * hidden)
-        self.input_bias = uniform(3 * hidden)
-        self.hidden_kernel = uniform(hidden, 3 * hidden)
-        self.hidden_bias = uniform(3 * hidden)
-
-    def __call__(
-        self, inputs_BLD: Float32[Array, "B L D"], real_BL: Bool[Array, "B L"], *, reverse: bool = False
-    ) -> Float32[Array, "B G"]:
-        """State (B, G) after the last real slot, or with `reverse` after the first, having begun at the last.
-
-        An empty slot leaves the state as it is, bit for bit, so neither direction passes through the padding.
-        """
-        hidden_kernel, hidden_bias = self.hidden_kernel[...], self.hidden_bias[...][None, :]
-        # One product for all steps: only the state's own product has to wait for its turn in the scan.
-        inputs_LBG3 = jnp.einsum("BLD,DG->LBG", inputs_BLD, self.input_kernel[...])
-        inputs_LBG3 += self.input_bias[...][None, None, :]
-
-        def step(state_BG, this):
-            inputs_BG3, real_B1 = this
-            reset, update, new = jnp.split(inputs_BG3, 3, axis=-1)
-            state_reset, state_update, state_new = jnp.split(state_BG @ hidden_kernel + hidden_bias, 3, axis=-1)
-            update = jax.nn.sigmoid(update + state_update)
-            new = jnp.tanh(new + jax.nn.sigmoid(reset + state_reset) * state_new)
-            return jnp.where(real_B1, new + update * (state_BG - new), state_BG), None
-
-        start_BG = jnp.zeros((inputs_BLD.shape[0], hidden_kernel.shape[0]), jnp.float32)
-        return jax.lax.scan(step, start_BG, (inputs_LBG3, real_BL.T[:, :, None]), reverse=reverse)[0]
+def _dropped(vectors_BPD: Float32[Array, "B P D"], rate: float, seed: Seed, places: Places) -> Float32[Array, "B P D"]:
+    """Dropout by the patient and the element, so that it does not depend on the layout."""
+    if places is None:
+        return vectors_BPD
+    elements_11D = jnp.arange(vectors_BPD.shape[-1])[None, None]
+    return dropout(vectors_BPD, rate, seed, further_places(places[:, :, None], elements_11D))
 
 
 def _to_logit(inputs: int, model_config: ModelConfig, rngs: nnx.Rngs) -> nnx.Linear:

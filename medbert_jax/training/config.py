@@ -95,9 +95,10 @@ class FinetuneConfig:
     """Folder of the results and predictions, one Parquet file per run."""
     experiment: str = "finetune"
     """Name under which the results are filed."""
-    backbone: Literal["pretrained", "untrained", "none"] = "pretrained"
-    """untrained: the same architecture, fresh; none: fresh embeddings without an encoder, so that head gru or bi_gru is
-    the paper's plain recurrent baseline."""
+    backbone: Literal["pretrained", "frozen", "untrained", "none"] = "pretrained"
+    """frozen: pretrained, and only the head is trained, on states that are computed once; untrained: the same
+    architecture, fresh; none: fresh embeddings without an encoder, so that head gru or bi_gru is the paper's plain
+    recurrent baseline."""
     head: HeadConfig = field(default_factory=HeadConfig)
     train_size: Annotated[int, Ge(0)] = 0
     """Training patients; 0 takes all. Subsets of one replicate are nested."""
@@ -124,6 +125,8 @@ class FinetuneConfig:
     """Validations without a better AUROC before it stops."""
     validation_size: Annotated[int, Ge(0)] = 0
     """Validation patients that early stopping looks at; 0, or more than there are, takes all."""
+    log_every: Annotated[int, Ge(1)] = field(default=100, metadata=NO_IDENTITY)
+    """Steps between progress lines; there is one after every validation too."""
     mesh: MeshConfig = field(default_factory=MeshConfig)
     cache_dir: str = field(default="", metadata=NO_IDENTITY)
     """Folder where the token store of a dataset that cannot be written, and has none, is kept; empty: beside it."""

@@ -48,7 +48,7 @@ class Corpus(NamedTuple, Generic[Column]):
     """(C,) like visit_ids."""
     code_offsets: Column
     """(n + 1,) int32."""
-    prolonged_los: Column
+    outcome: Column
     """(n,) int8."""
 
 
@@ -58,8 +58,8 @@ def narrowest(sequences: PatientSequences) -> type[np.integer]:
     return np.int16 if small else np.int32
 
 
-def corpus_columns(sequences: PatientSequences, ids: type[np.integer]) -> Corpus[np.ndarray]:
-    """The columns, visit and serialization ids as `ids`.
+def corpus_columns(sequences: PatientSequences, ids: type[np.integer], outcome: str) -> Corpus[np.ndarray]:
+    """The columns, visit and serialization ids as `ids`, and the outcome of this name.
 
     Raises ValueError where there are more codes than 32-bit offsets can count.
     """
@@ -73,7 +73,7 @@ def corpus_columns(sequences: PatientSequences, ids: type[np.integer]) -> Corpus
         np.asarray(sequences.visit_ids, ids),
         np.asarray(sequences.serialization_ids, ids),
         np.asarray(sequences.code_offsets, np.int32),
-        np.asarray(sequences.outcomes["prolonged_los"], np.int8),
+        np.asarray(sequences.outcomes[outcome], np.int8),
     )
 
 
@@ -81,6 +81,12 @@ def with_room(columns: Corpus[np.ndarray], codes: int, patients: int) -> Corpus[
     """The columns made as long as so many codes and patients take; nothing refers to what is added."""
     sizes = Corpus(codes, codes, codes, patients + 1, patients)
     return Corpus(*(np.pad(column, (0, size - len(column))) for column, size in zip(columns, sizes, strict=True)))
+
+
+def rounded_up(size: int) -> int:
+    """At least `size`, and one of few numbers: at most a quarter above it from 2,048 on, at least that."""
+    quarter = 2 ** max(9, size.bit_length() - 3)
+    return max(2048, -(-size // quarter) * quarter)
 
 
 def choose_placement(config: CorpusConfig, sequences: PatientSequences, mesh: Mesh) -> Placement:
@@ -124,9 +130,14 @@ def corpus_shardings(placement: Placement, mesh: Mesh) -> Corpus[NamedSharding]:
 
 
 def gather_patients(
-    corpus: Corpus[jax.Array], places_BP: jax.Array, row_length: int, *, sharded_over: Mesh | None = None
+    corpus: Corpus[jax.Array],
+    places_BP: jax.Array,
+    row_length: int,
+    *,
+    outcome: str = "prolonged_los",
+    sharded_over: Mesh | None = None,
 ) -> dict[str, jax.Array]:
-    """`data.rows.gather_rows` inside jit, with `prolonged_los` (B, P) besides: the same int32 arrays, bit for bit.
+    """`data.rows.gather_rows` inside jit, with the outcome (B, P) besides: the same int32 arrays, bit for bit.
 
     Who the patients are, "patients" among those arrays, is left to the caller: a place tells it of a whole corpus only.
 
@@ -134,6 +145,7 @@ def gather_patients(
         corpus: flat columns.
         places_BP: places in the corpus of the patients of every row, −1 where there is none; they fit into it.
         row_length: slots of a row.
+        outcome: the name of the corpus's outcome.
         sharded_over: the mesh over whose data axis the codes are cut; None where they lie on every device.
     """
     who_BP = jnp.maximum(places_BP, 0)
@@ -161,7 +173,7 @@ def gather_patients(
         "serialization_ids": filled(corpus.serialization_ids),
         "patient_slots": jnp.where(real_BL, place_BL + 1, 0),
         "positions": within_BL,
-        "prolonged_los": jnp.where(places_BP >= 0, corpus.prolonged_los[who_BP].astype(jnp.int32), 0),
+        outcome: jnp.where(places_BP >= 0, corpus.outcome[who_BP].astype(jnp.int32), 0),
     }
 
 

@@ -74,7 +74,4 @@ class Interruption:
     def end_here(self, results: str) -> None:
         """Raise Interrupted if the run is to stop: of runs whose `results` are filed, each when it is done."""
         if self.asked():
-            raise Interrupted(
-                f"asked to stop: what is done is in {results}; the same command does the rest, and begins anew a"
-                " fine-tuning that was under way"
-            )
+            raise Interrupted(f"asked to stop: what is done is in {results}; the same command does the rest")

@@ -16,6 +16,7 @@ from medbert_jax.training.corpus import (
     corpus_shardings,
     gather_patients,
     narrowest,
+    rounded_up,
     with_room,
 )
 from medbert_jax.training.sharding import put_global, replicated
@@ -38,6 +39,8 @@ class PatientSource:
         *,
         seed: int,
         total: int,
+        outcome: str = "prolonged_los",
+        rounded: bool = False,
     ):
         """Upload the corpus, unless it is streamed.
 
@@ -48,9 +51,13 @@ class PatientSource:
             config: where the corpus is to lie, and the most steps of a feed.
             seed: of the order of patients.
             total: steps that will be asked for, over all epochs; no epoch is planned after them.
+            outcome: which one the corpus is to hold.
+            rounded: whether the corpus is made a little longer, so that others of about its size share its programs;
+                a feed then has room for as many steps as a feed may have, also where the total is below.
         """
-        self.sequences, self.plan, self.seed = sequences, plan, seed
-        self.steps, self._total, self._mesh = min(config.steps_per_dispatch, total), total, mesh
+        self.sequences, self.plan, self.config, self.seed = sequences, plan, config, seed
+        self.steps = config.steps_per_dispatch if rounded else min(config.steps_per_dispatch, total)
+        self._total, self._mesh, self._outcome, self._rounded = total, mesh, outcome, rounded
         self.placement = choose_placement(config, sequences, mesh)
         self._ids = narrowest(sequences)
         rows = NamedSharding(mesh, PartitionSpec(None, "data"))
@@ -80,7 +87,8 @@ class PatientSource:
         """Inside a program: the batch that one step of a feed stands for."""
         mesh = self._mesh if self.placement == "sharded" else None
         tiers = tuple(
-            gather_patients(corpus, rows["places"], tier.row_length, sharded_over=mesh) | {"patients": rows["patients"]}
+            gather_patients(corpus, rows["places"], tier.row_length, outcome=self._outcome, sharded_over=mesh)
+            | {"patients": rows["patients"]}
             for rows, tier in zip(step["tiers"], self.plan.tiers, strict=True)
         )
         return step | {"tiers": tiers}
@@ -126,9 +134,12 @@ class PatientSource:
 
     def _upload(self) -> Corpus[jax.Array]:
         """The whole corpus; cut over devices it has as many codes on each."""
-        columns = corpus_columns(self.sequences, self._ids)
+        columns = corpus_columns(self.sequences, self._ids, self._outcome)
         parts = self._mesh.shape["data"] if self.placement == "sharded" else 1
-        columns = with_room(columns, -(-len(columns.code_ids) // parts) * parts, len(self.sequences))
+        codes, patients = len(columns.code_ids), len(self.sequences)
+        if self._rounded:
+            codes, patients = rounded_up(codes), rounded_up(patients)
+        columns = with_room(columns, -(-codes // parts) * parts, patients)
         return jax.tree.map(put_global, columns, self.shardings[0])
 
     def _corpus_of(self, patients: list[np.ndarray]) -> tuple[Corpus[jax.Array], list[np.ndarray]]:
@@ -139,7 +150,7 @@ class PatientSource:
         """
         who = np.concatenate([tier.ravel() for tier in patients])
         real = who >= 0
-        columns = corpus_columns(self.sequences.take(who[real]), self._ids)
+        columns = corpus_columns(self.sequences.take(who[real]), self._ids, self._outcome)
         slots = self.steps * self.plan.slots_per_step
         corpus = jax.tree.map(put_global, with_room(columns, slots, len(who)), self.shardings[0])
         places = np.where(real, np.cumsum(real) - 1, -1).astype(np.int32)

@@ -81,12 +81,6 @@ def with_shardings(shapes: Any, shardings: Any) -> Any:
     return jax.tree.map(lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings)
 
 
-def put_batch(batch: dict, mesh: Mesh) -> dict:
-    """A host batch on the devices: arrays over the data axis by their rows, scalars everywhere."""
-    rows, everywhere = over_rows(mesh), replicated(mesh)
-    return jax.tree.map(lambda x: put_global(np.asarray(x), rows if np.ndim(x) else everywhere), batch)
-
-
 def put_global(array: Shaped[np.ndarray, "*shape"] | np.generic, sharding: NamedSharding) -> Shaped[Array, "*shape"]:
     """A host array or scalar, the same in every process, as one array over the devices of all processes."""
     if sharding.is_fully_addressable:

@@ -5,7 +5,6 @@ import os
 import signal
 from dataclasses import asdict, dataclass, field, replace
 
-import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
@@ -21,12 +20,10 @@ from medbert_jax.evaluation.results import read_results
 from medbert_jax.evaluation.tables import auroc_table
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.experiments.running import run_all
-from medbert_jax.training.checkpointing import save_step
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.disease_model import Fitted
 from medbert_jax.training.interruption import Interrupted, Interruption
-from medbert_jax.training.manifest import committed_steps
 from medbert_jax.training.run_directory import RunDirectory
 
 CODES = ("ICD10CM/A", "ICD10CM/B")
@@ -215,7 +212,7 @@ def test_a_fine_tuning_is_made_by_the_script_from_one_checkpoint(cohort, checkpo
     config = FinetuneConfig(str(cohort), checkpoint, results=str(tmp_path / "results"), backbone="untrained")
     given, baseline = [], HasCodeConfig(str(cohort), str(tmp_path / "results"))
 
-    def fine_tuning(run, cohort, opened):
+    def fine_tuning(run, cohort, opened, unfinished):
         given.append((run, cohort.name, opened))
         return HasCode(17, run.replicate)
 
@@ -241,16 +238,6 @@ def test_a_cohort_of_another_pretraining_is_refused_before_any_fit(cohort, check
 # ── Asked to stop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def one_step(checkpoint):
-    """The same pretraining after a step."""
-    config = {"model": asdict(TINY_MODEL), "dataset_hash": "p"}
-    vocabulary = Vocabulary(CODES, np.ones(2, np.int64), ("", ""))
-    with RunDirectory.create_or_open(checkpoint, config=config, vocabulary=vocabulary) as run:
-        save_step(run, 1, params={"none": jnp.zeros(1)}, opt_state=None, progress={"step": 1})
-    return checkpoint
-
-
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
 def test_a_grid_that_is_asked_in_a_run_files_it_and_goes_on(cohort, tmp_path, monkeypatch, keyboard, by):
     runs = [HasCodeConfig(str(cohort), str(tmp_path / "results"), replicate=number) for number in range(3)]
@@ -272,33 +259,6 @@ def test_a_grid_that_is_asked_in_a_run_files_it_and_goes_on(cohort, tmp_path, mo
     with monkeypatch.context() as patch, Interruption() as asking:
         patch.setattr(HasCode, "fit", asked)
         run_all([replace(runs[0], code=16)], no_fine_tuning, asking)
-
-
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
-def test_a_fine_tuning_that_is_asked_ends_with_its_code_and_begins_again(
-    cohort, one_step, tmp_path, monkeypatch, keyboard, capsys, by
-):
-    results, model = tmp_path / "results", tmp_path / "model"
-    words = ["finetune_small", "--dataset", str(cohort), "--checkpoint", one_step, "--results", str(results)]
-    words += ["--run", str(model), "--backbone", "none", "--max-epochs", "2"]
-    put_batch, sent = run_finetune.put_batch, []
-
-    def asked(*parts):
-        if not sent:
-            os.kill(os.getpid(), by)
-        sent.append(parts)
-        return put_batch(*parts)
-
-    monkeypatch.setattr(run_finetune, "put_batch", asked)
-    kinds = (FinetuneConfig, GridConfig)
-    with pytest.raises(SystemExit) as left:
-        run_script(run_finetune.main, kinds, "run_finetune.py", words)
-    said = capsys.readouterr().err
-    assert left.value.code == 75 and len(sent) == 1
-    assert f"run_finetune.py: asked to stop: what is done is in {results}; the same command does the rest" in said
-    assert signal.getsignal(signal.SIGINT) is keyboard and not list(results.glob("**/*.parquet"))
-    run_script(run_finetune.main, kinds, "run_finetune.py", words)
-    assert read_results(results).height and committed_steps(model)
 
 
 def test_no_checkpoint_is_told_with_what_to_do(cohort, tmp_path, capsys):

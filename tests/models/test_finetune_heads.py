@@ -1,4 +1,5 @@
 import functools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ def logits_of(config, params, hidden, batch, key=None):
 
 # The compiler's cheapest level: at these sizes nearly all the time of a test goes into compiling.
 QUICK = {"xla_backend_optimization_level": 0}
+OPTIONS = {"compiler_options": QUICK}
 compiled = jax.jit(logits_of, static_argnums=0, compiler_options=QUICK)
 
 
@@ -144,12 +146,91 @@ def test_dropout_only_with_a_key(kind):
     assert (once != still).any()
 
 
-@pytest.mark.parametrize("kind", ["gru", "bi_gru"])
-def test_recurrent_heads_refuse_packed_rows(kind):
+PACKED = ((3, 1, 4), (6,), (2, 2, 2, 2), ())
+"""Codes of the patients of some rows, one of them empty."""
+
+
+def packed_and_padded(width: int = 9):
+    """The same patients and states in shared rows and in rows of their own, and where each is in the shared ones."""
+    rng, slots, alone, places = np.random.default_rng(1), np.zeros((len(PACKED), width), np.int32), [], []
+    hidden = rng.normal(size=(len(PACKED), width, MODEL.hidden_size)).astype(np.float32)
+    own_hidden = []
+    for row, lengths in enumerate(PACKED):
+        ends = np.cumsum(lengths, dtype=int)
+        for place, (length, end) in enumerate(zip(lengths, ends, strict=True)):
+            slots[row, end - length : end] = place + 1
+            own = np.full((width, MODEL.hidden_size), 1e3, np.float32)
+            own[:length] = hidden[row, end - length : end]
+            own_hidden.append(own)
+            alone.append(np.arange(width) < length)
+            places.append((row, place))
+    numbers = np.full((len(PACKED), max(map(len, PACKED))), -1, np.int32)
+    for number, place in enumerate(places):
+        numbers[place] = number
+    packed = {"patient_slots": slots, "patients": numbers}
+    padded = {"patient_slots": np.array(alone, np.int32), "patients": np.arange(len(places), dtype=np.int32)[:, None]}
+    return (hidden, packed), (np.array(own_hidden), padded), tuple(np.transpose(places))
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru"])
+def test_a_patient_in_a_shared_row_is_as_in_one_of_his_own(kind, dropped):
+    """Logits and gradients, of the parameters and of the states."""
     config, params = head(kind)
-    hidden, batch = states_and_batch(12)
-    with pytest.raises(ValueError, match=rf"head {kind} needs rows of one patient each: got 2 .*; put one"):
-        apply_head(params, hidden, batch, config=config, model_config=MODEL, patients=2)
+    packed, padded, places = packed_and_padded()
+    key = jax.random.key(5) if dropped else None
+
+    def of(params, hidden, batch, patients, chosen):
+        logits = apply_head(params, hidden, batch, config=config, model_config=MODEL, patients=patients, key=key)
+        return jnp.square(logits[chosen] - 1).sum(), logits[chosen]
+
+    def found(layout, patients, chosen):
+        gradient = jax.jit(jax.grad(partial(of, patients=patients, chosen=chosen), (0, 1), has_aux=True), **OPTIONS)
+        return jax.tree.map(np.asarray, gradient(params, *layout))
+
+    (shared, shared_hidden), shared_logits = found(packed, packed[1]["patients"].shape[1], places)
+    (own, own_hidden), own_logits = found(padded, 1, (np.arange(len(places[0])), 0))
+    np.testing.assert_allclose(shared_logits, own_logits, rtol=1e-5)
+    assert len(np.unique(own_logits)) == len(own_logits)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-6), shared, own)
+    slots = packed[1]["patient_slots"]
+    assert (shared_hidden[slots == 0] == 0).all()
+    for number, (row, place) in enumerate(zip(*places, strict=True)):
+        mine = shared_hidden[row][slots[row] == place + 1]
+        np.testing.assert_allclose(mine, own_hidden[number][: len(mine)], rtol=2e-5, atol=1e-6)
+
+
+def test_the_gradient_by_hand_is_that_of_a_plain_loop():
+    """Of every parameter of both units, against automatic differentiation of the equations, row by row."""
+    config, params = head("bi_gru")
+    (hidden, batch), _, places = packed_and_padded()
+
+    def by_hand(params):
+        def unit(name, codes):
+            w = params[name]
+            state = jnp.zeros(config.gru_hidden)
+            for code in codes:
+                reset, update, new = jnp.split(code @ w["input_kernel"] + w["input_bias"], 3)
+                s_reset, s_update, s_new = jnp.split(state @ w["hidden_kernel"] + w["hidden_bias"], 3)
+                update, reset = jax.nn.sigmoid(update + s_update), jax.nn.sigmoid(reset + s_reset)
+                new = jnp.tanh(new + reset * s_new)
+                state = new + update * (state - new)
+            return state
+
+        total = 0.0
+        for row, place in zip(*places, strict=True):
+            codes = hidden[row][batch["patient_slots"][row] == place + 1]
+            state = jnp.concatenate([unit("forward", codes), unit("backward", codes[::-1])])
+            total += jnp.square(state @ params["dense"]["kernel"][:, 0] + params["dense"]["bias"][0])
+        return total
+
+    def ours(params):
+        rows = jax.tree.map(jnp.asarray, batch)
+        logits = apply_head(params, jnp.asarray(hidden), rows, config=config, model_config=MODEL, patients=4)
+        return jnp.square(logits[places]).sum()
+
+    expected, got = (jax.jit(jax.grad(of), **OPTIONS)(params) for of in (by_hand, ours))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
 
 
 def test_an_empty_row_and_bfloat16_give_finite_gradients():

@@ -1,31 +1,38 @@
-"""Fine-tuning: early stopping, rounds, predictions in order, training subsets, what is taken from the checkpoint."""
+"""Fine-tuning: early stopping, rounds, steps, predictions, training subsets, what is taken from the checkpoint."""
 
+import itertools
 from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from made_sequences import TINY_MODEL, made_sequences
 
+from medbert_jax.data.cohort_plan import layout, plan_cohort
+from medbert_jax.data.rows import padded_batch
 from medbert_jax.models.finetune_heads import HeadConfig, apply_head
 from medbert_jax.models.med_bert import apply, init
+from medbert_jax.training.cohort_codes import CohortCodes
 from medbert_jax.training.cohort_data import training_subset
+from medbert_jax.training.cohort_scores import predict
 from medbert_jax.training.config import FinetuneConfig
+from medbert_jax.training.corpus import CorpusConfig
+from medbert_jax.training.early_stopping import EarlyStopping, steps_per_round
 from medbert_jax.training.finetuning import (
-    EarlyStopping,
-    batches,
-    compile_steps,
-    endless_batches,
+    OUTCOME,
+    compiled,
     endless_optimizer,
+    fresh_state,
     init_finetuning,
-    predict_all,
     risk_logits,
     start_from,
-    steps_per_round,
 )
-from medbert_jax.training.sharding import MeshConfig, make_mesh, over_rows, replicated
+from medbert_jax.training.patient_source import PatientSource
+from medbert_jax.training.sharding import MeshConfig, make_mesh
+from medbert_jax.training.tuned_parts import kept_states
 
 MODEL = TINY_MODEL
 GOLDEN = [97, 212, 232, 243, 341]
@@ -95,37 +102,106 @@ def test_rounds_are_counted_in_patients():
     assert steps_per_round(5, 32, 0) == (1, 1)
 
 
-def test_an_epoch_of_the_stream_has_every_patient_once_and_the_next_another_order():
-    sequences = labelled(50, seed=0)
-    per_epoch, _ = steps_per_round(50, 16, 0)
-    stream = endless_batches(sequences, 16, np.random.default_rng(0))
-    epochs = [np.concatenate([next(stream)[0] for _ in range(per_epoch)]) for _ in range(2)]
-    assert all(sorted(epoch[epoch >= 0]) == list(range(50)) for epoch in epochs)
-    assert (epochs[0] != epochs[1]).any()
+def cohort_rows(sequences, batch_size: int = 16):
+    """A layout with short and long rows and several chunks a step."""
+    tight = {"chunk_slots": 32, "chunk_cost": 1, "max_length": MODEL.max_length}
+    return replace(layout(sequences.lengths, batch_size=batch_size, **tight), row_lengths=(16, 32), chunk_rows=(2, 1))
 
 
-def test_labels_and_weights_belong_to_their_patients():
-    sequences = labelled(50, seed=0)
-    for patients, batch in batches(sequences, 16, np.random.default_rng(1)):
-        real = patients >= 0
-        assert batch["weights"][:, 0].tolist() == real.tolist()
-        assert (batch["labels"][real, 0] == sequences.outcomes["label"][patients[real]]).all()
-        assert (batch["labels"][~real] == 0).all()
-        codes = [sequences.lengths[patient] if patient >= 0 else 0 for patient in patients]
-        assert ((batch["patient_slots"] > 0).sum(axis=1) == codes).all()
+def source_of(sequences, rows) -> PatientSource:
+    plan = plan_cohort(sequences.lengths, rows)
+    corpus = CorpusConfig(placement="replicated", steps_per_dispatch=2)
+    return PatientSource(
+        sequences, plan, make_mesh(MeshConfig()), corpus, seed=0, total=100, outcome=OUTCOME, rounded=True
+    )
 
 
-def test_predictions_come_in_the_order_of_the_patients():
-    sequences, mesh = labelled(50, seed=0), make_mesh(MeshConfig())
+def padded(sequences, patients) -> dict:
+    """One patient per row, with labels: the reference layout."""
+    batch = jax.tree.map(jnp.asarray, padded_batch(sequences, patients, MODEL.max_length))
+    return batch | {"label": jnp.asarray(sequences.outcomes["label"][patients][:, None])}
 
-    def sum_of_codes(params, batch):  # names the patient; empty rows are far off
-        return jnp.where(batch["weights"] > 0, batch["code_ids"].sum(axis=1, keepdims=True), -1)
 
-    expected = np.add.reduceat(sequences.code_ids, sequences.code_offsets[:-1])
-    for batch_size in (16, 64):  # several batches of several lengths; one with empty rows
-        assert (predict_all(sum_of_codes, {}, sequences, batch_size, mesh) == expected).all()
-    other = sequences.take(np.roll(np.arange(50), 1))
-    assert not (predict_all(sum_of_codes, {}, other, 16, mesh) == expected).all()
+HEAD = HeadConfig(kind="bi_gru", gru_hidden=8)
+
+
+@pytest.fixture(scope="module")
+def start() -> dict:
+    return jax.device_get(initialize(jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def one_step(start):
+    """By the plainest optimizer, whose change is the gradient: (sequences, patients of the step, what it leaves)."""
+    sequences = labelled(40, seed=0)
+    rows, optimizer = cohort_rows(sequences), optax.sgd(1.0)
+    dispatch = compiled(MODEL, HEAD, optimizer, rows, make_mesh(MeshConfig()))
+    with source_of(sequences, rows) as source:
+        patients = np.concatenate([tier[tier >= 0] for tier in source.patients(0)])
+        state, metrics = dispatch(fresh_state(jax.tree.map(jnp.asarray, start), optimizer, 3), *source.feed(0, 1))
+        in_use = [int((tier >= 0).any(axis=1).sum()) for tier in source.patients(0)]
+    assert in_use[0] > 2 and in_use[1] > 1  # several chunks of both
+    return sequences, patients, jax.device_get((state["params"], metrics))
+
+
+def reference_loss(params: dict, batch: dict, seed: int):
+    key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), 0)
+    logits = risk_logits(params, batch, model=MODEL, head=HEAD, key=key)
+    return optax.sigmoid_binary_cross_entropy(logits, batch["label"].astype(jnp.float32)).mean()
+
+
+def test_a_step_is_that_of_the_same_patients_one_per_row(start, one_step):
+    """Loss and gradient, dropout on; packed, in chunks, with a table of the chunk's codes."""
+    sequences, patients, (after, metrics) = one_step
+    assert len(patients) == 14  # 40 in 3 steps
+    loss, grads = jax.jit(jax.value_and_grad(reference_loss))(start, padded(sequences, patients), 3)
+    np.testing.assert_allclose(metrics["loss"][0], loss, rtol=1e-5)
+    found = jax.tree.map(np.subtract, start, after)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, jax.device_get(grads))
+    other = jax.jit(reference_loss)(start, padded(sequences, patients), 4)
+    assert abs(other - loss) > 1e-4  # what another dropout would be
+
+
+def test_predictions_come_in_the_order_of_the_patients_and_are_those_of_padded_rows(start):
+    sequences, mesh = labelled(50, seed=1), make_mesh(MeshConfig())
+    batch = padded(sequences, np.arange(50))
+    expected = jax.nn.sigmoid(jax.jit(partial(risk_logits, model=MODEL, head=HEAD))(start, batch))[:, 0]
+    got = predict(start, sequences, model=MODEL, head=HEAD, mesh=mesh)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    other = predict(start, sequences.take(np.roll(np.arange(50), 1)), model=MODEL, head=HEAD, mesh=mesh)
+    np.testing.assert_allclose(np.roll(got, 1), other, rtol=1e-5)
+    assert len(np.unique(got)) > 45
+
+
+def test_the_table_of_the_cohorts_codes_gives_the_same_bits_and_leaves_the_others(start):
+    sequences = labelled(40, seed=0)
+    few = replace(sequences, code_ids=16 + sequences.code_ids % 24)
+    codes = CohortCodes.of((few,), MODEL.vocabulary_size)
+    compact = codes.compact(start)
+    assert len(codes.ids) == 40 and codes.numbered(few).code_ids.max() == 39
+    assert (codes.ids[codes.numbered(few).code_ids] == few.code_ids).all()
+    logits = jax.jit(partial(risk_logits, model=MODEL, head=HEAD))
+    own, all_of_them = (
+        logits(params, padded(patients, np.arange(8)))
+        for params, patients in ((compact, codes.numbered(few)), (start, few))
+    )
+    np.testing.assert_array_equal(own, all_of_them)
+    changed = jax.tree.map(lambda leaf: leaf + 1, compact)
+    whole = codes.whole(changed, start["embeddings"]["code_table"])["embeddings"]["code_table"]
+    np.testing.assert_array_equal(whole[40:], start["embeddings"]["code_table"][40:])
+    np.testing.assert_array_equal(whole[:40], start["embeddings"]["code_table"][:40] + 1)
+    decayed = CohortCodes.of((few,), MODEL.vocabulary_size, all_of_them=True)
+    np.testing.assert_array_equal(decayed.compact(start)["embeddings"]["code_table"], start["embeddings"]["code_table"])
+
+
+def test_states_that_are_kept_are_the_backbones(start):
+    sequences = labelled(20, seed=2)
+    states = kept_states(
+        {name: start[name] for name in ("embeddings", "encoder")}, sequences, model=MODEL, mesh=make_mesh(MeshConfig())
+    )
+    hidden, _ = jax.jit(partial(apply, config=MODEL))(start, padded(sequences, np.arange(20)))
+    for patient, (first, end) in enumerate(itertools.pairwise(sequences.code_offsets)):
+        np.testing.assert_allclose(states[first:end], hidden[patient, : end - first], rtol=1e-4, atol=1e-5)
 
 
 def test_subsets_are_nested_stable_and_differ_between_replicates():
@@ -176,10 +252,10 @@ def test_a_pooler_is_the_checkpoints_where_it_has_one():
 
 
 def test_programs_are_shared_by_runs_of_one_architecture():
+    rows = cohort_rows(labelled(40, seed=0))
+
     def programs(optimizer, kind="feed_forward"):
-        mesh = make_mesh(MeshConfig())
-        steps = endless_optimizer(optimizer), replicated(mesh), over_rows(mesh)
-        return compile_steps(MODEL, HeadConfig(kind=kind), *steps)
+        return compiled(MODEL, HeadConfig(kind=kind), endless_optimizer(optimizer), rows, make_mesh(MeshConfig()))
 
     one, same = FinetuneConfig().optimizer, FinetuneConfig().optimizer
     assert one is not same and programs(one) is programs(same)
@@ -213,7 +289,7 @@ def test_without_a_backbone_the_head_reads_the_embeddings():
     model, head = replace(MODEL, layers=0), HeadConfig(kind="bi_gru", gru_hidden=8)
     params = init_finetuning(model, head, jax.random.key(0))
     assert not params["encoder"]
-    batch = jax.tree.map(jnp.asarray, next(batches(labelled(5, seed=1), batch_size=5))[1])
+    batch = padded(labelled(5, seed=1), np.arange(5))
     logits = risk_logits(params, batch, model=model, head=head)
     whole = init(MODEL, jax.random.key(1)) | {"embeddings": params["embeddings"]}
     embedded = apply(whole, batch, config=MODEL, capture=("embeddings",))[1]["embeddings"]

@@ -104,7 +104,7 @@ def test_what_is_streamed_is_the_patients_of_the_dispatch_one_after_the_other():
         assert (end - begin).tolist() == SEQUENCES.lengths[patients[real]].tolist()
         of_them = SEQUENCES.take(patients[real])
         np.testing.assert_array_equal(np.asarray(corpus.code_ids)[: end[-1]], of_them.code_ids)
-        np.testing.assert_array_equal(np.asarray(corpus.prolonged_los)[places[real]], of_them.outcomes["prolonged_los"])
+        np.testing.assert_array_equal(np.asarray(corpus.outcome)[places[real]], of_them.outcomes["prolonged_los"])
     # One program serves dispatches of any count.
     assert jax.tree.map(np.shape, sent[1]) == jax.tree.map(np.shape, sent[5])
 
