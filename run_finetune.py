@@ -46,6 +46,7 @@ from medbert_jax.training.finetuning import (
     steps_per_round,
 )
 from medbert_jax.training.interruption import Interruption
+from medbert_jax.training.kept_programs import keep_programs
 from medbert_jax.training.progress import announce
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, over_rows, put_batch, replicated
@@ -54,6 +55,7 @@ from medbert_jax.training.sharding import make_mesh, over_rows, put_batch, repli
 def main(config: FinetuneConfig | GridConfig) -> Path:
     """Do every run that is not done yet; returns the folder of the results. Interrupted after SIGTERM or Ctrl-C."""
     runs, common = (config.runs(), config.finetune) if isinstance(config, GridConfig) else ([config], config)
+    keep_programs()
     with Interruption() as interruption:
         fine_tuning = partial(FineTuning, interruption=interruption)
         run_all(runs, fine_tuning, interruption, cache_dir=common.cache_dir)
