@@ -11,6 +11,8 @@ from medbert_jax.disk.program_folder import program_folder
 
 # By the environment, so that tests without jax do not pay for it, and programs that tests start obey too.
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Tables of tests are small, and the workers beside this one have the other cores.
+os.environ.setdefault("POLARS_MAX_THREADS", "1")
 
 # Several tests, workers and child processes compile the same programs: once in all of them, and in the next run, of
 # any checkout.
