@@ -46,6 +46,7 @@ from medbert_jax.training.finetuning import (
     summarize,
 )
 from medbert_jax.training.interruption import Interrupted, Interruption
+from medbert_jax.training.kept_programs import keep_programs
 from medbert_jax.training.pace import Pace, dispatched
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.progress import MetricsLog, Progress, announce
@@ -65,6 +66,7 @@ def main(config: FinetuneConfig | GridConfig) -> Path:
     """Do every run that is not done yet; returns the folder of the results. Interrupted after SIGTERM or Ctrl-C."""
     is_grid = isinstance(config, GridConfig)
     runs, common = (config.runs(), config.finetune) if is_grid else (with_standing_baselines(config), config)
+    keep_programs()
     with Interruption() as interruption:
         fine_tuning = partial(FineTuning, interruption=interruption)
         run_all(runs, fine_tuning, interruption, cache_dir=common.cache_dir)

@@ -28,6 +28,7 @@ from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
 from medbert_jax.training.interruption import Interrupted, Interruption
+from medbert_jax.training.kept_programs import keep_programs
 from medbert_jax.training.lineage import check_dataset, check_split, check_vocabulary
 from medbert_jax.training.not_finite import check_finite, make_row_check, rows_not_finite
 from medbert_jax.training.optimizer import make_optimizer
@@ -67,6 +68,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     """The nine sections; what is `opened` is closed, whatever ends them."""
     # ── 1 Announce ────────────────────────────────────────────────────────────────────────────────────────────────────
     join_processes(config.processes)
+    keep_programs()
     mesh = make_mesh(config.mesh)
     announce("pretraining", config, mesh)
 

@@ -8,12 +8,13 @@ import importlib
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "keep_programs": "medbert_jax.training.kept_programs",
     "load_pretrained": "medbert_jax.training.pretrained",
     "ModelConfig": "medbert_jax.models.config",
     "write_ehr_tables": "medbert_jax.ingest.own_tables",
 }
 
-__all__ = ["ModelConfig", "__version__", "load_pretrained", "write_ehr_tables"]
+__all__ = ["ModelConfig", "__version__", "keep_programs", "load_pretrained", "write_ehr_tables"]
 
 
 def __getattr__(name: str):

@@ -216,19 +216,18 @@ def demo(options: DemoOptions) -> None:
         simulate(SimulateOptions(ehr, options.patients, seed=options.seed, truth=out / "truth"))
     else:
         ingest(IngestCommand(options.data, ehr, options.format, options=None))
-    cohort = options.cohort or ("dhf" if simulated else "hf-later")
-    epochs = options.pretraining_epochs if options.pretraining_epochs is not None else (1 if simulated else 5)
-    # Of thousands of simulated codes most are rare: the commoner ones make the decoder small.
-    rarest = max(1, options.patients // 1500) if simulated else 1
+    sizes = options.sizes
+    cohort, rarest = sizes.cohort, sizes.patients_of_a_code
     dataset = prepare_pretraining(PrepareOptions(ehr, "demo", data_dir=datasets, minimum_patients=rarest))
     _show_ledger(dataset)
     # Before the pretraining, which takes longest: a cohort may be refused.
     chosen = prepare_cohort(CohortOptions(ehr, cohort, cohort, data_dir=datasets, pretraining_dataset=dataset))
     _show_ledger(chosen)
     pretraining, finetuning = shipped_preset("pretrain_small"), shipped_preset("finetune_small")
-    # Short rows: most of the demo's patients have few codes, and attention costs grow with the row.
-    rows = replace(pretraining.rows, short_row=32)
-    run_pretrain.main(replace(pretraining, dataset=str(dataset), run=str(run), rows=rows, epochs=epochs))
+    rows = replace(pretraining.rows, short_row=sizes.short_row)
+    run_pretrain.main(
+        replace(pretraining, dataset=str(dataset), run=str(run), rows=rows, epochs=sizes.pretraining_epochs)
+    )
     grid = GridConfig(
         datasets=(str(chosen),),
         finetune=replace(finetuning, checkpoint=str(run), results=str(out / "results"), experiment="demo"),

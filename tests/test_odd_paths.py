@@ -14,7 +14,7 @@ import pytest
 from made_ehr import made_tables
 from prepared_datasets import prepare_cohort, prepare_pretraining
 from sources.made_sources import WRITERS, write_source
-from test_line import COHORT, PRETRAIN
+from test_line import COHORT, FINETUNE, PRETRAIN, quick_compilation  # noqa: F401
 
 import medbert_jax
 import run_finetune
@@ -25,9 +25,7 @@ from medbert_jax.ehr.tables import read_source, write_tables
 from medbert_jax.evaluation.predictions import read_predictions
 from medbert_jax.evaluation.results import read_results
 from medbert_jax.ingest.ingest import ingest
-from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.simulation.simulate import simulate
-from medbert_jax.training.config import FinetuneConfig
 
 CHECKOUT = Path(__file__).parents[1]
 NAMES = {"omop[1]": "omop1", "o?": "ox", "a*b": "a-b", "~": "x", "ä ö": "a o", "-rf": "rf", "site=3": "site=4"}
@@ -55,7 +53,7 @@ def tables_of(kind: str, folder: Path, out: Path) -> str:
     source, format = write_source(kind, folder, None, None)
     if folder.name in NAMES:
         with_neighbour(folder)
-    ingest(source, out, format=format, shards=2, workers=1)
+    ingest(source, out, format=format, shards=1, workers=1)
     return read_source(out).content_hash
 
 
@@ -94,7 +92,7 @@ def test_the_whole_line_goes_below_odd_names(tmp_path, capsys):
     home = tmp_path / "ä [1]?*"
     for other in ("ä 1xx", "ä 1?*"):
         (tmp_path / other).mkdir()
-    write_tables(made_tables(600, seed=5), home / "ehr[1]")
+    write_tables(made_tables(500, seed=5), home / "ehr[1]")
     (home / "made [1].yaml").write_text(COHORT, encoding="utf-8")
     dataset = prepare_pretraining(home / "ehr[1]", "made", data_dir=home / "data[1]", announce=print)
     again = prepare_pretraining(home / "ehr[1]", "made", data_dir=home / "data[1]", announce=print)
@@ -110,9 +108,9 @@ def test_the_whole_line_goes_below_odd_names(tmp_path, capsys):
     assert medbert_jax.load_pretrained(run).vocabulary.size > 16
     results = home / "br [1]"
     run_finetune.main(
-        FinetuneConfig(
-            dataset=str(cohort), checkpoint=str(run), run=str(home / "fine?"), results=str(results), batch_size=64,
-            head=HeadConfig(gru_hidden=8), max_epochs=1, train_size=50,
+        replace(
+            FINETUNE, dataset=str(cohort), checkpoint=str(run), run=str(home / "fine?"), results=str(results),
+            train_size=50,
         )
     )  # fmt: skip
     (tmp_path / "br 1").mkdir()

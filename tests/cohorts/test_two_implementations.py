@@ -72,6 +72,7 @@ def differences(spec: str, tables: EhrTables, outcomes: dict[str, Left | In]) ->
 
 
 MESSY = 3_000
+FEW = 6_000
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +135,14 @@ def test_the_same_ages_are_uncertain(spec, boundary, messy):
     assert flagged or spec in ("dhf-landmark", "dhf-matched")  # few rows, so perhaps none of them
 
 
-@pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("simulated") / "ehr"
-    simulate(folder, patients=20_000, site="cerner", world="rich", seed=1, shards=4, workers=1, announce=lambda _: None)
+@pytest.fixture(scope="module", params=[FEW, pytest.param(20_000, marks=pytest.mark.slow)])
+def simulated(tmp_path_factory, request):
+    folder, patients = tmp_path_factory.mktemp("simulated") / "ehr", request.param
+    simulate(
+        folder, patients=patients, site="cerner", world="rich", seed=1, shards=4, workers=1, announce=lambda _: None
+    )
     records = read_ehr(folder)
-    assert len(records) == 20_000
+    assert len(records) == patients
     by_shard = {}
     for patient in records.values():
         by_shard.setdefault(patient.shard, {})[patient.patient_id] = patient

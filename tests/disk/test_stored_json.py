@@ -145,7 +145,7 @@ def test_a_manifest_whose_seal_holds_is_refused_where_its_form_is_another(stored
     path = run / "steps" / "000004" / "MANIFEST.json"
     body = json.loads(path.read_text())["manifest"]
     whole = read_manifest(run, 4)
-    body = {name: dict(list(part.items())[:2]) if name in ("arrays", "files") else part for name, part in body.items()}
+    body |= {"files": first_two(body["files"]), "arrays": {name: first_two(of) for name, of in body["arrays"].items()}}
     for what, data in changed(body):
         if not isinstance(data, dict):
             continue
@@ -159,6 +159,11 @@ def test_a_manifest_whose_seal_holds_is_refused_where_its_form_is_another(stored
     path.write_bytes(canonical_json({"manifest": [1], "sha256": ""}))
     with pytest.raises(CheckpointError, match=r"MANIFEST\.json has other bytes"):
         read_manifest(run, 4)
+
+
+def first_two(part: dict) -> dict:
+    """The others have the same form."""
+    return dict(list(part.items())[:2])
 
 
 def sealed_or_nothing(body) -> bytes:

@@ -61,9 +61,9 @@ def test_two_baselines_stand_beside_every_fine_tuning_unless_they_are_left_out()
 @pytest.mark.parametrize("parts", [1, 2, 7, 30])
 def test_parts_are_all_runs_and_none_twice(parts):
     whole = SMALL.runs()
-    divided = [run for part in range(parts) for run in _part(part, parts).runs()]
-    assert Counter(divided) == Counter(whole)
-    sizes = [len(_part(part, parts).runs()) for part in range(parts)]
+    divided = [_part(part, parts).runs() for part in range(parts)]
+    assert Counter(run for runs in divided for run in runs) == Counter(whole)
+    sizes = [len(runs) for runs in divided]
     assert max(sizes) - min(sizes) <= 1
 
 

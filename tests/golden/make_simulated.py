@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -68,17 +69,22 @@ def content_hash(frame: pl.DataFrame) -> str:
     return whole.hexdigest()[:16]
 
 
-def made_with_golden_arithmetic() -> dict[str, dict[str, str]]:
-    """`contents` of every site and world, by a process of its own."""
+ALL = tuple(f"{site} {world}" for site in SITES for world in WORLDS)
+
+
+def made_with_golden_arithmetic(names: Sequence[str] = ALL) -> dict[str, dict[str, str]]:
+    """Site and world → its `contents`, by a process of its own."""
     environment = os.environ | ARITHMETIC | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    made = subprocess.run([sys.executable, __file__, "--here"], env=environment, capture_output=True, check=True)
+    made = subprocess.run(
+        [sys.executable, __file__, "--here", *names], env=environment, capture_output=True, check=True
+    )
     return json.loads(made.stdout)
 
 
 def main() -> None:
-    """Record what the present code makes; with --here print what it makes with this process's arithmetic."""
-    if "--here" in sys.argv:
-        print(json.dumps({f"{site} {world}": contents(site, world) for site in SITES for world in WORLDS}))
+    """Record what the present code makes; after --here print what it makes of these with this process's arithmetic."""
+    if sys.argv[1:2] == ["--here"]:
+        print(json.dumps({name: contents(*name.split()) for name in sys.argv[2:]}))
         return
     recorded = {"numpy": np.__version__, "contents": made_with_golden_arithmetic()}
     FILE.write_text(json.dumps(recorded, indent=1) + "\n")

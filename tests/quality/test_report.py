@@ -1,5 +1,6 @@
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
@@ -75,11 +76,18 @@ def found(report):
     return lines
 
 
-@pytest.fixture
-def ehr(tmp_path):
+@pytest.fixture(scope="module")
+def clean_ehr(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clean") / "ehr"
     tables = {name: frame(name, rows) for name, rows in clean().items()}
-    write_tables(EhrTables(**tables, source=EhrSource("made", True, "day")), tmp_path / "ehr")
-    return tmp_path / "ehr"
+    write_tables(EhrTables(**tables, source=EhrSource("made", True, "day")), folder)
+    return folder
+
+
+@pytest.fixture
+def ehr(tmp_path, clean_ehr):
+    """The clean tables, of which the test may make what it likes."""
+    return shutil.copytree(clean_ehr, tmp_path / "ehr")
 
 
 def test_rules_are_told_apart():

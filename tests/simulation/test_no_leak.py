@@ -144,6 +144,7 @@ def test_the_index_encounter_would_tell_and_is_cut(rich, dhf):
     assert 0.6 < fair < told - 0.1
 
 
+@pytest.mark.slow  # what is deterministic about it: test_nothing_later_is_read.py of the cohorts
 @pytest.mark.parametrize(("name", "leak"), [("dhf-matched", WITH_INDEX), ("dhf-landmark", WITH_OUTCOME)])
 def test_where_heart_failure_strikes_at_random_nothing_is_found(null, name, leak):
     """Some tens of cases: a large leak is seen, a small one only by benchmarks/cohort_truth.py on millions."""

@@ -805,10 +805,11 @@ class Outcome:
 def ingested(tmp_path, monkeypatch, capfd):
     """Run `medbert ingest` in this process and check what must hold whatever came."""
 
-    def run(kind, change=None, files=None, *more):
+    def run(kind, change=None, files=None, *more, shards=2):
         source, name = write_source(kind, tmp_path / "source", change, files)
         out = tmp_path / "ehr"
-        argv = ["medbert", "ingest", str(source), str(out), "--format", name, "--shards", "2", "--workers", "1", *more]
+        argv = ["medbert", "ingest", str(source), str(out), "--format", name, "--workers", "1", *more]
+        argv += ["--shards", str(shards)]
         argv.append("--allow-loss")  # one visit of few is more than the share of which the command complains
         monkeypatch.setattr(sys, "argv", argv)
         capfd.readouterr()
@@ -879,8 +880,10 @@ def sound(tmp_path_factory):
     ("kind", "change", "expected"),
     [pytest.param(kind, *case, id=f"{kind}: {name}".replace(" ", "_")) for kind, name, *case in CASES],
 )
-def test_bad_input(ingested, sound, kind, change, expected):
-    outcome = ingested(kind, None, change) if isinstance(change, Files) else ingested(kind, change)
+@pytest.mark.parametrize("shards", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_bad_input(ingested, sound, kind, change, expected, shards):
+    files = change if isinstance(change, Files) else None
+    outcome = ingested(kind, None if files else change, files, shards=shards)
     if isinstance(expected, Fault):
         assert_refused(outcome, [expected.rule], expected.file)
     elif isinstance(expected, Told):

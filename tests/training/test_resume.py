@@ -15,7 +15,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import AxisType
 from made_datasets import Drawn, write_drawn
 from made_sequences import TINY_MODEL
@@ -125,21 +124,14 @@ def assert_same_runs(one: Path, two: Path, config: PretrainConfig) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick_compilation(tmp_path_factory):
+def quick_compilation():
     """Half the time to compile, and once for runs with the same programs; the programs are small."""
-    programs = str(tmp_path_factory.mktemp("programs"))
-    settings = {
-        "jax_disable_most_optimizations": (True, False),
-        "jax_compilation_cache_dir": (programs, None),
-        "jax_persistent_cache_min_compile_time_secs": (0.0, 1.0),
-    }
-    for name, (here, _) in settings.items():
-        jax.config.update(name, here)
-    compilation_cache.reset_cache()
+    before = jax.config.jax_persistent_cache_min_compile_time_secs
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     yield
-    for name, (_, elsewhere) in settings.items():
-        jax.config.update(name, elsewhere)
-    compilation_cache.reset_cache()
+    jax.config.update("jax_disable_most_optimizations", False)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", before)
 
 
 @dataclass
