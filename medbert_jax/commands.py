@@ -13,6 +13,7 @@ from medbert_jax.options import (
     DemoOptions,
     DescribeOptions,
     DoctorOptions,
+    HealthOptions,
     IngestCommand,
     ReportOptions,
     SimulateOptions,
@@ -154,6 +155,18 @@ def describe(options: DescribeOptions) -> None:
     from medbert_jax.description.describe import describe as tell
 
     tell(**vars(options))
+
+
+def health(options: HealthOptions) -> None:
+    """Print the tables; write the figures."""
+    from medbert_jax.disk.whole_files import write_json
+    from medbert_jax.evaluation.pretraining_health import pretraining_health
+    from medbert_jax.printed_tables import print_tables
+
+    found = pretraining_health(options.run, options.dataset, patients=options.patients, cache_dir=options.cache_dir)
+    print_tables(found.tables())
+    if options.json_out:
+        write_json(options.json_out, found.to_dict())
 
 
 def report(options: ReportOptions) -> None:
