@@ -22,8 +22,9 @@ import jax
 import numpy as np
 
 from medbert_jax.data.token_store import read_metadata, read_vocabulary
+from medbert_jax.evaluation.curves import draw_curves
 from medbert_jax.models.med_bert import init
-from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step, save_step
+from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
@@ -39,6 +40,7 @@ from medbert_jax.training.processes import join_processes
 from medbert_jax.training.progress import MetricsLog, Progress, announce, say, versions, versions_of
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, put_global, replicated
+from medbert_jax.training.step_writer import StepWriter
 from medbert_jax.training.validation import Validations, tell_one_class, validate
 from medbert_jax.training.vocabulary_padding import StateLayout
 
@@ -148,19 +150,22 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     evaluate = partial(validate, eval_dispatch, source=held_out, pace=eval_pace, interruption=interruption)
     validations = Validations(evaluate, progress, config.evaluate_every, interruption)
     validations.make(step, state["params"])  # one that the run was stopped in
-    pace = Pace(edges, config.corpus, total=config.steps)
+    pace, writer = Pace(edges, config.corpus, total=config.steps), opened(StepWriter(run))
     finished = dispatched(train_dispatch, state, source, pace, start=step, interruption=interruption)
     for step, state, metrics in finished:
+        writer.check()
         check_finite(step, metrics, partial(rows_not_finite, state=state, row_check=row_check, source=source))
         log.add(step, metrics)
         validations.make(step, state["params"])
         if progress.due(step, config.checkpoint_every) or interruption.stopping:
             stored, left = layout.to_disk(state), {"step": step, "window": log.window, "versions": versions()}
-            save_step(run, step, params=stored["params"], opt_state=stored["opt_state"], progress=left)
+            writer.begin(step, params=stored["params"], opt_state=stored["opt_state"], progress=left)
+    writer.wait()
 
     # ── 9 Finish: the path printed, or that the run goes on another time ──────────────────────────────────────────────
     if step < config.steps or validations.missing(step):
         raise Interrupted(f"asked to stop: step {step:,} is saved in {run.path}; the same command goes on from there")
+    draw_curves(run.path)
     say(f"checkpoint in {run.path}")
     return run.path
 
