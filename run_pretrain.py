@@ -24,10 +24,12 @@ import numpy as np
 from medbert_jax.data.token_store import read_metadata, read_vocabulary
 from medbert_jax.evaluation.curves import draw_curves
 from medbert_jax.models.med_bert import init
+from medbert_jax.printed_tables import print_tables
 from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
+from medbert_jax.training.dry_run import dry_run
 from medbert_jax.training.interruption import Interrupted, Interruption
 from medbert_jax.training.lineage import check_dataset, check_split, check_vocabulary
 from medbert_jax.training.not_finite import check_finite, make_row_check, rows_not_finite
@@ -41,6 +43,7 @@ from medbert_jax.training.progress import MetricsLog, Progress, announce, say, v
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, put_global, replicated
 from medbert_jax.training.step_writer import StepWriter
+from medbert_jax.training.tensorboard import TensorBoard
 from medbert_jax.training.validation import Validations, tell_one_class, validate
 from medbert_jax.training.vocabulary_padding import StateLayout
 
@@ -56,11 +59,19 @@ MAY_DIFFER = (
     "dataset",
     "run",
     "cache_dir",
+    "tensorboard",
+    "dry_run",
 )
 
 
 def main(config: PretrainConfig) -> Path:
-    """Train up to the configured number of steps; returns the run directory. Interrupted after SIGTERM or Ctrl-C."""
+    """Train up to the configured number of steps; returns the run directory. Interrupted after SIGTERM or Ctrl-C.
+
+    A dry run prints what it found, and returns where the run would be.
+    """
+    if config.dry_run:
+        print_tables(dry_run(config, main))
+        return Path(config.run)
     with ExitStack() as stack:
         return pretrain(config, stack.enter_context)
 
@@ -143,7 +154,8 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     row_check = jax.jit(row_check, out_shardings=everywhere)
 
     # ── 8 Loop: finished dispatches, each fetched after the next one was sent; at edges `state` is that of `step` ─────
-    progress = Progress(run.metrics_path, total=config.steps, start=step)
+    board = opened(TensorBoard(run.path / "tensorboard")) if config.tensorboard else None
+    progress = Progress(run.metrics_path, total=config.steps, start=step, board=board)
     edges = (config.evaluate_every, config.checkpoint_every)
     log = MetricsLog(progress, summarize, edges=(*edges, config.log_every), window=window)
     eval_pace = Pace((), config.corpus, total=held_out.plan.steps_per_epoch)
