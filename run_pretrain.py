@@ -101,6 +101,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
         config.run, config=described, vocabulary=vocabulary, may_differ=MAY_DIFFER, card=card
     )
     opened(run)
+    board = opened(TensorBoard(run.path / "tensorboard")) if config.tensorboard else None
     source = opened(PatientSource(data, plan, mesh, config.corpus, seed=config.seed, total=config.steps))
     once = others_plan.steps_per_epoch
     held_out = opened(PatientSource(others, others_plan, mesh, config.corpus, seed=0, total=once))
@@ -154,7 +155,6 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     row_check = jax.jit(row_check, out_shardings=everywhere)
 
     # ── 8 Loop: finished dispatches, each fetched after the next one was sent; at edges `state` is that of `step` ─────
-    board = opened(TensorBoard(run.path / "tensorboard")) if config.tensorboard else None
     progress = Progress(run.metrics_path, total=config.steps, start=step, board=board)
     edges = (config.evaluate_every, config.checkpoint_every)
     log = MetricsLog(progress, summarize, edges=(*edges, config.log_every), window=window)
