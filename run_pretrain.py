@@ -22,7 +22,7 @@ import jax
 import numpy as np
 
 from medbert_jax.data.token_store import read_metadata, read_vocabulary
-from medbert_jax.evaluation.curves import draw_curves
+from medbert_jax.evaluation.learning_curves import draw_curves
 from medbert_jax.models.med_bert import init
 from medbert_jax.printed_tables import print_tables
 from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step

@@ -3,7 +3,7 @@
 import json
 import xml.etree.ElementTree as ET
 
-from medbert_jax.evaluation.curves import PANELS, draw_curves
+from medbert_jax.evaluation.learning_curves import PANELS, draw_curves
 
 
 def written(folder, rows, tail=""):
