@@ -22,11 +22,14 @@ import jax
 import numpy as np
 
 from medbert_jax.data.token_store import read_metadata, read_vocabulary
+from medbert_jax.evaluation.learning_curves import draw_curves
 from medbert_jax.models.med_bert import init
-from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step, save_step
+from medbert_jax.printed_tables import print_tables
+from medbert_jax.training.checkpointing import good_step, latest_good_step, restore_step
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
+from medbert_jax.training.dry_run import dry_run
 from medbert_jax.training.interruption import Interrupted, Interruption
 from medbert_jax.training.kept_programs import keep_programs
 from medbert_jax.training.lineage import check_dataset, check_split, check_vocabulary
@@ -40,6 +43,8 @@ from medbert_jax.training.processes import join_processes
 from medbert_jax.training.progress import MetricsLog, Progress, announce, say, versions, versions_of
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, put_global, replicated
+from medbert_jax.training.step_writer import StepWriter
+from medbert_jax.training.tensorboard import TensorBoard
 from medbert_jax.training.validation import Validations, tell_one_class, validate
 from medbert_jax.training.vocabulary_padding import StateLayout
 
@@ -55,11 +60,19 @@ MAY_DIFFER = (
     "dataset",
     "run",
     "cache_dir",
+    "tensorboard",
+    "dry_run",
 )
 
 
 def main(config: PretrainConfig) -> Path:
-    """Train up to the configured number of steps; returns the run directory. Interrupted after SIGTERM or Ctrl-C."""
+    """Train up to the configured number of steps; returns the run directory. Interrupted after SIGTERM or Ctrl-C.
+
+    A dry run prints what it found, and returns where the run would be.
+    """
+    if config.dry_run:
+        print_tables(dry_run(config, main))
+        return Path(config.run)
     with ExitStack() as stack:
         return pretrain(config, stack.enter_context)
 
@@ -90,6 +103,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
         config.run, config=described, vocabulary=vocabulary, may_differ=MAY_DIFFER, card=card
     )
     opened(run)
+    board = opened(TensorBoard(run.path / "tensorboard")) if config.tensorboard else None
     source = opened(PatientSource(data, plan, mesh, config.corpus, seed=config.seed, total=config.steps))
     once = others_plan.steps_per_epoch
     held_out = opened(PatientSource(others, others_plan, mesh, config.corpus, seed=0, total=once))
@@ -143,26 +157,29 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     row_check = jax.jit(row_check, out_shardings=everywhere)
 
     # ── 8 Loop: finished dispatches, each fetched after the next one was sent; at edges `state` is that of `step` ─────
-    progress = Progress(run.metrics_path, total=config.steps, start=step)
+    progress = Progress(run.metrics_path, total=config.steps, start=step, board=board)
     edges = (config.evaluate_every, config.checkpoint_every)
     log = MetricsLog(progress, summarize, edges=(*edges, config.log_every), window=window)
     eval_pace = Pace((), config.corpus, total=held_out.plan.steps_per_epoch)
     evaluate = partial(validate, eval_dispatch, source=held_out, pace=eval_pace, interruption=interruption)
     validations = Validations(evaluate, progress, config.evaluate_every, interruption)
     validations.make(step, state["params"])  # one that the run was stopped in
-    pace = Pace(edges, config.corpus, total=config.steps)
+    pace, writer = Pace(edges, config.corpus, total=config.steps), opened(StepWriter(run))
     finished = dispatched(train_dispatch, state, source, pace, start=step, interruption=interruption)
     for step, state, metrics in finished:
+        writer.check()
         check_finite(step, metrics, partial(rows_not_finite, state=state, row_check=row_check, source=source))
         log.add(step, metrics)
         validations.make(step, state["params"])
         if progress.due(step, config.checkpoint_every) or interruption.stopping:
             stored, left = layout.to_disk(state), {"step": step, "window": log.window, "versions": versions()}
-            save_step(run, step, params=stored["params"], opt_state=stored["opt_state"], progress=left)
+            writer.begin(step, params=stored["params"], opt_state=stored["opt_state"], progress=left)
+    writer.wait()
 
     # ── 9 Finish: the path printed, or that the run goes on another time ──────────────────────────────────────────────
     if step < config.steps or validations.missing(step):
         raise Interrupted(f"asked to stop: step {step:,} is saved in {run.path}; the same command goes on from there")
+    draw_curves(run.path)
     say(f"checkpoint in {run.path}")
     return run.path
 

@@ -2,10 +2,9 @@
 
     python benchmarks/masked_codes.py --dataset data/ehr_pretraining/diabetes130/1.0.0 --checkpoint runs/diabetes130
 
-On the validation patients, every masked code shown as [MASK]: the commonest code, the commonest at the same visit
-number and rank, the commonest among the patient's other codes, and the checkpoint. Then two short pretrainings on
-the same budget: on the data as they are, and on data whose codes were exchanged between patients within the same visit
-number and rank. What the second one reaches is not read off the patient.
+The checkpoint beside guesses without a model, as `medbert health` finds it. Then two short pretrainings on the same
+budget: on the data as they are, and on data whose codes were exchanged between patients within the same visit number
+and rank. What the second one reaches is not read off the patient.
 """
 
 import json
@@ -20,12 +19,14 @@ from medbert_jax.data.negative_control import exchange_codes
 from medbert_jax.data.row_plan import RowsConfig, plan_rows
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store
-from medbert_jax.metrics.masked_codes import masked_code_baselines
+from medbert_jax.evaluation.pretraining_health import pretraining_health
+from medbert_jax.metrics.masked_codes import MaskedCodes, guess_ranks
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import init
 from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
-from medbert_jax.training.masking import MaskingConfig, masked_per_patient
+from medbert_jax.training.masked_ranks import answer_masked_codes
+from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from medbert_jax.training.pace import Pace
 from medbert_jax.training.patient_source import PatientSource
@@ -72,6 +73,13 @@ def pretrain(train: PatientSequences, model: ModelConfig, steps: int) -> dict:
     return state["params"]
 
 
+def guesses(train: PatientSequences, held_out: PatientSequences, params: dict, model: ModelConfig) -> dict[str, float]:
+    """Accuracy of every guess without a model, at the codes that the model is asked for."""
+    answers = answer_masked_codes(params, model, held_out, masking=MASKING, seed=0)
+    ranks = guess_ranks(train, MaskedCodes(held_out, answers.is_masked), model.vocabulary_size)
+    return {name: float((found == 0).mean()) for name, found in ranks.items()}
+
+
 def main(
     dataset: Path,
     checkpoint: Path,
@@ -89,19 +97,23 @@ def main(
     pretrained = load_pretrained(checkpoint)
     model = pretrained.config
     train, held_out = (open_token_store(dataset, split).truncate(model.max_length) for split in ("train", "validation"))
-    asked = masked_per_patient(MASKING, held_out.lengths)
     record = {
         "machine": machine(),
-        "validation_patients": len(held_out),
-        "baseline_accuracy": masked_code_baselines(train, held_out, asked),
+        "health": pretraining_health(checkpoint, dataset).to_dict(),
         "checkpoint": {"step": pretrained.step, **evaluate(pretrained.params, model, held_out)},
-        "short_pretraining": {"steps": steps, **evaluate(pretrain(train, model, steps), model, held_out)},
+    }
+    learned = pretrain(train, model, steps)
+    record["short_pretraining"] = {
+        "steps": steps,
+        **evaluate(learned, model, held_out),
+        "guesses": guesses(train, held_out, learned, model),
     }
     exchanged, exchanged_held_out = exchange_codes(train, 0), exchange_codes(held_out, 1)
+    learned = pretrain(exchanged, model, steps)
     record["negative_control"] = {
         "steps": steps,
-        **evaluate(pretrain(exchanged, model, steps), model, exchanged_held_out),
-        "baseline_accuracy": masked_code_baselines(exchanged, exchanged_held_out, asked),
+        **evaluate(learned, model, exchanged_held_out),
+        "guesses": guesses(exchanged, exchanged_held_out, learned, model),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")

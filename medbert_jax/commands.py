@@ -14,6 +14,7 @@ from medbert_jax.options import (
     DescribeOptions,
     DoctorOptions,
     EvaluateOptions,
+    HealthOptions,
     IngestCommand,
     ReportOptions,
     SimulateOptions,
@@ -181,6 +182,18 @@ def evaluate(options: EvaluateOptions) -> None:
         write_evaluation(found, options.out)
         write_whole(options.out / "evaluation.md", to_markdown(tables))
         print(f"evaluation in {options.out}")
+
+
+def health(options: HealthOptions) -> None:
+    """Print the tables; write the figures."""
+    from medbert_jax.disk.whole_files import write_json
+    from medbert_jax.evaluation.pretraining_health import pretraining_health
+    from medbert_jax.printed_tables import print_tables
+
+    found = pretraining_health(options.run, options.dataset, patients=options.patients, cache_dir=options.cache_dir)
+    print_tables(found.tables())
+    if options.json_out:
+        write_json(options.json_out, found.to_dict())
 
 
 def report(options: ReportOptions) -> None:

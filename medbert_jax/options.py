@@ -182,6 +182,29 @@ class DemoSizes:
 
 
 @dataclass(frozen=True)
+class HealthOptions:
+    """Whether a pretraining learned from its patients: masked codes and prolonged stays beside guesses without a model.
+
+    On the validation patients, with the masks of the run's own validations.
+    """
+
+    run: Positional[Path]
+    """run directory of the pretraining."""
+    dataset: Positional[Path]
+    """directory of the dataset that it was pretrained on."""
+    patients: Annotated[int, Ge(0)] = 0
+    """validation patients to ask about; 0, or more than there are, takes all."""
+    json_out: Path | None = None
+    """also write the figures there, as JSON."""
+    cache_dir: Path | None = None
+    """folder where the token store of a dataset that cannot be written, and has none, is kept."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self)
+
+
+@dataclass(frozen=True)
 class DemoOptions:
     """The whole line in minutes, with nothing but this package: simulate → prepare → pretrain → cohort → fine-tune.
 

@@ -60,6 +60,11 @@ class PretrainConfig:
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     cache_dir: str = field(default="", metadata=NO_IDENTITY)
     """Folder where the token store of a dataset that cannot be written, and has none, is kept; empty: beside it."""
+    tensorboard: bool = field(default=False, metadata=NO_IDENTITY)
+    """Also write the metrics as TensorBoard files, into `tensorboard/` of the run directory; needs the extra
+    `tensorboard`."""
+    dry_run: bool = field(default=False, metadata=NO_IDENTITY)
+    """Make a few steps, keep nothing, and print shapes, parameters, memory, and the time that the run would take."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

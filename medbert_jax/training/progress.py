@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -57,11 +58,18 @@ def say(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+class Board(Protocol):
+    """Where records go besides."""
+
+    def record(self, step: int, metrics: Mapping[str, float], kind: str) -> None:
+        """Take the finite metrics after `step` steps."""
+
+
 class Progress:
     """Progress of a loop of `total` steps that begins at `start`; every record becomes a JSON line at `path`."""
 
-    def __init__(self, path: Path, *, total: int, start: int):
-        self._path, self._total = path, total
+    def __init__(self, path: Path, *, total: int, start: int, board: Board | None = None):
+        self._path, self._total, self._board = path, total, board
         lines = path.read_bytes().split(b"\n") if path.exists() else []
         # Up to the start: later rows are being removed by the first of several processes.
         rows = (row for row in map(metrics_row, lines) if row and row["step"] <= start)
@@ -109,6 +117,9 @@ class Progress:
             return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, **finite}) + "\n")
+        if self._board:
+            told = {name: value for name, value in row.items() if name != "step" and math.isfinite(value)}
+            self._board.record(step, told, kind)
         say(" | ".join(parts))
 
 

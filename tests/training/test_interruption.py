@@ -25,11 +25,13 @@ from training.test_resume import (
 import run_pretrain
 from medbert_jax import cli
 from medbert_jax.options import DoctorOptions
+from medbert_jax.training import step_writer
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.corpus import CorpusConfig
 from medbert_jax.training.interruption import Interrupted, Interruption
 from medbert_jax.training.manifest import committed_steps
+from medbert_jax.training.step_writer import StepWriter
 
 ROOT = Path(__file__).parents[2]
 # A dispatch stays short, though there is time for longer ones: the signal comes between many.
@@ -249,12 +251,12 @@ def test_a_run_asked_in_a_save_goes_on_with_its_window_of_metrics(handler, datas
     config = replace(started(SHORT, dataset, tmp_path), checkpoint_every=5, log_every=12)
     peace = run_pretrain.main(replace(config, run=str(tmp_path / "peace")))
 
-    def save_and_be_asked(run, step, *, save_step=run_pretrain.save_step, **state):
+    def save_and_be_asked(writer, step, *, begin=StepWriter.begin, **state):
         if step == 5:
             interrupt()
-        save_step(run, step, **state)
+        begin(writer, step, **state)
 
-    monkeypatch.setattr(run_pretrain, "save_step", save_and_be_asked)
+    monkeypatch.setattr(StepWriter, "begin", save_and_be_asked)
     with pytest.raises(Interrupted, match="is saved in"):
         run_pretrain.main(config)
     assert signal.getsignal(signal.SIGTERM) is handler
@@ -279,11 +281,11 @@ def test_a_run_asked_to_stop_in_its_last_evaluation_saves_and_makes_it_when_it_g
         interrupt()
         return validate(*arguments, **options)
 
-    def save_more(*arguments, progress, save_step=run_pretrain.save_step, **options):
+    def save_more(*arguments, progress, save_step=step_writer.save_step, **options):
         save_step(*arguments, progress=progress | more, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_pretrain, "save_step", save_more)
+        patch.setattr(step_writer, "save_step", save_more)
         patch.setattr(run_pretrain, "validate", validate_and_be_asked)
         with pytest.raises(Interrupted, match="step 12 is saved"):
             run_pretrain.main(config)

@@ -23,7 +23,7 @@ import run_pretrain
 from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.vocabulary import FIRST_CODE
 from medbert_jax.models.med_bert import init
-from medbert_jax.training import patient_source, run_directory
+from medbert_jax.training import patient_source, run_directory, step_writer
 from medbert_jax.training.checkpointing import restore_step
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.corpus import CorpusConfig
@@ -154,12 +154,12 @@ class Runs:
         """A run that has saved `step`, and is no more."""
         config = replace(config, dataset=self.dataset, run=self.new(), checkpoint_every=step)
 
-        def save_and_end(*arguments, save_step=run_pretrain.save_step, **options):
+        def save_and_end(*arguments, save_step=step_writer.save_step, **options):
             save_step(*arguments, **options)
             raise Cut
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Cut):
-            patch.setattr(run_pretrain, "save_step", save_and_end)
+            patch.setattr(step_writer, "save_step", save_and_end)
             run_pretrain.main(config)
         assert committed_steps(config.run) == [step]
         return Path(config.run)
