@@ -75,13 +75,13 @@ class EncoderLayer(nnx.Module):
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         width = config.hidden_size
         self.config = config
-        self.query = Dense(config, width, width)
-        self.key = Dense(config, width, width)
-        self.value = Dense(config, width, width)
-        self.output = Dense(config, width, width)
+        self.query = Dense(config, width, width, rngs=rngs)
+        self.key = Dense(config, width, width, rngs=rngs)
+        self.value = Dense(config, width, width, rngs=rngs)
+        self.output = Dense(config, width, width, rngs=rngs)
         self.attention_layer_norm = layer_norm(config, rngs)
-        self.feed_forward_in = Dense(config, width, config.feed_forward_size)
-        self.feed_forward_out = Dense(config, config.feed_forward_size, width)
+        self.feed_forward_in = Dense(config, width, config.feed_forward_size, rngs=rngs)
+        self.feed_forward_out = Dense(config, config.feed_forward_size, width, rngs=rngs)
         self.feed_forward_layer_norm = layer_norm(config, rngs)
 
     def __call__(
@@ -153,12 +153,13 @@ def attention_bias(slots_BL: Int[Array, "B L"], *, padding_reads: bool = False) 
 
 
 class Dense(nnx.Module):
-    """A dense layer with bias, computing in compute_dtype on float32 parameters."""
+    """A dense layer with bias, computing in compute_dtype on float32 parameters, which start as those of nnx.Linear."""
 
-    def __init__(self, config: ModelConfig, inputs: int, outputs: int):
+    def __init__(self, config: ModelConfig, inputs: int, outputs: int, *, rngs: nnx.Rngs):
         self.dtype = jnp.dtype(config.compute_dtype)
-        self.kernel = nnx.Param(jnp.zeros((inputs, outputs), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((outputs,), jnp.float32))
+        kernel, bias = nnx.initializers.lecun_normal(), nnx.initializers.zeros_init()
+        self.kernel = nnx.Param(kernel(rngs.params(), (inputs, outputs), jnp.float32))
+        self.bias = nnx.Param(bias(rngs.params(), (outputs,), jnp.float32))
 
     def __call__(self, x: Float[Array, "*X D"]) -> Float[Array, "*X F"]:
         """Outputs in compute_dtype."""

@@ -15,7 +15,7 @@ class MaskedCodeHead(nnx.Module):
     """Dense, gelu and LayerNorm, then the code table itself as decoder, with a bias of its own (as BERT's MLM)."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dense = Dense(config, config.hidden_size, config.hidden_size)
+        self.dense = Dense(config, config.hidden_size, config.hidden_size, rngs=rngs)
         self.layer_norm = layer_norm(config, rngs)
         self.bias = nnx.Param(jnp.zeros((config.vocabulary_size,), jnp.float32), vocabulary_axis=0)
 
@@ -37,7 +37,7 @@ class Pooler(nnx.Module):
     """BERT's pooler: dense and tanh."""
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
-        self.dense = Dense(config, config.hidden_size, config.hidden_size)
+        self.dense = Dense(config, config.hidden_size, config.hidden_size, rngs=rngs)
 
     def __call__(self, first_BPD: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
         """Pooled vectors (B, P, D) of the patients' first codes."""

@@ -16,8 +16,8 @@ ALLOWED = {
     # Called with the path of a file that is placed whole.
     ("tfds_builders/work_folder.py", "write_columns"): {"open", "save"},
     # Scratch of one run beside the tables in the making; it goes with the run.
-    ("medbert_jax/ingest/ingest.py", "_scatter"): {"write_ipc", "save"},
-    ("medbert_jax/ingest/ingest.py", "_scatter_all"): {"write_ipc"},
+    ("medbert_jax/ingest/scattering.py", "_scatter"): {"write_ipc", "save"},
+    ("medbert_jax/ingest/scattering.py", "scatter_all"): {"write_ipc"},
     # Orbax, whose files are brought to disk and sealed by the manifest.
     ("medbert_jax/training/checkpointing.py", "save_step"): {"save"},
 }
