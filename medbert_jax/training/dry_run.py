@@ -1,6 +1,5 @@
 """What a pretraining will cost, before it is begun: shapes, parameters, memory, time from a rate that is measured."""
 
-import json
 import resource
 import sys
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from medbert_jax.models.med_bert import init
 from medbert_jax.printed_tables import Table
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.pretraining_data import load_split
+from medbert_jax.training.progress import metrics_row
 from medbert_jax.training.sharding import make_mesh
 
 STEPS = 60
@@ -43,7 +43,7 @@ def dry_run(config: PretrainConfig, pretrain: Callable[[PretrainConfig], Path]) 
         )
         short = replace(short, log_every=STEPS // 2, checkpoint_every=STEPS, evaluate_every=STEPS, validation_size=1)
         run = pretrain(short)
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        rows = [row for row in map(metrics_row, (run / "metrics.jsonl").read_bytes().split(b"\n")) if row]
         size = sum(path.stat().st_size for path in (run / "steps").rglob("*") if path.is_file())
     rate = [row["patients_per_second"] for row in rows if row["kind"] == "train"][-1]
     return [_shapes(plan), _parameters(whole.model), _costs(whole, plan, rate, size)]
