@@ -160,8 +160,8 @@ def main(
                 for name, value in expected.items()
             }
             print(json.dumps({design: {name: one["covered"] for name, one in record[design].items()}}), flush=True)
-    if out is not None:
-        out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+            if out is not None:  # after each design, so that what was measured is not lost
+                out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
