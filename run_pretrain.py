@@ -44,7 +44,7 @@ from medbert_jax.training.progress import MetricsLog, Progress, announce, say, v
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, put_global, replicated
 from medbert_jax.training.step_writer import StepWriter
-from medbert_jax.training.tensorboard import TensorBoard
+from medbert_jax.training.tensorboard import TensorBoard, check_extra
 from medbert_jax.training.validation import Validations, tell_one_class, validate
 from medbert_jax.training.vocabulary_padding import StateLayout
 
@@ -84,6 +84,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     keep_programs()
     mesh = make_mesh(config.mesh)
     announce("pretraining", config, mesh)
+    check_extra(config.tensorboard)
 
     # ── 2 Data: vocabulary, token store, row plan, corpus; and the run that they make ─────────────────────────────────
     metadata = read_metadata(config.dataset)
@@ -103,7 +104,6 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
         config.run, config=described, vocabulary=vocabulary, may_differ=MAY_DIFFER, card=card
     )
     opened(run)
-    board = opened(TensorBoard(run.path / "tensorboard")) if config.tensorboard else None
     source = opened(PatientSource(data, plan, mesh, config.corpus, seed=config.seed, total=config.steps))
     once = others_plan.steps_per_epoch
     held_out = opened(PatientSource(others, others_plan, mesh, config.corpus, seed=0, total=once))
@@ -157,6 +157,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     row_check = jax.jit(row_check, out_shardings=everywhere)
 
     # ── 8 Loop: finished dispatches, each fetched after the next one was sent; at edges `state` is that of `step` ─────
+    board = opened(TensorBoard(run.path / "tensorboard")) if config.tensorboard else None
     progress = Progress(run.metrics_path, total=config.steps, start=step, board=board)
     edges = (config.evaluate_every, config.checkpoint_every)
     log = MetricsLog(progress, summarize, edges=(*edges, config.log_every), window=window)

@@ -1,26 +1,30 @@
 """Metrics as TensorBoard files, by the extra `tensorboard`."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import jax
+
+
+def check_extra(wanted: bool) -> None:
+    """Raise ValueError where files are wanted and the extra that writes them is not installed."""
+    if wanted and find_spec("tensorboardX") is None:
+        raise ValueError(
+            "TensorBoard files need tensorboardX: got none installed; pip install 'medbert-jax[tensorboard]', or leave"
+            " out --tensorboard"
+        )
 
 
 class TensorBoard:
     """Writes scalars KIND/METRIC into a folder, by the first of several processes, until the `with` block ends.
 
     Of a run that went on, each part writes a file of its own; where steps are made twice the later file counts.
-    Raises ValueError where the extra is not installed.
     """
 
     def __init__(self, folder: Path):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise ValueError(
-                "TensorBoard files need tensorboardX: got none installed; pip install 'medbert-jax[tensorboard]', or"
-                " leave out --tensorboard"
-            ) from None
+        from tensorboardX import SummaryWriter
+
         self._writer = SummaryWriter(str(folder)) if jax.process_index() == 0 else None
 
     def __enter__(self) -> "TensorBoard":

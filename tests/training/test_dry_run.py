@@ -2,7 +2,6 @@
 
 import shutil
 import struct
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from medbert_jax.data.row_plan import RowsConfig
 from medbert_jax.data.token_store import read_vocabulary
 from medbert_jax.models.med_bert import init
 from medbert_jax.training import dry_run as module
+from medbert_jax.training import tensorboard
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from medbert_jax.training.progress import metrics_row
@@ -71,6 +71,6 @@ def test_tensorboard_has_every_finite_metric(config):
 
 
 def test_without_the_extra_it_says_which(config, monkeypatch):
-    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    monkeypatch.setattr(tensorboard, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install 'medbert-jax\[tensorboard\]'"):
         run_pretrain.main(replace(config, tensorboard=True))
