@@ -2,8 +2,8 @@
 
     python benchmarks/finetuning_variants.py NAME --patients N --codes MEAN --kind train|predict
 
-What it runs is the program of `run_finetune.py`. With `package`, a folder, medbert_jax is that of another checkout, whose
-fine-tuning had one patient per row, before rows were packed.
+What it runs is the program of `run_finetune.py`. With `package`, a folder, medbert_jax is that of another checkout, of
+before rows were packed.
 """
 
 import sys

@@ -115,8 +115,8 @@ def test_the_whole_line_goes_below_odd_names(tmp_path, capsys):
     )  # fmt: skip
     (tmp_path / "br 1").mkdir()
     assert read_results(results)["cohort"].unique().to_list() == ["made-heart-failure"]
-    (predictions,) = (results / "predictions").iterdir()
-    assert len(read_predictions(predictions).frame) > 0
+    predictions = [read_predictions(path).frame for path in (results / "predictions").iterdir()]
+    assert len(predictions) == 3 and min(map(len, predictions)) > 0  # the two standing baselines beside it
     capsys.readouterr()
     for arguments in (
         ("report", results, "--out", home / "table [1].md"),
