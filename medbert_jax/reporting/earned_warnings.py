@@ -73,7 +73,7 @@ def _of_figures(cohort: ReportedCohort, share: bool) -> Iterator[str]:
         return
     cases = evaluation.about["counts"]["cases"]
     if cases < FEW_CASES:
-        got = "" if share else f", {cases:,}"
+        got = "" if share else f" ({cases:,})"
         yield f"Fewer than {FEW_CASES} test cases{got}: intervals are wide, and calibration can hardly be judged."
     if model in _BASELINES:
         return

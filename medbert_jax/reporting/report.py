@@ -65,7 +65,7 @@ def report_section(cohort: ReportedCohort, *, share: bool = False, cache_dir: st
     attrition = grouped(cohort.attrition) if cohort.attrition is not None else None
     evaluation = cohort.evaluation
     if share and evaluation is not None:
-        evaluation = shareable(evaluation, hides_totals=_hides_test(attrition))
+        evaluation = shareable(evaluation, hides_totals=hides_test(attrition))
     answers = Answers(cohort, evaluation, facts)
     source = (cohort.metadata or {}).get("source", {})
     about = [
@@ -117,7 +117,7 @@ def _tables(section: CohortSection) -> list[tuple[str, Table]]:
     return [*((slug, of) for slug, of in single if of is not None), *section.tables, *section.checklists]
 
 
-def _hides_test(attrition) -> bool:
+def hides_test(attrition) -> bool:
     """Whether the flow chart to be shared hides the test split, or its cases and controls."""
     if attrition is None:
         return False

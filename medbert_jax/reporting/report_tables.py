@@ -32,6 +32,8 @@ def headline_table(cohort: ReportedCohort, evaluation: Evaluation) -> Table:
     less, tests = _gained(figures, cohort.model)
     shown = [place for place, metric in enumerate(_HEADLINE) if any((name, metric) in values for name in cohort.models)]
     by = f" ({', '.join(tests)})" if tests else ""
+    ensemble = [name for name, _ in values if name.startswith(f"{cohort.model}, ensemble of ")]
+    models = (cohort.model, *dict.fromkeys(ensemble), *cohort.models[1:])
     return Table(
         title=f"{cohort.model}, and what it is compared with",
         columns=("model", *(_HEADS[place] for place in shown), "AUROC gained by it", "p (Holm)"),
@@ -41,7 +43,7 @@ def headline_table(cohort: ReportedCohort, evaluation: Evaluation) -> Table:
                 *(values.get((name, _HEADLINE[place]), MISSING) for place in shown),
                 *less.get(name, (MISSING, MISSING)),
             )
-            for name in cohort.models
+            for name in models
         ),
         alignment="<" + ">" * (len(shown) + 2),
         notes=(
@@ -184,7 +186,8 @@ def _size(cohort: ReportedCohort) -> str:
 def _interval(value: float | None, low: float | None, high: float | None, *, sign: str = "") -> str:
     if value is None:
         return MISSING
-    text = f"{value:{sign}.3f}" + (f" [{low:.3f}, {high:.3f}]" if low is not None and high is not None else "")
+    # z: no minus before a zero
+    text = f"{value:{sign}z.3f}" + (f" [{low:z.3f}, {high:z.3f}]" if low is not None and high is not None else "")
     return text.replace("-", "−")
 
 

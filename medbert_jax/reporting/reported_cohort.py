@@ -1,6 +1,6 @@
 """What a page says of one dataset of a cohort: its runs, their evaluation, and who its patients are."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class ReportedCohort:
     model: str
     """That the page is about."""
     models: tuple[str, ...]
-    """All that are compared, it first."""
+    """All that are compared, it first; of several replicates without their ensembles."""
     evaluation: Evaluation | None = None
     missing: str = ""
     """Why there is no evaluation."""
@@ -134,7 +134,7 @@ def _with_dataset(
     has_spec = "outcome" in (metadata["cohort"] or {})  # MEDS labels have none
     return replace(
         one,
-        models=one.models if evaluation is None else tuple(_evaluated(evaluation, one.models)),
+        models=one.models if evaluation is None else tuple(name for name in one.models if _is_in(evaluation, name)),
         evaluation=evaluation,
         missing=missing,
         metadata=metadata,
@@ -193,11 +193,8 @@ def _settings(asked: EvaluationSettings) -> tuple:
     return tuple(asked.risks), tuple(asked.specificities), asked.draws, asked.seed, asked.reference
 
 
-def _evaluated(evaluation: Evaluation, models: Sequence[str]) -> Iterator[str]:
-    """The models in their order, each followed by its ensemble."""
-    there = evaluation.figures["model"].unique(maintain_order=True).to_list()
-    for model in models:
-        yield from (name for name in there if name == model or name.startswith(f"{model}, ensemble of "))
+def _is_in(evaluation: Evaluation, model: str) -> bool:
+    return any(one["name"] == model for one in evaluation.about["models"])
 
 
 def _attrition(directory: Path, ehr: Path | None) -> Attrition | None:

@@ -1,6 +1,7 @@
 """An evaluation as it may be shared: no count of 1 to 10 stands in it, or follows from what does."""
 
 import itertools
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -63,23 +64,24 @@ def shareable(evaluation: Evaluation, *, hides_totals: bool = False) -> Evaluati
 
 
 def kept_cuts(evaluation: Evaluation, model: str) -> list[Cut]:
-    """The thresholds of a model that may be shown, from everybody (risk 0) to nobody (risk 1), both included.
-
-    Those that were asked for are taken first.
-    """
+    """The thresholds of a model that may be shown, from everybody (risk 0) to nobody (risk 1), both included."""
     counts = evaluation.about["counts"]
     curves = evaluation.curves.filter(model=model, stratum=EVERYONE)
-    found = {
-        risk: Cut(risk, round(share * counts["cases"]), n - round(share * counts["cases"]))
-        for risk, share, n in curves.filter(curve="sensitivity").select("x", "y", "n").iter_rows()
-    }
-    asked = [found[risk] for risk in evaluation.about["risks"] if risk in found]
-    kept = [Cut(0.0, counts["cases"], counts["controls"]), Cut(1.0, 0, 0)]
-    for cut in (*asked, *(found[risk] for risk in sorted(found))):
-        place = next(number for number, other in enumerate(kept) if other.risk > cut.risk or other.risk == 1.0)
-        steps = [(before.cases - after.cases, before.controls - after.controls) for before, after in
-                 ((kept[place - 1], cut), (cut, kept[place]))]  # fmt: skip
-        if cut.risk not in {other.risk for other in kept} and all(_may_show(step) for step in steps):
+    shares = curves.filter(curve="sensitivity").select("x", "y", "n")
+    caught = ((risk, round(share * counts["cases"]), n) for risk, share, n in shares.iter_rows())
+    found = [Cut(risk, cases, n - cases) for risk, cases, n in caught]
+    return choose_cuts(found, evaluation.about["risks"], Cut(0.0, counts["cases"], counts["controls"]))
+
+
+def choose_cuts(found: Sequence[Cut], asked: Sequence[float], everybody: Cut) -> list[Cut]:
+    """Of the cuts those that may stand together, everybody and nobody at the ends; `asked` risks are taken first."""
+    by_risk = {cut.risk: cut for cut in found}
+    kept = [everybody, Cut(1.0, 0, 0)]
+    for risk in (*(risk for risk in asked if risk in by_risk), *sorted(set(by_risk) - set(asked))):
+        cut, place = by_risk[risk], bisect(kept, risk, key=lambda one: one.risk)
+        before, after = kept[place - 1], kept[min(place, len(kept) - 1)]
+        steps = [(one.cases - two.cases, one.controls - two.controls) for one, two in ((before, cut), (cut, after))]
+        if all(map(_may_show, steps)):
             kept.insert(place, cut)
     return kept
 

@@ -63,8 +63,9 @@ def made_attrition(cases: int, controls: int, *, few: int = 40) -> Attrition:
     return Attrition([ledger], branches)
 
 
-def made_cohort(evaluation: Evaluation | None = None, *, experiment: str = "made", **changes) -> ReportedCohort:
-    evaluation = evaluation or made_evaluation()
+def made_cohort(experiment: str = "made", **changes) -> ReportedCohort:
+    """Changes are of the fields; `evaluation=None` is quick, for a page without figures."""
+    evaluation = changes.get("evaluation") or made_evaluation()
     counts = evaluation.about["counts"]
     about = {
         "experiment": experiment,
