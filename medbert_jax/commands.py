@@ -266,7 +266,7 @@ def demo(options: DemoOptions) -> None:
         replicates=1,
         heads=("bi_gru",),
     )
-    report(ReportOptions(run_finetune.main(grid)))
+    report(ReportOptions(run_finetune.main(grid), data_dir=datasets))
 
 
 def _refuse_other_demo(out: Path, simulated: dict[str, int] | None) -> None:

@@ -67,6 +67,8 @@ EHR = Path("ehr")
          DescribeOptions((Path("a"), Path("b")), paper=("DHF-Cerner", "PaCa-Truven"), max_length=64)),
         ("health run data --patients 9", HealthOptions(Path("run"), Path("data"), 9)),
         ("report results --out table.md", ReportOptions(Path("results"), Path("table.md"))),
+        ("report results --share --cohorts one two --ehr ehr --draws 500",
+         ReportOptions(Path("results"), share=True, cohorts=(Path("one"), Path("two")), ehr=EHR, draws=500)),
         ("simulate ehr --patients 100 --site truven --truth hidden",
          SimulateOptions(EHR, 100, "truven", truth=Path("hidden"))),
         ("doctor", DoctorOptions()),

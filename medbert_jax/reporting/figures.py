@@ -29,6 +29,7 @@ _STYLE: Any = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.color": "#e4e8eb",
     "legend.frameon": False,
     "legend.fontsize": 8,

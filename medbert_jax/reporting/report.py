@@ -29,11 +29,11 @@ from medbert_jax.reporting.shared_evaluation import shareable
 from medbert_jax.reporting.threshold_counts import threshold_counts
 
 PAGE = "report.html"
-OURS = re.compile(r"report\.html|[^/]+--[a-z0-9-]+\.(csv|svg|png)")
+OURS = re.compile(r"report\.html|[^/]+__[a-z0-9-]+\.(csv|svg|png)")
 
 
 def write_report(cohorts: Sequence[ReportedCohort], out: Path, *, share: bool = False, cache_dir: str = "") -> Path:
-    """Write report.html, COHORT--TABLE.csv, COHORT--FIGURE.svg and .png into the folder, in place of an earlier report.
+    """Write report.html, COHORT__TABLE.csv, COHORT__FIGURE.svg and .png into the folder, in place of an earlier report.
 
     Equal results are equal bytes. With `share`, nothing tells a count of 1 to 10. Returns the page's path. Raises
     ValueError where `out` holds results or records of single patients.
@@ -49,12 +49,12 @@ def write_report(cohorts: Sequence[ReportedCohort], out: Path, *, share: bool = 
     with replaced(out, OURS) as folder:
         for section in sections:
             for slug, table in _tables(section):
-                write_whole(folder / f"{section.slug}--{slug}.csv", table_csv(table))
+                write_whole(folder / f"{section.slug}__{slug}.csv", table_csv(table))
             for drawn in section.figures:
-                write_whole(folder / f"{section.slug}--{drawn.slug}.svg", drawn.svg)
-                write_whole(folder / f"{section.slug}--{drawn.slug}.png", drawn.png)
+                write_whole(folder / f"{section.slug}__{drawn.slug}.svg", drawn.svg)
+                write_whole(folder / f"{section.slug}__{drawn.slug}.png", drawn.png)
             if section.flow:
-                write_whole(folder / f"{section.slug}--flow.svg", section.flow)
+                write_whole(folder / f"{section.slug}__flow.svg", section.flow)
         write_whole(folder / PAGE, report_page(f"Report: {names}", sections, share=share))
     return out / PAGE
 

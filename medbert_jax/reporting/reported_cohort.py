@@ -173,7 +173,10 @@ def _evaluation(
     tell(f"evaluating {len(names)} predictions of {one.name}, {settings.draws:,} draws")
     patients = read_evaluated(directory, cache_dir=cache_dir)
     evaluation = evaluate(patients, read_models(paths, patients, names), settings)
-    write_evaluation(evaluation, stored)
+    try:
+        write_evaluation(evaluation, stored)
+    except OSError as error:  # results may be read-only: they are reported all the same
+        tell(f"the evaluation is not kept for the next report: {error}")
     return evaluation, ""
 
 
