@@ -34,7 +34,9 @@ class Answers:
     imbalance = "none handled: cases are as frequent as the cohort has them"
     blinding = "outcome and input are computed from the records by fixed rules, nobody judges them"
     output = "a probability; net benefit and thresholds stand below, none is recommended"
-    calculated = "`medbert predict`, or the predictions in the MEDS schema beside the results"
+    calculated = (
+        "the fine-tuned model gives a probability; those of test patients lie beside the results, in the MEDS schema"
+    )
     updating = "none was done"
     full_model = "the fine-tuned checkpoint, where the run kept one, with vocabulary and configuration"
     missing = "nothing is imputed: an absent code is not recorded, which is not the same as not there"

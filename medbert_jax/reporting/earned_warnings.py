@@ -75,10 +75,8 @@ def _of_figures(cohort: ReportedCohort, share: bool) -> Iterator[str]:
     if cases < FEW_CASES:
         got = "" if share else f" ({cases:,})"
         yield f"Fewer than {FEW_CASES} test cases{got}: intervals are wide, and calibration can hardly be judged."
-    if model in _BASELINES:
-        return
     for baseline in _BASELINES:
-        if baseline not in cohort.models:
+        if baseline not in cohort.models or model in _BASELINES:
             continue
         ours, theirs = (_value(evaluation, name, "auroc") for name in (model, baseline))
         if baseline == SHAPE and ours is not None and theirs is not None and ours - theirs < CLOSE:
@@ -96,6 +94,11 @@ def _of_figures(cohort: ReportedCohort, share: bool) -> Iterator[str]:
     if slope is not None and not SLOPES[0] <= slope <= SLOPES[1]:
         how = "too extreme: high risks are too high and low ones too low" if slope < 1 else "not spread enough"
         yield f"Calibration slope far from 1: {slope:.2f}. The predicted risks are {how}; recalibrate before any use."
+    if lost := cohort.unpredicted:
+        yield (
+            f"Runs without predictions: {lost} of the training size that is shown are in no figure of the evaluation,"
+            " because their scores were not finite, or their files are gone."
+        )
     if SHAPE not in cohort.models:
         yield "No baseline on the shape of the record was run on these patients: how much the codes add is not known."
 

@@ -57,12 +57,13 @@ def draw(evaluation: Evaluation, models: Sequence[str], learning: LearningCurve 
     shown = [name for name in models if name in set(curves["model"])][:MOST]
     n = _sample_words(evaluation)
     of_curves: dict[str, list[tuple[str, pl.DataFrame]]] = {
-        kind: [(name, curves.filter(curve=kind, model=name)) for name in shown]
+        kind: [(name, curves.filter(curve=kind, model=name).drop_nulls("y")) for name in shown]
         for kind in ("roc", "precision_recall", "calibration", "decision", "histogram")
     }
     of_curves = {kind: [(name, of) for name, of in lines if len(of) > 1] for kind, lines in of_curves.items()}
     auroc = dict(_labels(evaluation, "auroc"))
-    if lines := of_curves["roc"]:
+    # Between its two ends a shared curve may have no point.
+    if lines := [(name, of) for name, of in of_curves["roc"] if len(of) > 2]:
         words = "True positives among cases against false positives among controls, over all thresholds."
         yield _figure("roc", "ROC curve", words + n, lambda axes: _roc(axes, lines, auroc))
     if lines := of_curves["precision_recall"]:

@@ -79,11 +79,15 @@ def all_tables(cohort: ReportedCohort, evaluation: Evaluation | None, *, share: 
     """Slug and table of what stands in the page's second half."""
     looks = (tested_words(cohort, evaluation),)
     if evaluation is not None:
-        slugs = {"Differences to": "differences", "At thresholds": "thresholds", "Best and worst": "bounds"}
-        for number, table in enumerate(evaluation_tables(evaluation)):
-            slug = next((of for start, of in slugs.items() if table.title.startswith(start)), "")
-            if not slug:
-                slug = "metrics" if number == 0 else f"groups-{number}"
+        slugs = {
+            "At thresholds": "thresholds",
+            "Best and worst": "bounds",
+            "Differences to": "differences",
+            "AUROC by group": "groups",
+            "AUROC, less": "group-differences",
+        }
+        for table in evaluation_tables(evaluation):
+            slug = next((of for start, of in slugs.items() if table.title.startswith(start)), "metrics")
             yield slug, replace(table, notes=(*table.notes, *looks))
     yield (
         "sizes",
@@ -187,7 +191,8 @@ def _interval(value: float | None, low: float | None, high: float | None, *, sig
     if value is None:
         return MISSING
     # z: no minus before a zero
-    text = f"{value:{sign}z.3f}" + (f" [{low:z.3f}, {high:z.3f}]" if low is not None and high is not None else "")
+    form = "z.3f" if abs(value) < 100 else ",.0f"
+    text = f"{value:{sign}{form}}" + (f" [{low:{form}}, {high:{form}}]" if low is not None and high is not None else "")
     return text.replace("-", "−")
 
 

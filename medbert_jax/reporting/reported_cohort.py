@@ -54,6 +54,13 @@ class ReportedCohort:
         return self.runs.filter(split="test")["run_id"].n_unique()
 
     @property
+    def unpredicted(self) -> int:
+        """Runs of the size whose predictions are not in the evaluation: they gave none, or the files are gone."""
+        if self.evaluation is None:
+            return 0
+        return self.of_size["run_id"].n_unique() - sum(len(one["files"]) for one in self.evaluation.about["models"])
+
+    @property
     def of_size(self) -> pl.DataFrame:
         """The runs that the evaluation is of."""
         return self.runs.filter(train_size_name=self.size)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -14,6 +15,8 @@ from medbert_jax.evaluation.evaluate import EvaluationSettings, evaluate
 from medbert_jax.evaluation.reruns import with_variants
 from medbert_jax.evaluation.results import RECORD_SCHEMA, ROW_SCHEMA
 from medbert_jax.evaluation.stored_evaluation import Evaluation
+from medbert_jax.reporting.figures import DrawnFigure, draw
+from medbert_jax.reporting.learning import learning_curve
 from medbert_jax.reporting.reported_cohort import ReportedCohort
 from medbert_jax.reporting.reported_models import AGE_AND_SEX, SHAPE, with_names
 
@@ -31,7 +34,16 @@ def made_evaluation(n: int = 900, seed: int = 0) -> Evaluation:
     worst = expit(random.normal(-1.5, 0.3, n) + 0.2 * label)
     models = [model(MODEL, risk), model(SHAPE, worse), model(AGE_AND_SEX, worst)]
     settings = EvaluationSettings(draws=100, reference=MODEL)
-    return evaluate(made_patients(label, strata={"sex": sex, "race": race}), models, settings)
+    found = evaluate(made_patients(label, strata={"sex": sex, "race": race}), models, settings)
+    files = [one | {"files": [[f"{place}.parquet", "0" * 64]]} for place, one in enumerate(found.about["models"])]
+    return replace(found, about=found.about | {"models": files})
+
+
+@functools.cache
+def made_figures() -> tuple[DrawnFigure, ...]:
+    """Of the made cohort, drawn once."""
+    one = made_cohort()
+    return tuple(draw(made_evaluation(), one.models, learning_curve(one.runs, one.models)))
 
 
 def made_runs(experiment: str = "made", **record) -> pl.DataFrame:

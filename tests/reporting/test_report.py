@@ -6,7 +6,7 @@ from dataclasses import replace
 import polars as pl
 import pytest
 from evaluation.made_patients import made_patients, made_risks, model
-from reporting.made_report import MODEL, made_attrition, made_cohort, made_evaluation, made_runs
+from reporting.made_report import MODEL, made_attrition, made_cohort, made_evaluation, made_figures, made_runs
 
 from medbert_jax.attrition.disclosure import SMALLEST
 from medbert_jax.cohorts.loading import load_spec
@@ -28,8 +28,7 @@ def shared():
 
 
 def test_a_report_has_every_table_and_figure_as_files_and_the_same_bytes_again(tmp_path, monkeypatch):
-    drawn = report_section(made_cohort()).figures
-    monkeypatch.setattr("medbert_jax.reporting.report._figures", lambda *_: iter(drawn))
+    monkeypatch.setattr("medbert_jax.reporting.report._figures", lambda *_: made_figures())
     page = write_report([made_cohort()], tmp_path / "out")
     names = sorted(path.name for path in page.parent.iterdir())
     slug = "dhf-made-xxxxxxxx"
@@ -118,6 +117,9 @@ def test_warnings_are_those_that_the_data_earn():
         "Calibration slope far from 1: 0.28",
     ):
         assert f"\n{start}" in f"\n{bad}"
+    gone = made_runs().with_columns(pl.lit("another run").alias("run_id"), pl.lit("").alias("variant"))
+    more = with_names(pl.concat([made_runs().with_columns(variant=pl.lit("")), gone.filter(train_size_name="all")]))
+    assert "\nRuns without predictions: 1 of the training size" in warned(runs=more)
     assert "known flaw" not in bad and "look after" not in bad
 
 

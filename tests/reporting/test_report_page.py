@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 from chromium import BROWSER, browser
-from reporting.made_report import MODEL, made_cohort
+from reporting.made_report import MODEL, made_cohort, made_figures
 
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.reporting.report import write_report
@@ -23,7 +23,10 @@ def tab():
 def written(tmp_path_factory):
     spec = replace(load_spec("dhf"), title=f"Heart failure {HOSTILE}", description=HOSTILE)
     cohorts = [made_cohort(HOSTILE, spec=spec), made_cohort("second", evaluation=None, missing="predictions are gone")]
-    return write_report(cohorts, tmp_path_factory.mktemp("report") / "page")
+    with pytest.MonkeyPatch.context() as patch:
+        figures = {cohorts[0].experiment: made_figures()}
+        patch.setattr("medbert_jax.reporting.report._figures", lambda cohort, _: figures[cohort.experiment])
+        return write_report(cohorts, tmp_path_factory.mktemp("report") / "page")
 
 
 @pytest.fixture
