@@ -7,15 +7,14 @@ from dataclasses import replace
 import polars as pl
 
 from medbert_jax.evaluation.evaluate import EVERYONE
-from medbert_jax.evaluation.evaluation_tables import MISSING, evaluation_tables
+from medbert_jax.evaluation.evaluation_tables import MISSING, NAMES, evaluation_tables
 from medbert_jax.evaluation.figures import FIGURE, MODEL_DIFFERENCE
 from medbert_jax.evaluation.stored_evaluation import Evaluation
 from medbert_jax.printed_tables import Table
 from medbert_jax.reporting.question import design_words, tested_words
 from medbert_jax.reporting.reported_cohort import ReportedCohort
 
-_HEADLINE = ("auroc", "average_precision", "brier", "calibration_slope")
-_HEADS = ("AUROC", "AUPRC", "Brier", "calibration slope")
+_HEADLINE = ("auroc", "concordance_within_sets", "average_precision", "brier", "calibration_slope")
 _COUNTED = ("patients", "cases")
 """Metrics of results that are counts of the test split."""
 
@@ -36,7 +35,7 @@ def headline_table(cohort: ReportedCohort, evaluation: Evaluation) -> Table:
     models = (cohort.model, *dict.fromkeys(ensemble), *cohort.models[1:])
     return Table(
         title=f"{cohort.model}, and what it is compared with",
-        columns=("model", *(_HEADS[place] for place in shown), "AUROC gained by it", "p (Holm)"),
+        columns=("model", *(NAMES[_HEADLINE[place]] for place in shown), "AUROC gained by it", "p (Holm)"),
         rows=tuple(
             (
                 name,

@@ -64,7 +64,10 @@ def shareable(evaluation: Evaluation, *, hides_totals: bool = False) -> Evaluati
 
 
 def kept_cuts(evaluation: Evaluation, model: str) -> list[Cut]:
-    """The thresholds of a model that may be shown, from everybody (risk 0) to nobody (risk 1), both included."""
+    """The thresholds of a model that may be shown, from everybody (risk 0) to nobody (risk 1), both included.
+
+    In a weighted sample the sensitivity is a share of weights, and the cases an estimate: nobody can count them either.
+    """
     counts = evaluation.about["counts"]
     curves = evaluation.curves.filter(model=model, stratum=EVERYONE)
     shares = curves.filter(curve="sensitivity").select("x", "y", "n")

@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 
+import numpy as np
 import polars as pl
 import pytest
 from evaluation.made_patients import made_patients, made_risks, model
@@ -10,6 +11,7 @@ from reporting.made_report import MODEL, made_attrition, made_cohort, made_evalu
 
 from medbert_jax.attrition.disclosure import SMALLEST
 from medbert_jax.cohorts.loading import load_spec
+from medbert_jax.evaluation.design import MATCHED, Design
 from medbert_jax.evaluation.evaluate import EvaluationSettings, evaluate
 from medbert_jax.reporting.cohort_facts import CohortFacts
 from medbert_jax.reporting.earned_warnings import earned_warnings
@@ -181,6 +183,21 @@ def test_the_headline_is_the_figure_and_what_it_gains():
     assert rows[SHAPE][-2] == f"{-stored['value']:+.3f} [{-stored['high']:.3f}, {-stored['low']:.3f}]".replace("-", "−")
     assert any("looked at 6 times, once by each run" in note for note in table.notes)
     assert any(note.startswith("Estimand: a risk within 365 days") for note in table.notes)
+
+
+def test_a_matched_cohort_has_what_its_design_allows():
+    random = np.random.default_rng(0)
+    label = np.tile([1, 0, 0], 100).astype(np.int8)
+    risks = [np.clip(0.6 * random.random(300) + gain * label, 0, 1) for gain in (0.2, 0.0)]
+    patients = made_patients(label, Design("matched sets", "score", None, MATCHED), sets=np.repeat(np.arange(100), 3))
+    settings = EvaluationSettings(draws=100, reference=MODEL)
+    evaluation = evaluate(patients, [model(MODEL, risks[0]), model(SHAPE, risks[1])], settings)
+    cohort = made_cohort(evaluation=evaluation, spec=load_spec("dhf-matched"), models=(MODEL, SHAPE))
+    section = report_section(cohort)
+    assert section.headline.columns[:3] == ("model", "AUROC", "concordance within sets")
+    assert {drawn.slug for drawn in section.figures} == {"roc", "differences", "learning"}
+    assert section.thresholds is None
+    assert any(line.startswith("Absolute risks (Brier, calibration") for line in section.warnings)
 
 
 def test_the_question_is_one_sentence():
