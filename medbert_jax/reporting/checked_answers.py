@@ -63,8 +63,9 @@ class Answers:
     @property
     def sample_size(self) -> str:
         """Training patients and test cases; not chosen."""
-        size = int(self.cohort.of_size["train_size"].max())  # ty: ignore[invalid-argument-type]
-        return f"{size:,} training patients; {self.analysed or 'test patients hidden'}; all that the source has"
+        size = self.cohort.of_size["train_size"].drop_nulls().unique().sort().to_list()
+        trained = f"{size[-1]:,}" if size else "all"
+        return f"{trained} training patients; {self.analysed or 'test patients hidden'}; all that the source has"
 
     @property
     def analysed(self) -> str:

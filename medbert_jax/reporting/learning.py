@@ -19,7 +19,7 @@ class LearningCurve:
 
 def learning_curve(runs: pl.DataFrame, models: Sequence[str], metric: str = "auroc") -> LearningCurve | None:
     """The curves of the models; None where there is one training size alone. Runs have `model`."""
-    test = runs.filter(split="test", metric=metric)
+    test = runs.filter(split="test", metric=metric).drop_nulls("train_size")
     if test["train_size_name"].n_unique() < 2:
         return None
     points = (

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
+
+from medbert_jax.attrition.disclosure import SMALLEST
 from medbert_jax.attrition.flow_chart import flow_chart
+from medbert_jax.attrition.ledger import Attrition
 from medbert_jax.description.table2 import table2
 from medbert_jax.disk.replaced_folder import replaced
 from medbert_jax.disk.whole_files import write_whole
@@ -66,6 +70,8 @@ def report_section(cohort: ReportedCohort, *, share: bool = False, cache_dir: st
     evaluation = cohort.evaluation
     if share and evaluation is not None:
         evaluation = shareable(evaluation, hides_totals=hides_test(attrition))
+    if share and hides_training(attrition, cohort.runs):
+        cohort = replace(cohort, runs=_without_training_size(cohort.runs))
     answers = Answers(cohort, evaluation, facts)
     source = (cohort.metadata or {}).get("source", {})
     about = [
@@ -117,13 +123,31 @@ def _tables(section: CohortSection) -> list[tuple[str, Table]]:
     return [*((slug, of) for slug, of in single if of is not None), *section.tables, *section.checklists]
 
 
-def hides_test(attrition) -> bool:
+def hides_test(attrition: Attrition | None) -> bool:
     """Whether the flow chart to be shared hides the test split, or its cases and controls."""
     if attrition is None:
         return False
     *_, ends = attrition.cells(share=True)["patients"]
     groups = zip(attrition.groups(), ends, strict=True)
     return any(names[0] == "test" and not isinstance(cell, int) for (names, _), cell in groups)
+
+
+def hides_training(attrition: Attrition | None, runs: pl.DataFrame) -> bool:
+    """Whether the number of training patients of those trained on all would tell what a shared flow chart hides.
+
+    Or how few of them have an unknown label, which nobody is trained on.
+    """
+    sizes = runs.filter(train_size_name="all")["train_size"].unique().to_list()
+    if attrition is None or not sizes:
+        return False
+    *_, ends = attrition.cells(share=True)["patients"]
+    (train,) = [end for (names, _), end in zip(attrition.groups(), ends, strict=True) if names == ("train",)] or [0]
+    return not isinstance(train, int) or any(0 < train - size < SMALLEST for size in sizes)
+
+
+def _without_training_size(runs: pl.DataFrame) -> pl.DataFrame:
+    known = pl.when(pl.col("train_size_name") != "all").then("train_size")
+    return runs.with_columns(known.alias("train_size"))
 
 
 def _is_not_for_a_report(path: Path) -> bool:

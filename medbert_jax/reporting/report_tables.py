@@ -108,12 +108,12 @@ def sizes_table(cohort: ReportedCohort, evaluation: Evaluation | None, *, hides_
             pl.len().alias("runs"),
             pl.col("train_size").max().alias("size"),
         )
-        .sort("metric", "size", "model")
+        .sort("metric", "size", "model", nulls_last=True)
     )
     of_model: dict[tuple[str, str], dict[str, str]] = {}
     for metric, model, name, mean, sd, _, size in cells.iter_rows():
         text = f"{mean:,.0f}" if metric in _COUNTED else f"{mean:.4f}" + (f" ({sd:.4f})" if sd is not None else "")
-        of_model.setdefault((metric, f"{size:,}" + " (all)" * (name == "all")), {})[model] = text.replace("-", "−")
+        of_model.setdefault((metric, size_words(name, size)), {})[model] = text.replace("-", "−")
     models = list(cells["model"].unique().sort())
     rows = tuple(
         (metric.replace("_", " "), size, *(of.get(model, MISSING) for model in models))
@@ -150,7 +150,7 @@ def runs_table(cohort: ReportedCohort) -> Table:
     }
     runs = cohort.runs.select(*heads).unique("run_id").sort("model", "train_size", "replicate", "run_id")
     shown = runs.with_columns(
-        pl.col("train_size").map_elements("{:,}".format, return_dtype=pl.String),
+        pl.col("train_size").map_elements("{:,}".format, return_dtype=pl.String).fill_null("all"),
         pl.col("wall_time_s").round().cast(pl.Int64),
         pl.col("commit", "checkpoint").str.slice(0, 12),
     )
@@ -181,8 +181,15 @@ def environment_rows(cohort: ReportedCohort, evaluation: Evaluation | None) -> l
     return rows
 
 
+def size_words(name: str, size: int | None) -> str:
+    """A training size: its number, and whether these are all; without it, where it is hidden."""
+    return name if size is None else f"{size:,}" + " (all)" * (name == "all")
+
+
 def _size(cohort: ReportedCohort) -> str:
-    sizes: Sequence[int] = cohort.of_size["train_size"].unique().sort().to_list()
+    sizes: Sequence[int] = cohort.of_size["train_size"].drop_nulls().unique().sort().to_list()
+    if not sizes:
+        return "all training"
     return f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
 
 

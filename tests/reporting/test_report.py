@@ -10,6 +10,7 @@ from evaluation.made_patients import made_patients, made_risks, model
 from reporting.made_report import MODEL, made_attrition, made_cohort, made_evaluation, made_figures, made_runs
 
 from medbert_jax.attrition.disclosure import SMALLEST
+from medbert_jax.attrition.ledger import Attrition, Counts, Ledger
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.evaluation.design import MATCHED, Design
 from medbert_jax.evaluation.evaluate import EvaluationSettings, evaluate
@@ -18,7 +19,7 @@ from medbert_jax.reporting.earned_warnings import earned_warnings
 from medbert_jax.reporting.grouped_attrition import grouped
 from medbert_jax.reporting.paper_flows import paper_flow
 from medbert_jax.reporting.question import question
-from medbert_jax.reporting.report import report_section, write_report
+from medbert_jax.reporting.report import hides_training, report_section, write_report
 from medbert_jax.reporting.report_tables import headline_table, headline_words
 from medbert_jax.reporting.reported_models import AGE_AND_SEX, SHAPE, headline, in_order, largest_size, with_names
 
@@ -77,6 +78,22 @@ def test_a_shared_section_shows_no_small_count(shared):
     assert counts and all(int(cell.replace(",", "")) >= SMALLEST for cell in counts)
     assert {drawn.slug for drawn in shared.figures} >= {"roc", "precision-recall", "calibration", "decision", "groups"}
     assert shared.thresholds is not None
+
+
+def test_a_training_size_that_tells_what_the_flow_hides_is_not_shown(monkeypatch):
+    """2,000 patients are trained on; a validation split of 3 hides behind the training split in the flow."""
+    monkeypatch.setattr("medbert_jax.reporting.report._figures", lambda *_: ())
+    counts = made_evaluation().about["counts"]
+    train, test = Counts(2_000), Counts(counts["cases"] + counts["controls"])
+    for few, hidden in ((3, True), (300, False)):
+        ledger = Ledger.start("made", patients=2_000 + few + test.patients)
+        attrition = Attrition([ledger], {"train": train, "validation": Counts(few), "test": test})
+        section = report_section(made_cohort(attrition=attrition), share=True)
+        tables = [section.headline, *(table for _, table in (*section.tables, *section.checklists))]
+        said = [text for table in tables for row in (*table.rows, table.notes) for text in row]
+        assert any("2,000" in text and "draws" not in text for text in said) != hidden
+    assert hides_training(made_attrition(50, 700), made_runs().with_columns(train_size=3_295))  # 5 labels unknown
+    assert not hides_training(made_attrition(50, 700), made_runs().with_columns(train_size=3_300))
 
 
 # ── warnings ──────────────────────────────────────────────────────────────────────────────────────────────────────────
