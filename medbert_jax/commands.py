@@ -197,20 +197,38 @@ def health(options: HealthOptions) -> None:
 
 
 def report(options: ReportOptions) -> None:
-    """Print the tables; write them."""
+    """Print the tables; write the page, or the tables as markdown."""
     from medbert_jax.disk.whole_files import write_whole
     from medbert_jax.evaluation.results import read_results
     from medbert_jax.evaluation.tables import auroc_table, paired_table
     from medbert_jax.printed_tables import print_tables, to_markdown
 
     frame = read_results(options.results)
-    tables = auroc_table(frame)
+    if options.is_markdown:
+        cohorts = []
+    else:
+        from medbert_jax.evaluation.evaluate import EvaluationSettings
+        from medbert_jax.reporting.report import write_report
+        from medbert_jax.reporting.reported_cohort import report_cohorts
+
+        settings = EvaluationSettings(draws=options.draws, seed=options.seed)
+        asked = {name: getattr(options, name) for name in ("cohorts", "data_dir", "ehr", "cache_dir")}
+        cohorts = report_cohorts(frame, options.results, settings=settings, **asked)
+    from medbert_jax.reporting.question import designs
+
+    tables = auroc_table(frame, designs=designs(cohorts))
     if {"pretrained", "untrained"} <= set(frame["backbone"]):
-        tables += paired_table(frame)
+        tables += paired_table(frame, designs=designs(cohorts))
     printed = [table.printed for table in tables]
     print_tables(printed)
-    if options.out:
+    if options.is_markdown:
         write_whole(options.out, to_markdown(printed))
+        return
+    page = write_report(cohorts, options.folder, share=options.share, cache_dir=options.cache_dir)
+    for cohort in cohorts:
+        if cohort.missing:
+            print(f"{cohort.name}: no evaluation, because {cohort.missing}")
+    print(f"report in {page}")
 
 
 def demo(options: DemoOptions) -> None:
@@ -248,7 +266,7 @@ def demo(options: DemoOptions) -> None:
         replicates=1,
         heads=("bi_gru",),
     )
-    report(ReportOptions(run_finetune.main(grid)))
+    report(ReportOptions(run_finetune.main(grid), data_dir=datasets))
 
 
 def _refuse_other_demo(out: Path, simulated: dict[str, int] | None) -> None:

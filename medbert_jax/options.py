@@ -157,16 +157,43 @@ class EvaluateOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """Print the tables of an experiment."""
+    """Print the tables of an experiment, and make one page of it: report.html, with every table as CSV and every figure
+    as SVG and PNG. Predictions that are not evaluated yet are evaluated."""
 
     results: Positional[Path]
     """folder of results."""
     out: Path | None = None
-    """also write them there, as markdown."""
+    """folder of the page; RESULTS/report, with --share RESULTS/report-to-share. A FILE.md: the printed tables alone, as
+    markdown."""
+    share: bool = False
+    """for others' eyes: counts under 11 are hidden, and those that would give them away; between two points of a curve
+    lie 11 patients or more."""
+    cohorts: tuple[Path, ...] = ()
+    """directories of the cohort datasets that the results are of; those found below --data-dir."""
+    data_dir: Path = Path("data")
+    """folder of all datasets."""
+    ehr: Path | None = None
+    """folder of the EHR tables that the cohorts were made of: the flow then begins with what was read."""
+    draws: Annotated[int, Ge(100)] = 2000
+    """of the bootstrap."""
+    seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    """of the bootstrap."""
+    cache_dir: str = ""
+    """folder where the token store of a dataset that cannot be written, and has none, is kept."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
         check_fields(self)
+
+    @property
+    def folder(self) -> Path:
+        """Of the page."""
+        return self.out or self.results / ("report-to-share" if self.share else "report")
+
+    @property
+    def is_markdown(self) -> bool:
+        """Whether the tables alone are wanted, in a file."""
+        return self.out is not None and self.out.suffix in (".md", ".markdown", ".txt")
 
 
 @dataclass(frozen=True)

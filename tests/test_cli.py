@@ -161,6 +161,8 @@ def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
     finetuning = replace(shipped_preset("finetune_small"), head=head, batch_size=256, max_epochs=1)
     presets = {"pretrain_small": pretraining, "finetune_small": finetuning}
     monkeypatch.setattr(command_line, "shipped_preset", presets.__getitem__)
+    report = commands.report  # with as few draws as there may be
+    monkeypatch.setattr(commands, "report", lambda options: report(replace(options, draws=100)))
     demo = ("demo", "--out", tmp_path / "demo", "--patients", "14000", "--cohort", "los-next", "--train-size", "200")
     medbert(*demo, "--pretraining-epochs", "0.1")
     said = capsys.readouterr().out
@@ -168,6 +170,8 @@ def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
     results = read_results(tmp_path / "demo" / "results")
     beside = {"logistic_regression", "age_band", "age_sex", "record_shape"}
     assert {*results["backbone"]} == {"pretrained", "untrained"} | beside
+    assert said.endswith(f"report in {tmp_path / 'demo' / 'results' / 'report' / 'report.html'}
+")
     assert results.filter(metric="auroc", split="test")["value"].is_between(0, 1).all()
     for backbone in ("pretrained", "untrained"):
         assert backbone in said
@@ -235,6 +239,17 @@ def test_a_baseline_goes_from_tables_to_the_report(capsys, tmp_path, datasets):
     for said in (printed, table):
         assert "logistic regression" in said and "age band" in said and "2 replicates" in said
     assert table.startswith("### hf-later\n\n| backbone | head | 100 | all (")
+    assert not (tmp_path / "results" / "report").exists()  # tables alone were asked for
+    asked = ("--cohorts", datasets[1], "--draws", 100)
+    medbert("report", results, *asked)
+    first = capsys.readouterr().out
+    medbert("report", results, *asked, "--share", "--out", tmp_path / "shared")
+    again = capsys.readouterr().out
+    assert "evaluating 4 predictions of hf-later, 100 draws" in first and "evaluating" not in again
+    assert f"report in {tmp_path / 'results' / 'report' / 'report.html'}" in first
+    page = (tmp_path / "results" / "report" / "report.html").read_text()
+    assert "No evaluation" not in page and "Cohorts (Table 2)" in page and "Took nothing" not in page
+    assert "Shared" not in page and "No patient-level data" in (tmp_path / "shared" / "report.html").read_text()
 
     predictions = sorted((tmp_path / "results" / "predictions").glob("*.parquet"))
     medbert("evaluate", *predictions, datasets[1], "--out", tmp_path / "evaluation", "--draws", "100")

@@ -69,6 +69,8 @@ EHR = Path("ehr")
         ("evaluate one.parquet cohort --draws 100", EvaluateOptions((Path("one.parquet"), Path("cohort")), draws=100)),
         ("health run data --patients 9", HealthOptions(Path("run"), Path("data"), 9)),
         ("report results --out table.md", ReportOptions(Path("results"), Path("table.md"))),
+        ("report results --share --cohorts one two --ehr ehr --draws 500",
+         ReportOptions(Path("results"), share=True, cohorts=(Path("one"), Path("two")), ehr=EHR, draws=500)),
         ("simulate ehr --patients 100 --site truven --truth hidden",
          SimulateOptions(EHR, 100, "truven", truth=Path("hidden"))),
         ("doctor", DoctorOptions()),

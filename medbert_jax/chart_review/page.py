@@ -88,8 +88,7 @@ def review_page(charts: Sequence[ReviewedChart], spec: CohortSpec) -> str:
     folder = resources.files("medbert_jax.chart_review")
     style, script = (folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
     style = timeline_style() + style
-    # Nothing is loaded, and no script runs but this one.
-    policy = f"default-src 'none'; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'"
+    policy = content_policy(style, script)
     groups = dict.fromkeys((chart.group, chart.group_text) for chart in charts)
     return "\n".join(
         [
@@ -117,6 +116,12 @@ def _about(spec: CohortSpec) -> str:
     about = [f"<b>{name}</b> {escape(of.description)}" for name, of in said if of is not None]
     about += [f"<b>Caution</b> {escape(spec.said_of_looking())}"] if spec.looks_after_index else []
     return "<br>".join(about)
+
+
+def content_policy(style: str, script: str, *, images: bool = False) -> str:
+    """The policy of a page: nothing is loaded, and no script runs but this one; `images` stand in the page itself."""
+    policy = f"default-src 'none'; style-src '{_sha256(style)}'; script-src '{_sha256(script)}'"
+    return f"{policy}; img-src data:" if images else policy
 
 
 def _sha256(text: str) -> str:

@@ -109,6 +109,10 @@ def _differences(rows: pl.DataFrame, reference: str) -> Table:
     )
 
 
+def _count(count: int | None) -> str:
+    return "hidden" if count is None else f"{count:,}"
+
+
 def _p(p: float | None) -> str:
     return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
@@ -121,7 +125,7 @@ def _groups(figures: pl.DataFrame, models: list[str]) -> Iterator[Table]:
     for title, rows in (("AUROC by group", inside), ("AUROC, less that of the largest level", gaps)):
         cells: dict[tuple, dict[str, str]] = {}
         for stratum, n, cases, model, text in rows.select("stratum", "n", "cases", "model", "text").iter_rows():
-            cells.setdefault((stratum, f"{n:,}", f"{cases:,}"), {})[model] = text
+            cells.setdefault((stratum, *map(_count, (n, cases))), {})[model] = text
         yield Table(
             title=title,
             columns=("group", "patients", "cases", *models),
@@ -139,11 +143,14 @@ def _notes(evaluation: Evaluation) -> tuple[str, ...]:
         "score": f"Estimand: a score{horizon}, and no risk: the index is known only once the outcome is",
         "as labelled": "Estimand: as the labels are made",
     }[design["estimand"]]
-    rows, subjects = counts["rows"], counts["subjects"]
-    several = f" of {subjects:,} subjects" * (subjects < rows)
+    tested = "Counts hidden"
+    if counts:
+        rows, subjects = counts["rows"], counts["subjects"]
+        several = f" of {subjects:,} subjects" * (subjects < rows)
+        tested = f"{rows:,} rows{several}: {counts['cases']:,} cases, {counts['controls']:,} controls,"
+        tested += f" {counts['censored']:,} censored"
     return (
-        f"{rows:,} rows{several}: {counts['cases']:,} cases, {counts['controls']:,} controls, {counts['censored']:,}"
-        f" censored. Sampling: {design['sampling']}{', weighted' if about['weighted'] else ''}. {estimand}.",
+        f"{tested}. Sampling: {design['sampling']}{', weighted' if about['weighted'] else ''}. {estimand}.",
         f"{100 * about['confidence']:g} % intervals: {_ways(evaluation)}; {about['draws']:,} draws of"
         f" {about['resampled']}, the same for all models.",
         *(f"{line[0].upper()}{line[1:]}." for line in about["said"]),

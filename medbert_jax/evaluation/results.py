@@ -145,8 +145,8 @@ def is_done(folder, run: str, *, dataset_hash: str | None = None) -> bool:
 def read_results(folder) -> pl.DataFrame:
     """All runs of `folder` in one frame: the columns of RECORD_SCHEMA, then those of ROW_SCHEMA.
 
-    ValueError when a file is damaged or of another schema (all of them named), when there is none, or when
-    one cohort's results come from several datasets.
+    ValueError when a file is damaged or of another schema (all of them named), or when there is none. What is said of a
+    cohort goes by its dataset: results of several stand side by side, and nothing is averaged over them.
     """
     paths = sorted(Path(folder).glob("*.parquet"))
     if not paths:
@@ -162,23 +162,7 @@ def read_results(folder) -> pl.DataFrame:
             faults.append(str(error))
     if faults:
         raise ValueError("\n".join(faults))
-    results = pl.concat(frames)
-    check_one_dataset(results)
-    return results
-
-
-def check_one_dataset(results: pl.DataFrame) -> None:
-    """ValueError unless every cohort's results were made from one dataset."""
-    hashes = results.group_by("cohort").agg(pl.col("dataset_hash").unique().sort()).sort("cohort")
-    mixed = hashes.filter(pl.col("dataset_hash").list.len() > 1)
-    if mixed.height:
-        got = "; ".join(
-            f"{cohort}: {', '.join(value[:12] for value in values)}" for cohort, values in mixed.iter_rows()
-        )
-        raise ValueError(
-            f"results of one cohort must come from one dataset to be averaged: got dataset hashes {got}; "
-            "keep results of each dataset in a folder of their own, or run the older ones again"
-        )
+    return pl.concat(frames)
 
 
 def read_run(path: Path) -> pl.DataFrame:

@@ -1,11 +1,12 @@
 """Tables of mean (standard deviation) over replicates, made from results alone."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
 from medbert_jax.evaluation.held_out import DEGENERATE
-from medbert_jax.evaluation.results import check_one_dataset
+from medbert_jax.evaluation.reruns import VARIANT, with_variants
 from medbert_jax.printed_tables import Table
 
 BACKBONE_ORDER = ("age_band", "age_sex", "record_shape", "logistic_regression", "none", "untrained", "pretrained")
@@ -28,7 +29,7 @@ MISSING = "–"
 NO_NUMBER = "—"
 """What a cell shows whose runs were done and have no such metric: see `held_out.DEGENERATE`."""
 
-_BLOCK = ["experiment", "cohort"]
+_BLOCK = ["experiment", "cohort", "dataset_hash"]
 
 
 @dataclass(frozen=True)
@@ -45,14 +46,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class ResultsTable:
-    """One cohort's block: `cells[row][column]`, None where nothing was run."""
+    """One dataset's block: `cells[row][column]`, None where nothing was run."""
 
     title: str
     row_headers: tuple[str, ...]
     columns: tuple[str, ...]
     row_names: tuple[tuple[str, ...], ...]
     cells: tuple[tuple[Cell | None, ...], ...]
-    note: str
+    notes: tuple[str, ...]
 
     @property
     def printed(self) -> Table:
@@ -70,7 +71,7 @@ class ResultsTable:
             columns=(*self.row_headers, *self.columns),
             rows=tuple(names + cells for names, cells in zip(self.row_names, texts, strict=True)),
             alignment="<" * names + ">" * len(self.columns),
-            notes=(self.note,),
+            notes=self.notes,
             bold=frozenset((row, names + place) for row, place in best),
         )
 
@@ -81,15 +82,17 @@ def auroc_table(
     metric: str = "auroc",
     split: str = "test",
     experiment: str | None = None,
+    designs: Mapping[str, str] | None = None,
 ) -> list[ResultsTable]:
-    """For every cohort a block: rows backbone × head, columns training sizes, cells "0.665 (0.004)".
+    """For every dataset of a cohort a block: rows backbone × head, columns training sizes, cells "0.665 (0.004)".
 
     The best mean of each column, and what prints alike, is marked. Runs whose scores were all equal or not finite have
-    no AUROC: they are in no mean, and the note counts them. `results` come from `read_results`.
-    ValueError when nothing matches, when one cohort mixes datasets, or a replicate was run twice.
+    no AUROC: they are in no mean, and the note counts them. A model that was run again has a row for each
+    configuration. `results` come from `read_results`; `designs`: dataset hash → a sentence on estimand and sampling.
+    ValueError when nothing matches.
     """
     chosen = _choose(results, metric, split, experiment)
-    tables = []
+    tables, looks = [], _looks(results, split, designs or {})
     for block, runs in _blocks(chosen):
         order = {name: i for i, name in enumerate(BACKBONE_ORDER)}
         names = sorted(
@@ -98,7 +101,7 @@ def auroc_table(
         )
         sign = -1 if metric in LOWER_IS_BETTER else 1
         title, measure = _title(block, chosen), f"{split} {metric}"
-        tables.append(_table(title, ["backbone", "head"], names, runs, measure, sign))
+        tables.append(_table(title, ["backbone", "head"], names, runs, measure, sign, looks[block[-1]]))
     return tables
 
 
@@ -110,13 +113,15 @@ def paired_table(
     metric: str = "auroc",
     split: str = "test",
     experiment: str | None = None,
+    designs: Mapping[str, str] | None = None,
 ) -> list[ResultsTable]:
-    """For every cohort a block: rows heads, columns training sizes, cells backbone − reference.
+    """For every dataset of a cohort a block: rows heads, columns training sizes, cells backbone − reference.
 
     The difference is taken within each replicate (same training patients), then mean and sample standard
     deviation over replicates: "+0.022 (0.004)". Runs without their partner are left out and counted in the
     note. ValueError as in `auroc_table`, and when no run has a partner.
     """
+    looks = _looks(results, split, designs or {})
     chosen = _choose(results, metric, split, experiment)
     pair = [*_BLOCK, "head", "train_size", "train_size_name", "replicate"]
     ours, theirs = (chosen.filter(pl.col("backbone") == name).select(*pair, "value") for name in (backbone, reference))
@@ -137,13 +142,16 @@ def paired_table(
         count = alone.join(runs.select(_BLOCK).unique(), on=_BLOCK, how="semi").height
         if count:
             measure += f" ({count} runs without a partner left out)"
-        tables.append(_table(_title(block, paired), ["head"], heads, runs, measure, sign=0))
+        tables.append(_table(_title(block, paired), ["head"], heads, runs, measure, 0, looks[block[-1]]))
     return tables
 
 
 def _choose(results: pl.DataFrame, metric: str, split: str, experiment: str | None) -> pl.DataFrame:
     run = [*_BLOCK, "backbone", "head", "train_size_name", "replicate"]
-    chosen = results.filter(pl.col("split") == split)
+    # A rerun is a row of its own: its variant stands at its head.
+    other = pl.when(pl.col(VARIANT) != "").then(pl.format(" ({})", VARIANT)).otherwise(pl.lit(""))
+    named = with_variants(results).with_columns(head=pl.col("head") + other)
+    chosen = named.filter(pl.col("split") == split)
     if experiment is not None:
         chosen = chosen.filter(pl.col("experiment") == experiment)
     degenerate = chosen.filter(pl.col("metric") == DEGENERATE).with_columns(value=pl.lit(None, pl.Float64))
@@ -156,15 +164,6 @@ def _choose(results: pl.DataFrame, metric: str, split: str, experiment: str | No
             f"got none of metric {metric}, split {split}, experiment {experiment or 'any'}; "
             f"choose among {'; '.join(f'{name}: {values}' for name, values in there.items())}"
         )
-    check_one_dataset(chosen)
-    repeated = chosen.group_by(run).len().filter(pl.col("len") > 1)
-    if repeated.height:
-        cells = repeated.select(run[:-1]).unique().sort(run[:-1])
-        raise ValueError(
-            "each replicate of a cell must be one run, or the standard deviation means nothing: "
-            f"got several for {'; '.join(' '.join(cell) for cell in cells.iter_rows())}; "
-            "give runs of other configurations another experiment, backbone or head name, or their own folder"
-        )
     # Sums depend on their order in the last bit; sorted, the table does not depend on the order of files.
     return chosen.sort(run)
 
@@ -173,12 +172,27 @@ def _blocks(runs: pl.DataFrame):
     return sorted(runs.partition_by(_BLOCK, as_dict=True).items())
 
 
-def _title(block: tuple[str, str], runs: pl.DataFrame) -> str:
-    experiment, cohort = block
-    return cohort if runs["experiment"].n_unique() == 1 else f"{experiment}: {cohort}"
+def _title(block: tuple[str, str, str], runs: pl.DataFrame) -> str:
+    experiment, cohort, dataset = block
+    datasets = runs.filter(cohort=cohort)["dataset_hash"].unique()
+    name = cohort if len(datasets) == 1 else f"{cohort}, dataset {dataset[:8]}"
+    return name if runs["experiment"].n_unique() == 1 else f"{experiment}: {name}"
 
 
-def _table(title, row_headers, names, runs, measure, sign) -> ResultsTable:
+def _looks(results: pl.DataFrame, split: str, designs: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Dataset → what stands under its tables: patients and cases of the split, looks at it, the design."""
+    found = {}
+    for (dataset,), runs in results.filter(split=split).group_by("dataset_hash", maintain_order=True):
+        looks = runs["run_id"].n_unique()
+        of = {name: runs.filter(metric=name)["value"].unique().sort().to_list() for name in ("patients", "cases")}
+        counted = ", ".join(f"{count:,.0f} {name}" for name, counts in of.items() for count in counts[-1:])
+        times = "once" if looks == 1 else f"{looks:,} times, once by each run"
+        said = f"{split}: {f'{counted}; ' if counted else ''}looked at {times}."
+        found[dataset] = (said, designs[dataset]) if dataset in designs else (said,)
+    return found
+
+
+def _table(title, row_headers, names, runs, measure, sign, looks) -> ResultsTable:
     """Build one block; sign 1 or −1 marks the largest or smallest of a column, 0 prints differences."""
     cell = [*row_headers, "train_size_name"]
     usual = runs.group_by(cell).len()["len"].max()
@@ -222,5 +236,5 @@ def _table(title, row_headers, names, runs, measure, sign) -> ResultsTable:
         columns=tuple(columns),
         row_names=tuple(tuple(part.replace("_", " ") for part in name) for name in names),
         cells=tuple(map(tuple, rows)),
-        note=note,
+        notes=(note, *looks),
     )

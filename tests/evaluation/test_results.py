@@ -140,14 +140,10 @@ def test_a_process_killed_in_the_write_is_not_done_and_not_read(tmp_path):
     assert read_results(tmp_path)["run_id"].unique().to_list() == [RECORD.run_id]
 
 
-def test_two_datasets_of_one_cohort_are_refused(tmp_path):
+def test_two_datasets_of_one_cohort_are_read_together(tmp_path):
     write_results(tmp_path, RECORD, ROWS)
-    other_cohort = [{**row, "cohort": "second"} for row in ROWS]
-    write_results(tmp_path, replace(RECORD, seed=5, dataset_hash="a" * 64), other_cohort)
-    assert read_results(tmp_path).height == 4
     write_results(tmp_path, replace(RECORD, seed=6, dataset_hash="b" * 64), ROWS)
-    with pytest.raises(ValueError, match=r"one dataset to be averaged: got .* made: b{12}, d{12}; keep"):
-        read_results(tmp_path)
+    assert read_results(tmp_path)["dataset_hash"].n_unique() == 2
 
 
 def test_every_fault_of_the_rows_is_listed(tmp_path):

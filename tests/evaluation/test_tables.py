@@ -34,6 +34,8 @@ def results_of(values, **changes):
             "split": "test",
             "metric": "auroc",
             "value": value,
+            "run_id": f"{backbone} {head} {size} {changes.get('replicate', replicate)}",
+            "configuration": "{}",
         }
         | changes
         for (backbone, head, size), column in values.items()
@@ -55,6 +57,7 @@ def test_markdown_by_hand():
         "\n"
         "test auroc: mean (sample standard deviation) over 3 replicates, fewer where [n] says so; "
         "columns: training patients.\n"
+        "test: looked at 17 times, once by each run.\n"
     )
 
 
@@ -78,7 +81,7 @@ def test_sizes_are_sorted_as_numbers_and_all_comes_last():
     (table,) = auroc_table(results_of(values))
     assert table.columns == ("300", "1,000", "3,000", "all (9,432)")
     assert table.cells[0][0].text == "0.500 (–)"
-    assert "over 1 replicate;" in table.note
+    assert "over 1 replicate;" in table.notes[0]
 
 
 def test_a_block_for_each_cohort_and_experiment():
@@ -119,7 +122,7 @@ def test_paired_differences_by_hand():
     # 0.63 − 0.60, 0.64 − 0.62, 0.68 − 0.64; of all patients replicate 2 has no partner.
     assert [cell.text for cell in table.cells[0]] == ["+0.030 (0.010)", "+0.000 (0.014) [2]"]
     assert not any(cell.best for cell in table.cells[0])
-    assert table.note.startswith("test auroc, pretrained − untrained (4 runs without a partner left out): mean")
+    assert table.notes[0].startswith("test auroc, pretrained − untrained (4 runs without a partner left out): mean")
 
 
 def test_the_pairing_is_by_replicate():
@@ -133,17 +136,48 @@ def test_the_pairing_is_by_replicate():
     assert turned.cells[0][0].text == "−0.100 (0.200)"
 
 
-def test_two_datasets_are_refused():
-    results = pl.concat([results_of(VALUES), results_of(VALUES, dataset_hash="y", experiment="later")])
-    for table in (auroc_table, paired_table):
-        with pytest.raises(ValueError, match="got dataset hashes hf-later: x, y; keep"):
-            table(results)
+def test_two_datasets_of_a_cohort_stand_side_by_side():
+    """The same spec at two sites: a block each, and no mean over both."""
+    results = pl.concat([results_of(VALUES), results_of(VALUES, dataset_hash="y" * 64, value=0.9)])
+    tables = auroc_table(results, designs={"x": "Estimand: a score. Sampling: everybody."})
+    assert [table.title for table in tables] == ["hf-later, dataset x", "hf-later, dataset yyyyyyyy"]
+    assert tables[0].cells == auroc_table(results_of(VALUES))[0].cells
+    assert {cell.mean for row in tables[1].cells for cell in row if cell} == {0.9}
+    assert tables[0].notes[2:] == ("Estimand: a score. Sampling: everybody.",) and len(tables[1].notes) == 2
+    assert [table.title for table in paired_table(results)] == ["hf-later, dataset x", "hf-later, dataset yyyyyyyy"]
 
 
-def test_a_replicate_run_twice_is_refused():
-    few = {("untrained", "gru", "300"): [0.5, 0.6]}
-    with pytest.raises(ValueError, match="got several for ex hf-later untrained gru 300; give runs"):
-        auroc_table(pl.concat([results_of(few), results_of(few, run_id="y")]))
+def test_a_model_that_was_run_again_has_a_row_for_each_configuration():
+    few = {("untrained", "gru", "300"): [0.5, 0.6], ("pretrained", "gru", "300"): [0.7, 0.8]}
+    first = results_of(few, configuration='{"max_epochs": 5, "optimizer": {"rate": 0.1}, "replicate": 0}')
+    again = results_of(few, configuration='{"max_epochs": 9, "optimizer": {"rate": 0.1}, "replicate": 1}', value=0.9)
+    again = again.with_columns(run_id=pl.format("{} again", "run_id"))
+    both = pl.concat([first, again])
+    (table,) = auroc_table(both)
+    assert table.row_names == (
+        ("untrained", "gru (max epochs=5)"),
+        ("untrained", "gru (max epochs=9)"),
+        ("pretrained", "gru (max epochs=5)"),
+        ("pretrained", "gru (max epochs=9)"),
+    )
+    assert [cells[0].text for cells in table.cells] == [
+        "0.550 (0.071)",
+        "0.900 (0.000)",
+        "0.750 (0.071)",
+        "0.900 (0.000)",
+    ]
+    assert table.notes[1] == "test: looked at 8 times, once by each run."
+    (paired,) = paired_table(both)
+    assert [cells[0].text for cells in paired.cells] == ["+0.200 (0.000)", "+0.000 (0.000)"]
+    # Where nothing is known that differs, each run is called after itself.
+    same = pl.concat([first, again.with_columns(configuration=pl.lit(first["configuration"][0]))])
+    assert {head for _, head in auroc_table(same)[0].row_names} >= {"gru (run untraine)"}
+
+
+def test_test_cases_and_looks_stand_under_a_table():
+    counted = [results_of(VALUES, metric=name, value=value) for name, value in (("patients", 900), ("cases", 120))]
+    (table,) = auroc_table(pl.concat([results_of(VALUES), *counted]))
+    assert table.notes[1] == "test: 900 patients, 120 cases; looked at 17 times, once by each run."
 
 
 def test_nothing_to_average_is_refused_with_what_there_is():
@@ -170,11 +204,11 @@ def test_a_run_without_the_metric_is_in_no_mean_and_is_counted():
     table = auroc_table(pl.concat([results_of(values), both]))[0]
     texts = [[cell and cell.text for cell in cells] for cells in table.cells]
     assert texts[0] == ["0.610 (0.010)", "—"] and texts[2][0] == "0.635 (0.007) [2]"
-    assert table.note.endswith("— or left out: 2 of 18 whose scores were all equal or not finite.")
+    assert table.notes[0].endswith("— or left out: 2 of 18 whose scores were all equal or not finite.")
     assert auroc_table(both)[0].cells[-1][0].text == "—"  # nothing else was run
     (paired,) = paired_table(pl.concat([results_of(values), both]), backbone="pretrained", reference="untrained")
     assert paired.cells[0][0].text == "+0.025 (0.007) [2]"
     # A metric that they do have is averaged with the others.
     briers = results_of(VALUES | {("pretrained", "bi_gru", "300"): [0.2, 0.2, 0.2]}, metric="brier")
     whole = auroc_table(pl.concat([briers, results_of(lost, metric="degenerate", replicate=2)]), metric="brier")[0]
-    assert "left out: 1 of" in whole.note
+    assert "left out: 1 of" in whole.notes[0]

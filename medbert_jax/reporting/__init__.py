@@ -1,0 +1,1 @@
+"""One page that a clinician reads, of results, evaluation, description and attrition; nothing reads it."""

@@ -1,0 +1,49 @@
+"""An attrition with so few lines that its flow chart fits a printed page: neighbouring rules are put together."""
+
+import itertools
+
+from medbert_jax.attrition.ledger import Attrition, Counts, Ledger, LedgerLine
+
+MOST = 8
+"""Lines of all steps that took patients."""
+
+
+def grouped(attrition: Attrition, most: int = MOST) -> Attrition:
+    """The attrition with at most so many lines that took patients: neighbours that took fewest are put together.
+
+    What took nothing joins no group. Counts add up as before.
+    """
+    steps = [list(step.lines) for step in attrition.steps]
+    while sum(_busy(line) for lines in steps for line in lines) > most:
+        pairs = [
+            (lines[one].left.patients + lines[two].left.patients, number, one, two)
+            for number, lines in enumerate(steps)
+            for one, two in _neighbours(lines)
+        ]
+        if not pairs:
+            break
+        _, number, one, two = min(pairs)
+        lines = steps[number]
+        lines[one : two + 1] = [
+            *(line for line in lines[one : two + 1] if not _busy(line)),
+            _joined(lines[one], lines[two]),
+        ]
+    return Attrition(
+        [Ledger(step.title, step.came, lines) for step, lines in zip(attrition.steps, steps, strict=True)],
+        attrition.branches,
+    )
+
+
+def _busy(line: LedgerLine) -> bool:
+    return line.left != Counts()
+
+
+def _neighbours(lines: list[LedgerLine]) -> list[tuple[int, int]]:
+    """Places of lines that took something, with nothing but idle ones between."""
+    busy = [place for place, line in enumerate(lines) if _busy(line)]
+    return list(itertools.pairwise(busy))
+
+
+def _joined(one: LedgerLine, two: LedgerLine) -> LedgerLine:
+    tag = one.tag if one.tag == two.tag else "ours"
+    return LedgerLine(f"{one.rule}+{two.rule}", f"{one.text}; {two.text}", tag, one.left + two.left)
