@@ -170,8 +170,7 @@ def test_a_demo_goes_from_nothing_to_a_table(capsys, tmp_path, monkeypatch):
     results = read_results(tmp_path / "demo" / "results")
     beside = {"logistic_regression", "age_band", "age_sex", "record_shape"}
     assert {*results["backbone"]} == {"pretrained", "untrained"} | beside
-    assert said.endswith(f"report in {tmp_path / 'demo' / 'results' / 'report' / 'report.html'}
-")
+    assert said.endswith(f"report in {tmp_path / 'demo' / 'results' / 'report' / 'report.html'}\n")
     assert results.filter(metric="auroc", split="test")["value"].is_between(0, 1).all()
     for backbone in ("pretrained", "untrained"):
         assert backbone in said
