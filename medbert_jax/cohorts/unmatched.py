@@ -44,7 +44,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _most(rows: dict) -> str:
-    most = sorted(rows.items(), key=lambda item: -item[1])
+    most = sorted(rows.items(), key=lambda item: (-item[1], str(item[0])))
     return _few([f"{name or 'no unit'} {count:,}" for name, count in most])
 
 

@@ -174,7 +174,7 @@ def test_masked_codes_are_learned_and_the_negative_control_removes_the_gain():
     learned = train(sequences, held_out, steps=200)
     # A patient's kind leaves eight codes to choose from: 1/8 is all there is to know, 1/48 without the patient.
     assert learned["masked_code_accuracy"] > 1.5 * max(baselines["most_frequent"], baselines["most_frequent_at_place"])
-    assert learned["masked_code_accuracy"] > baselines["copy"]
+    assert learned["masked_code_accuracy"] > 0.9 / 8  # which copying reaches too
     assert learned["masked_code_loss"] < np.log(8) + 0.25
     assert learned["prolonged_los_auroc"] > 0.95
 
