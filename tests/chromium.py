@@ -56,8 +56,14 @@ class Page:
         """Load the address and wait until all of it is there."""
         self.resize(width, height)
         self.call("Page.navigate", url=address)
-        while self.run("document.readyState") != "complete" or self.run("location.href") == "about:blank":
+        while not self._is_there():
             pass
+
+    def _is_there(self) -> bool:
+        try:
+            return self.run("document.readyState === 'complete' && location.href !== 'about:blank'")
+        except RuntimeError:  # between the blank page and the one that was asked for there is none
+            return False
 
     def resize(self, width: int, height: int = 900) -> None:
         """Another window."""

@@ -1,9 +1,10 @@
 """Reruns: runs of one model, training size and replicate that differ in their configuration, told apart by it."""
 
-import json
 from collections.abc import Mapping
 
 import polars as pl
+
+from medbert_jax.disk.stored_json import parse_object
 
 VARIANT = "variant"
 CELL = ("experiment", "cohort", "dataset_hash", "backbone", "head")
@@ -30,7 +31,7 @@ def with_variants(results: pl.DataFrame) -> pl.DataFrame:
 
 def _differences(runs: pl.DataFrame) -> dict[str, str]:
     """Run → "field=value, …" of the fields that differ among the runs."""
-    flat = {run: dict(_fields(json.loads(text))) for run, text in runs.select("run_id", "configuration").iter_rows()}
+    flat = {run: dict(_fields(parse_object(text))) for run, text in runs.select("run_id", "configuration").iter_rows()}
     names = sorted({name for fields in flat.values() for name in fields})
     other = [name for name in names if len({str(fields.get(name)) for fields in flat.values()}) > 1]
     said = {run: ", ".join(f"{name}={_short(fields.get(name))}" for name in other) for run, fields in flat.items()}

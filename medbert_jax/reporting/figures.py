@@ -118,7 +118,8 @@ def _figure(
             axes, under = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
             _histogram(under, below)
         draw_on(axes)
-        svg, png = io.StringIO(), io.BytesIO()
+        svg = io.StringIO()
+        png = io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
         figure.set_layout_engine("none")  # it is laid out
         figure.savefig(png, format="png", dpi=200, metadata={"Software": None})

@@ -1,11 +1,11 @@
 """The tables of a page, each with what its file is called: headline, differences, thresholds, groups, sizes, runs."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import polars as pl
 
+from medbert_jax.disk.stored_json import parse_object
 from medbert_jax.evaluation.evaluate import EVERYONE
 from medbert_jax.evaluation.evaluation_tables import MISSING, NAMES, evaluation_tables
 from medbert_jax.evaluation.figures import FIGURE, MODEL_DIFFERENCE
@@ -163,7 +163,7 @@ def environment_rows(cohort: ReportedCohort, evaluation: Evaluation | None) -> l
     runs = cohort.runs
     versions: dict[str, set[str]] = {}
     for text in runs["versions"].unique():
-        for name, version in json.loads(text).items():
+        for name, version in parse_object(text).items():
             versions.setdefault(name, set()).add(str(version))
     rows = [(name, ", ".join(sorted(of))) for name, of in sorted(versions.items())]
     rows += [
