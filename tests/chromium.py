@@ -124,15 +124,11 @@ def browser() -> Iterator[Page]:
     # High numbers: 3 and 4 are the browser's, and must not be taken by these before.
     (to_us, from_browser), (to_browser, from_us) = (map(_high, os.pipe()) for _ in range(2))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-
-        def as_3_and_4() -> None:
-            os.dup2(to_browser, 3)
-            os.dup2(from_browser, 4)
-
+        # By a shell: what runs between fork and exec in Python is refused in a process where jax has threads.
+        started = f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}'
         process = subprocess.Popen(
-            [BROWSER, *FLAGS, f"--user-data-dir={profile}"],
-            preexec_fn=as_3_and_4,
-            close_fds=False,
+            ["bash", "-c", started, BROWSER, *FLAGS, f"--user-data-dir={profile}"],
+            pass_fds=(to_browser, from_browser),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
