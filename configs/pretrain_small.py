@@ -5,7 +5,8 @@
 Duration: ten minutes on two CPU cores for the 47,073 training patients of diabetes130 and their 20 passes, with
 `--rows.short-row 32` for 4 codes a patient (docs/results.md). Elsewhere passes × training patients / rate: 1,067
 patients/s with 4 codes each, 411 with 15 and 1,000 different ones (two cores of an AMD EPYC,
-benchmarks/results/pretrain_step.json).
+benchmarks/results/pretrain_step.json, before the step was
+rewritten).
 Expected, on the validation patients of diabetes130: masked-code accuracy 0.237, where the commonest code at the same
 visit number and rank gives 0.092; prolonged-LOS AUROC 0.770 (docs/pretraining.md).
 The layers are the paper's; the budget is not, and this is never called `paper`.
