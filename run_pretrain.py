@@ -180,7 +180,8 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     # ── 9 Finish: the path printed, or that the run goes on another time ──────────────────────────────────────────────
     if step < config.steps or validations.missing(step):
         raise Interrupted(f"asked to stop: step {step:,} is saved in {run.path}; the same command goes on from there")
-    draw_curves(run.path)
+    if jax.process_index() == 0:
+        draw_curves(run.path)
     say(f"checkpoint in {run.path}")
     return run.path
 

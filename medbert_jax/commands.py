@@ -199,23 +199,19 @@ def health(options: HealthOptions) -> None:
 def report(options: ReportOptions) -> None:
     """Print the tables; write the page, or the tables as markdown."""
     from medbert_jax.disk.whole_files import write_whole
+    from medbert_jax.evaluation.evaluate import EvaluationSettings
     from medbert_jax.evaluation.results import read_results
     from medbert_jax.evaluation.tables import auroc_table, paired_table
     from medbert_jax.printed_tables import print_tables, to_markdown
+    from medbert_jax.reporting.question import designs
+    from medbert_jax.reporting.report import write_report
+    from medbert_jax.reporting.reported_cohort import report_cohorts
 
-    frame = read_results(options.results)
-    if options.is_markdown:
-        cohorts = []
-    else:
-        from medbert_jax.evaluation.evaluate import EvaluationSettings
-        from medbert_jax.reporting.report import write_report
-        from medbert_jax.reporting.reported_cohort import report_cohorts
-
+    frame, cohorts = read_results(options.results), []
+    if not options.is_markdown:
         settings = EvaluationSettings(draws=options.draws, seed=options.seed)
         asked = {name: getattr(options, name) for name in ("cohorts", "data_dir", "ehr", "cache_dir")}
         cohorts = report_cohorts(frame, options.results, settings=settings, **asked)
-    from medbert_jax.reporting.question import designs
-
     tables = auroc_table(frame, designs=designs(cohorts))
     if {"pretrained", "untrained"} <= set(frame["backbone"]):
         tables += paired_table(frame, designs=designs(cohorts))

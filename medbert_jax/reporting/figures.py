@@ -1,6 +1,5 @@
-"""The figures of a page, drawn with matplotlib: each as SVG and PNG, legible in grey and by the colour-blind."""
+"""The figures of a page, each as SVG and PNG."""
 
-import io
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
+from medbert_jax.drawn_figures import COLOURS, DASHES, new_figure, png_of, svg_of
 from medbert_jax.evaluation.evaluate import EVERYONE
 from medbert_jax.evaluation.figures import FIGURE, MODEL_DIFFERENCE
 from medbert_jax.evaluation.stored_evaluation import Evaluation
@@ -17,25 +17,8 @@ from medbert_jax.reporting.learning import LearningCurve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#A67C00", "#56B4E9", "#000000")
-"""Of Okabe and Ito, which the colour-blind tell apart; the yellow ones darkened for paper."""
-DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)))
-"""Lines tell models apart in grey too."""
 MOST = len(COLOURS)
 """Models in one figure."""
-_STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e8eb",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "svg.fonttype": "path",  # the same on every machine
-    "svg.hashsalt": "medbert_jax",
-}
 _WIDTH = 5.2  # inches
 
 
@@ -104,26 +87,16 @@ def draw(evaluation: Evaluation, models: Sequence[str], learning: LearningCurve 
 def _figure(
     slug: str, title: str, words: str, draw_on: Callable[[Any], None], *, below: Any = None, tall: int = 0
 ) -> DrawnFigure:
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE):
-        height = 0.9 + 0.28 * tall if tall else 4.4
-        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
-        FigureCanvasAgg(figure)
+    height = 0.9 + 0.28 * tall if tall else 4.4
+    with new_figure(_WIDTH, height) as figure:
         if below is None:
             axes = figure.subplots()
         else:
             axes, under = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
             _histogram(under, below)
         draw_on(axes)
-        svg = io.StringIO()
-        png = io.BytesIO()
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None, "Title": title})
-        figure.set_layout_engine("none")  # it is laid out
-        figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-    return DrawnFigure(slug, title, words, svg.getvalue(), png.getvalue())
+        svg = svg_of(figure, title)
+        return DrawnFigure(slug, title, words, svg, png_of(figure))
 
 
 def _line(place: int) -> dict:

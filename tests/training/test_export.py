@@ -133,7 +133,12 @@ def test_what_a_platform_lacks_is_noticed():
 
 
 @pytest.mark.parametrize(
-    ("kind", "dtype", "placement"), [("train", "float32", "replicated"), ("eval", "bfloat16", "replicated")]
+    ("kind", "dtype", "placement"),
+    [
+        ("train", "float32", "replicated"),
+        ("eval", "bfloat16", "replicated"),
+        pytest.param("eval", "bfloat16", "streamed", marks=pytest.mark.slow),
+    ],
 )
 def test_the_exported_program_gives_the_same_numbers(kind, dtype, placement):
     source, dispatch, _ = prepared(kind, dtype, placement)
