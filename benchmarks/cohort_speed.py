@@ -50,7 +50,7 @@ def main(
             frame, ledger = select_cohort(tables, spec)
             selecting += time.perf_counter() - read
             reading += read - started
-            cases += int(frame["label"].sum())
+            cases += int((frame["label"] == 1).sum())
             ledgers.append(ledger)
         whole = functools.reduce(Ledger.merge, ledgers)
         record["cohorts"][name] = {

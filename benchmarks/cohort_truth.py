@@ -25,7 +25,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
 from medbert_jax.cohorts.loading import load_spec
-from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.cohorts.select import UNKNOWN, select_cohort
 from medbert_jax.ehr.codes import prefix_expression
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.tables import read_shard, read_source
@@ -45,14 +45,20 @@ class Cohort:
     codes: sparse.csr_matrix  # (n, codes) of 0 and 1
     label: np.ndarray  # (n,) 0 and 1
     split: np.ndarray  # (n,) 0 training, 1 validation, 2 test
+    censored: int  # patients left out because their label is unknown
 
 
 def read_cohort(ehr: Path, name: str, *, with_index: bool = False) -> Cohort:
-    """Shape, codes and label of a cohort's patients, from the visits that may be read; `with_index` adds the next."""
-    frames, owners, texts, patients = [], [], [], 0
+    """Shape, codes and label of a cohort's patients, from the visits that may be read; `with_index` adds the next.
+
+    Patients whose label is unknown (censored) are left out, and counted.
+    """
+    frames, owners, texts, patients, censored = [], [], [], 0, 0
     for shard in range(read_source(ehr).shards):
         tables = read_shard(ehr, shard)
         frame, _ = select_cohort(tables, load_spec(name))
+        censored += frame.filter(label=UNKNOWN).height
+        frame = frame.filter(pl.col("label") != UNKNOWN)
         last = pl.col("index_order") if with_index else pl.col("input_until")
         read = tables.visits.join(frame, on="patient_id").filter(pl.col("order") <= last)
         found = tables.diagnoses.join(
@@ -88,7 +94,7 @@ def read_cohort(ehr: Path, name: str, *, with_index: bool = False) -> Cohort:
     known = place.is_not_null().to_numpy()
     where = (owner[known], place.drop_nulls().to_numpy())
     codes = sparse.csr_matrix((np.ones(known.sum()), where), shape=(patients, columns.height))
-    return Cohort(frame.select(SHAPE).to_numpy(), codes, frame["label"].to_numpy(), split)
+    return Cohort(frame.select(SHAPE).to_numpy(), codes, frame["label"].to_numpy(), split, censored)
 
 
 def by_shape(cohort: Cohort, label: np.ndarray) -> np.ndarray:
@@ -125,7 +131,7 @@ def permuted(cohort: Cohort, times: int) -> dict:
 def main(
     ehr: tyro.conf.Positional[Path],
     /,
-    cohorts: tuple[str, ...] = ("dhf", "dhf-matched", "dhf-landmark"),
+    cohorts: tuple[str, ...] = ("dhf", "dhf-matched", "dhf-landmark", "paca", "paca-matched"),
     leak: bool = False,
     permutations: int = 0,
     out: Path | None = None,
@@ -150,6 +156,7 @@ def main(
         test = cohort.split == SPLITS.index("test")
         record[name] = {
             "patients": by_split,
+            "censored": cohort.censored,
             "cases": int(cohort.label.sum()),
             "test_cases": int(cohort.label[test].sum()),
             "shape": interval(cohort, by_shape(cohort, cohort.label)),

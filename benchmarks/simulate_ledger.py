@@ -6,7 +6,8 @@
 Shard by shard, with one in memory at a time:
 
 *Ledgers* of pretraining (`medbert prepare`'s rules) and of the cohorts: what came in is counted in the tables, what is
-kept in the sequences and in the visits that may be read, and both are held against what the ledger says has left.
+kept in the sequences, in the visits that may be read and in those of their diagnoses that were known, and both are held
+against what the ledger says has left.
 
 *Planted errors*, as the truth counts them, beside what reports them: a rule of `medbert validate`, unknown cells of the
 tables, or a line of a ledger. Three need a word. Who is recorded dead too early has all his visits after death; they
@@ -58,6 +59,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from cohorts.independent import cohort_loops as loops
 
 COHORTS = ("dhf", "dhf-matched", "dhf-landmark", "paca")
+TRANSFERS = ("dhf", "paca")  # the index is a visit that the input does not hold: what ends as it begins was over
 RULES = ("incorrect_times", "age_unknown")
 """Rules of cohorts that planted errors make hold, each after others."""
 LACKING = ("diagnoses", "medications", "measurements")
@@ -171,9 +173,9 @@ def check_shard(found: Found, tables: EhrTables, planted: Planted, shard: int) -
     for name in COHORTS:
         spec = load_spec(name)
         frame, ledger = select_cohort(tables, spec)
-        read = tables.visits.join(frame.select("patient_id", "input_until"), on="patient_id")
+        read = tables.visits.join(frame.select("patient_id", "input_until", "prediction_time"), on="patient_id")
         read = read.filter(pl.col("order") <= pl.col("input_until"))
-        codes = tables.diagnoses.join(read, on=VISIT, how="semi").height
+        codes = known_codes(tables, read, transfers=name in TRANSFERS)
         found.balance(name, ledger, tables, Counts(frame.height, read.height, codes))
         left[name] = {line.rule: line.left.patients for line in ledger.lines}
         expected = {one: rule_of(name, patient, tables.source.last_day) for one, patient in records.items()}
@@ -184,6 +186,24 @@ def check_shard(found: Found, tables: EhrTables, planted: Planted, shard: int) -
             sets = [{one for one, said in which.items() if said == rule} for which in (expected, says)]
             found.compare(f"{name}: {rule}", *sets, left[name][rule])
     report_errors(found, tables, planted, shard, dead_early=left["paca"]["incorrect_times"])
+
+
+def known_codes(tables: EhrTables, read: pl.DataFrame, *, transfers: bool) -> int:
+    """How many diagnoses of the visits that may be read were known, by the table of docs/cohorts.md, "What was known".
+
+    `read`: those visits with `prediction_time`, 1 µs before the index begins. `transfers`: was a visit over that ended
+    at that very time?
+    """
+    by = pl.col("prediction_time") + pl.duration(microseconds=int(transfers))
+    contact = pl.col("discharge_time").is_null() & (pl.col("visit_type") != "inpatient").fill_null(True)
+    over = contact | (pl.col("discharge_time") <= by).fill_null(False)
+    visits = read.select(*VISIT, "prediction_time", "discharge_time", over=over)
+    rows = tables.diagnoses.join(visits, on=VISIT)
+    told = (pl.col("time") <= pl.col("prediction_time")).fill_null(False)
+    within = (pl.col("time") <= pl.col("discharge_time")).fill_null(False)
+    billed = pl.col("captured_at_billing").fill_null(False)
+    of_over = pl.col("time").is_null() | told | within
+    return rows.filter(pl.when("over").then(of_over).otherwise(told & ~billed)).height
 
 
 def pretraining(found: Found, tables: EhrTables, planted: Planted) -> None:
