@@ -140,11 +140,12 @@ def main(
         size: patients of a set, about.
         designs: which.
         workers: processes.
-        out: where the figures go besides the terminal.
+        out: where the figures go besides the terminal; designs that are not measured stay as they are there.
     """
     from provenance import machine  # not in the workers: it loads jax
 
-    record: dict = {"sets": sets, "draws": draws, "size": size, "confidence": 0.95, "machine": machine()}
+    record = json.loads(out.read_bytes()) if out is not None and out.exists() else {"sets": {}}
+    record |= {"draws": draws, "size": size, "confidence": 0.95, "machine": machine()}
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         for design in designs:
             expected = truth(design)
@@ -159,6 +160,7 @@ def main(
                 }
                 for name, value in expected.items()
             }
+            record["sets"][design] = sets
             print(json.dumps({design: {name: one["covered"] for name, one in record[design].items()}}), flush=True)
             if out is not None:  # after each design, so that what was measured is not lost
                 out.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n")
