@@ -15,7 +15,6 @@ from medbert_jax.cohorts.counts import Deaths, Events, IndexVisits, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.judging import Exit
 from medbert_jax.cohorts.life import in_life
-from medbert_jax.cohorts.outcomes import CodesAhead
 from medbert_jax.cohorts.record import with_ages
 from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
@@ -213,7 +212,7 @@ def _annotations(
     """
     index = next((visit for visit in visits if visit.is_index), None)
     at = (None, None) if index is None else (index.day, index.order)
-    risk = cut + spec.outcome.to_day if isinstance(spec.outcome, CodesAhead) and cut is not None else None
+    risk = cut + spec.outcome.known_after_days if spec.outcome.asks_follow_up and cut is not None else None
     said = (
         Annotation("index", "index", 0 if from_index else at[0], at[1]),
         Annotation("cut", "input ends", cut, None if until is None else until + 0.5),

@@ -16,15 +16,60 @@ EVENT_DAY, DEATH_DAY, CENSORED_DAY = TIMES = ("event_day", "death_day", "censore
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ahead(Predicted):
-    """An event within days after the day of the prediction. What comes first counts: the event, label 1; death, label 0
-    and competing; the end of the time in which he is followed, label unknown: censored. On one day, in that order."""
+class TimeAtRisk(Predicted):
+    """An event that may come in a time after a day. What comes first counts: the event, label 1; death, label 0 and
+    competing; the end of the time in which he is followed, label unknown: censored. On one day, in that order."""
 
-    is_ahead = always_known = needs_days = needs_own_follow_up = True
+    asks_follow_up = True
+
+    def since(self) -> pl.Expr:
+        """Per patient, over the rows of his record: the day from which the days are counted."""
+        return pl.col("cut_day").first()
 
     def days(self) -> pl.Expr:
         """Per patient, over the rows of his record: days to the first event of the time at risk; null: none."""
         raise NotImplementedError
+
+    def facts(self, dated: bool) -> dict[str, pl.Expr]:
+        """Days to what came first; a source without dates has none."""
+        if not dated:
+            return {}
+        return {name: days.cast(pl.Int32) for name, days in zip(TIMES, self._times(), strict=True)}
+
+    def _event_day(self) -> pl.Expr:
+        """Days to the event, if it came first."""
+        days = self.days()
+        first = (days <= self._death()).fill_null(True) & (days <= self._followed()).fill_null(True)
+        return pl.when(first).then(days)
+
+    def _death(self) -> pl.Expr:
+        """Days to the death, if it is within the time at risk."""
+        days = days_ahead(death_day().first(), self.since())
+        return pl.when(days.is_between(0, self.known_after_days)).then(days)
+
+    def _times(self) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+        """Per patient: days to the event, to a death and to the end of follow-up, if that came first."""
+        event, death, followed = self._event_day(), self._death(), self._followed()
+        died = pl.when(event.is_null() & (death <= followed).fill_null(death.is_not_null())).then(death)
+        left = event.is_null() & died.is_null() & (followed < self.known_after_days)
+        # Who was not followed at the prediction is censored at once, whatever was recorded of him.
+        return event, died, pl.when(left.fill_null(False)).then(followed.clip(lower_bound=0))
+
+    def _followed(self) -> pl.Expr:
+        """Days to the last one on which he was followed (below 0: he was not); null: to the end of the source."""
+        return days_ahead(pl.col("covered_until").first(), self.since())
+
+
+def died_first(facts: Mapping[str, pl.Expr]) -> dict[str, pl.Expr]:
+    """The column competing_death, where there are the days to what came first."""
+    return {"competing_death": facts[DEATH_DAY].is_not_null()} if facts else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ahead(TimeAtRisk):
+    """An event within days after the day of the prediction."""
+
+    is_ahead = always_known = needs_days = needs_own_follow_up = True
 
     def without_baseline(self) -> pl.Expr | None:
         """Per patient: is there nothing that the event is a change of? None: it is none of anything."""
@@ -36,10 +81,6 @@ class Ahead(Predicted):
         came = self._event_day().is_not_null()
         return pl.when(died.is_not_null() | censored.is_null() | came).then(came)
 
-    def facts(self) -> dict[str, pl.Expr]:
-        """Days to what came first."""
-        return {name: days.cast(pl.Int32) for name, days in zip(TIMES, self._times(), strict=True)}
-
     def unjudged(self) -> dict[str, tuple[str, pl.Expr]]:
         """Lines of the ledger under which cases and controls leave alike: id → text, and whether a patient does."""
         left = days_ahead(pl.col("last_day").first(), pl.col("cut_day").first())
@@ -48,30 +89,6 @@ class Ahead(Predicted):
         if (nothing := self.without_baseline()) is not None:
             lines["no_baseline"] = ("No result by the day of the prediction that the outcome is a change of", nothing)
         return lines
-
-    def _event_day(self) -> pl.Expr:
-        days = self.days()
-        first = (days <= self._death()).fill_null(True) & (days <= _followed()).fill_null(True)
-        return pl.when(first).then(days)
-
-    def _death(self) -> pl.Expr:
-        """Days to the death, if it is within the time at risk."""
-        days = days_ahead(death_day().first(), pl.col("cut_day").first())
-        return pl.when(days.is_between(0, self.known_after_days)).then(days)
-
-    def _times(self) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
-        """Per patient: days to the event, to a death and to the end of follow-up, if that came first."""
-        event, death, followed = self._event_day(), self._death(), _followed()
-        died = pl.when(event.is_null() & (death <= followed).fill_null(death.is_not_null())).then(death)
-        left = event.is_null() & died.is_null() & (followed < self.known_after_days)
-        # Who was not followed at the prediction is censored at once, whatever was recorded of him.
-        return event, died, pl.when(left.fill_null(False)).then(followed.clip(lower_bound=0))
-
-
-def _followed() -> pl.Expr:
-    """Per patient: days from the prediction to the last one on which he was followed (−1: he was not); null: to the end
-    of the source."""
-    return days_ahead(pl.col("covered_until").first(), pl.col("cut_day").first())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,10 +146,10 @@ class CodesAhead(InDays):
             f"no encounter with a code of the outcome from {self.from_day} to {self.to_day} days after the prediction"
         )
 
-    def facts(self) -> dict[str, pl.Expr]:
+    def facts(self, dated: bool) -> dict[str, pl.Expr]:
         """And competing_death: did death within the time at risk come first?"""
-        facts = super().facts()
-        return facts if self.death is None else facts | {"competing_death": facts[DEATH_DAY].is_not_null()}
+        facts = super().facts(dated)
+        return facts if self.death is None else facts | died_first(facts)
 
 
 @dataclass(frozen=True, kw_only=True)

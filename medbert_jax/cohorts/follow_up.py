@@ -8,7 +8,7 @@ import polars as pl
 
 from medbert_jax.cohorts.evidence_sets import Tag
 from medbert_jax.cohorts.parsing import NotNegative
-from medbert_jax.ehr.schema import EhrTables
+from medbert_jax.ehr.schema import EhrSource, EhrTables
 
 if TYPE_CHECKING:
     from medbert_jax.cohorts.spec import CohortSpec
@@ -65,9 +65,9 @@ def _bridged(periods: pl.DataFrame, days: int) -> pl.DataFrame:
     return periods.group_by("patient_id", "period").agg(pl.col("start").min(), pl.col("end").max()).drop("period")
 
 
-def said_of_follow_up(spec: "CohortSpec", tables: Collection[str]) -> list[str]:
+def said_of_follow_up(spec: "CohortSpec", source: EhrSource, tables: Collection[str]) -> list[str]:
     """What decides how long somebody is followed, in words, where it is not the table `follow_up`."""
-    if not spec.looks_at_follow_up:
+    if not spec.looks_at_follow_up or not source.has_dates:
         return []
     if spec.follow_up is not None and spec.follow_up.until == BY_CONTACT:
         return ["follow_up: contact: who is seen no more is censored, and an event is a contact itself: use of care is"

@@ -5,6 +5,7 @@ from datetime import date
 
 import polars as pl
 
+from medbert_jax.cohorts.ahead import CENSORED_DAY
 from medbert_jax.cohorts.calendars import is_shifted
 from medbert_jax.cohorts.counts import Deaths, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
@@ -190,7 +191,7 @@ def _decide(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, facts: li
         index = with_cover(index, tables, spec.follow_up)
     record = record.join(index.drop("index_order"), on="patient_id", how="left", maintain_order="left")
     record = without_bill(record, spec)
-    facts = [*facts, *(fact.alias(name) for name, fact in spec.outcome.facts().items())]
+    facts = [*facts, *(fact.alias(name) for name, fact in spec.outcome.facts(dated).items())]
     facts += [leaves.alias(id) for id, (_, leaves) in spec.outcome.unjudged().items()]
     rules = [_says(rule, number).alias(f"rule:{rule.id}") for number, rule in enumerate(spec.rules)]
     judged = record.group_by("patient_id").agg(spec.outcome.label(dated).alias("label"), *rules, *facts)
@@ -263,7 +264,10 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
     ]
     if not spec.outcome.always_known:
         text = "The record does not tell the outcome"
-        lines.append(Exit("outcome_unknown", text, "ours", pl.col("label").is_null()))
+        unknown = pl.col("label").is_null()
+        if spec.outcome.asks_follow_up and dated:
+            unknown = unknown & pl.col(CENSORED_DAY).is_null()
+        lines.append(Exit("outcome_unknown", text, "ours", unknown))
     lines.append(too_few_codes(spec.input.minimum_codes, spec.input.tag))
     if spec.matching is not None:
         text = "A case for whom there was no control"

@@ -52,7 +52,7 @@ def missing_inputs(spec: CohortSpec, source: EhrSource, tables: Collection[str])
         said.append(f"no {' and no '.join(without)} table: the outcome rests on its other parts alone")
     elif without:
         faults.append(f"no {' and no '.join(without)} table: the outcome has nothing to rest on")
-    said += said_of_follow_up(spec, tables)
+    said += said_of_follow_up(spec, source, tables)
     followed = (
         spec.matching is not None
         or spec.outcome.is_ahead

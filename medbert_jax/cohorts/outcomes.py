@@ -6,12 +6,12 @@ from typing import ClassVar, Literal
 
 import polars as pl
 
-from medbert_jax.cohorts.ahead import CodesAhead, DiedWithin
+from medbert_jax.cohorts.ahead import CodesAhead, DiedWithin, TimeAtRisk, died_first
 from medbert_jax.cohorts.counts import CodesOfVisits, VisitTypes
 from medbert_jax.cohorts.laboratory_outcomes import ResultChange, ResultsAhead
 from medbert_jax.cohorts.parsing import NotNegative
 from medbert_jax.cohorts.predicted import Predicted
-from medbert_jax.cohorts.record_columns import AT_INDEX, has_code_of
+from medbert_jax.cohorts.record_columns import AT_INDEX, days_ahead, has_code_of
 from medbert_jax.cohorts.several_outcomes import AllOfAhead, AnyOfAhead
 
 
@@ -64,10 +64,10 @@ class LongStay(Predicted):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Readmission(Predicted):
+class Readmission(TimeAtRisk):
     """Admitted again, to a visit of one of these types (any, where not given), 0 to so many days after the index
     visit's discharge, both ends included; where the source itself says it, it is believed. Of episodes: to another one
-    with a stay of these types; its first day counts."""
+    with a stay of these types; its first day counts. Days are counted from the discharge."""
 
     KNOWN_BY: ClassVar[str] = "readmitted_within_days"
 
@@ -79,17 +79,27 @@ class Readmission(Predicted):
     stated_by = property(lambda self: None if self.needs_days else "readmitted_30d")
 
     def label(self, dated: bool) -> pl.Expr:
-        """Whether he is; null where the source ends before the last of the days, or the discharge is unknown."""
-        days = self.readmitted_within_days
-        stated = pl.col(self.stated_by).filter(AT_INDEX).first() if self.stated_by else pl.lit(None, pl.Boolean)
+        """Whether he is; null where the record does not tell, or he was not followed until the last of the days."""
+        stated = self._stated()
         if not dated:
             return stated
-        again = self._in_time().filter(self._later()).any(ignore_nulls=False)
-        # Where the source ends earlier it is unknown, for those who came back too: a time that only cases can be of
-        # would tell the calendar.
-        followed = (pl.col("last_day").first() - pl.col("index_discharge").first().dt.date()).dt.total_days() >= days
-        again = pl.when(followed.fill_null(True)).then(again)
-        return pl.coalesce(stated, pl.when(pl.col("index_discharge").first().is_not_null()).then(again))
+        came, _, censored = self._times()
+        told = pl.when(~self._untold() & censored.is_null()).then(came.is_not_null())
+        return pl.coalesce(stated, told)
+
+    def facts(self, dated: bool) -> dict[str, pl.Expr]:
+        """And competing_death: did death within the days come first? Null days where the source states the label and
+        no admission of the record is what it states."""
+        facts = super().facts(dated)
+        return facts | died_first(facts)
+
+    def since(self) -> pl.Expr:
+        """Per patient: the day of the discharge."""
+        return pl.col("index_discharge").first().dt.date()
+
+    def days(self) -> pl.Expr:
+        """Days to the first such admission."""
+        return days_ahead(pl.col("episode_day"), pl.col("index_discharge").dt.date()).filter(self.event()).min()
 
     def event(self) -> pl.Expr:
         """Per row: is it such an admission?"""
@@ -100,6 +110,27 @@ class Readmission(Predicted):
         kinds = f" ({' or '.join(self.readmission_types)})" if self.readmission_types else ""
         return f"no admission{kinds} within {self.readmitted_within_days} days of the discharge"
 
+    def _stated(self) -> pl.Expr:
+        """Per patient: what the source itself says."""
+        return pl.col(self.stated_by).filter(AT_INDEX).first() if self.stated_by else pl.lit(None, pl.Boolean)
+
+    def _untold(self) -> pl.Expr:
+        """Per patient: does the record not tell the label? Where the source ends before the last of the days it does
+        not, of those who came back too: a time that only cases can be of would tell the calendar."""
+        ends = days_ahead(pl.col("last_day").first(), self.since()) < self.readmitted_within_days
+        perhaps = self._in_time().filter(self._later()).any(ignore_nulls=False).is_null()
+        return ends.fill_null(False) | perhaps | self.since().is_null()
+
+    def _times(self) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+        """What the source states is believed, whoever was followed: it is of no admission, or of one before a death."""
+        stated, (event, died, censored) = self._stated(), super()._times()
+        unstated = stated.is_null()
+        return (
+            pl.when(unstated).then(event).when(stated).then(self.days()),
+            pl.when(unstated).then(died).when(~stated).then(self._death()),
+            pl.when(unstated & ~self._untold()).then(censored),
+        )
+
     def _later(self) -> pl.Expr:
         """Per row: is it a visit of these types, after the index and of another episode?"""
         later = (pl.col("order") > pl.col("index_order")) & (pl.col("episode") != pl.col("index_episode"))
@@ -109,7 +140,7 @@ class Readmission(Predicted):
 
     def _in_time(self) -> pl.Expr:
         """Per row: is the day on which its episode began within the days? Null where it is unknown."""
-        gap = (pl.col("episode_day") - pl.col("index_discharge").dt.date()).dt.total_days()
+        gap = days_ahead(pl.col("episode_day"), pl.col("index_discharge").dt.date())
         return gap.is_between(0, self.readmitted_within_days)
 
 

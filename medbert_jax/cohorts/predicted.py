@@ -23,6 +23,8 @@ class Predicted:
     """Whether the index is that of a case or of a control, told by the whole record."""
     is_ahead = False
     """Whether the outcome is looked for in a time at risk after the prediction."""
+    asks_follow_up = False
+    """Whether the time in which a patient is followed decides whether his label is known."""
     needs_own_follow_up = False
     """Whether it may come and not be seen: something has to say until when a patient is followed."""
     always_known = False
@@ -55,7 +57,7 @@ class Predicted:
         """What a label 0 says, in words."""
         raise NotImplementedError
 
-    def facts(self) -> dict[str, pl.Expr]:
+    def facts(self, dated: bool) -> dict[str, pl.Expr]:
         """Columns of the cohort beside the label: name → per patient, as an aggregation over the rows of his record."""
         return {}
 

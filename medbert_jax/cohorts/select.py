@@ -25,7 +25,9 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     discharge (a source without dates: 1970-01-01 + index_order days); over_by Datetime("us"), the latest discharge
     that was one by then, and unbilled_order Int32, where the spec waits for the bill (`ehr.known`); weight Float64, how
     many patients one who was drawn stands for (1.0 where nobody was drawn); set_id UInt64, in a matched cohort: a case
-    and his controls have one; competing_death Boolean, where the spec lets death compete; flag_<id> Boolean per rule
+    and his controls have one; event_day, death_day and
+    censored_day Int32 (null: none), of outcomes in a time at risk: days to what came first, from the prediction, of a
+    readmission from the discharge; competing_death Boolean, where death competes; flag_<id> Boolean per rule
     that flags; flag_age_uncertain Boolean, where a rule judges ages: the source tells the age too roughly for it;
     flag_joined_stays Boolean, where the spec counts episodes: the index joins several stays. In a matched
     cohort the index is a date: index_order is input_until + 1, and the prediction time 1 µs before the date.
@@ -45,7 +47,7 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
         facts, flags, tag = (), {SEVERAL_TIMES: f"rule:{SEVERAL_TIMES}"}, "ours"
     else:
         patients, lines = judge(tables, spec)
-        facts, tag = spec.outcome.facts(), spec.input.tag
+        facts, tag = spec.outcome.facts(tables.source.has_dates), spec.input.tag
         flags = {rule.id: f"rule:{rule.id}" for rule in spec.rules if rule.action == "flag"}
         flags |= {"age_uncertain": "age_uncertain"} if spec.judges_age else {}
         flags |= {"joined_stays": "joined_stays"} if spec.episodes is not None else {}

@@ -185,8 +185,8 @@ class CohortSpec:
 
     @property
     def looks_at_follow_up(self) -> bool:
-        """Whether somebody's own follow-up decides anything: an outcome ahead, or a rule."""
-        return self.outcome.is_ahead or any(
+        """Whether somebody's own follow-up decides anything: an outcome in a time at risk, or a rule."""
+        return self.outcome.asks_follow_up or any(
             isinstance(leaf, DaysOfLookback | EnrolledAtIndex) for leaf in self.leaves()
         )
 

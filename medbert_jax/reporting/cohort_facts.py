@@ -48,7 +48,7 @@ def cohort_facts(cohort: ReportedCohort, *, cache_dir: str = "") -> CohortFacts:
 
 def _deaths(cohort: ReportedCohort) -> int | None:
     path = cohort.directory / COHORT_TABLE if cohort.directory else None
-    if path is None or not path.is_file() or cohort.spec is None or not cohort.spec.outcome.is_ahead:
+    if path is None or not path.is_file():
         return None
     rows = read_parquet(path)
     if DEATH_DAY not in rows.columns:

@@ -8,7 +8,7 @@ from random import Random
 import polars as pl
 import pytest
 from cohorts.independent.cohort_loops import In, Left, records_of
-from cohorts.independent.comparison import ask_package
+from cohorts.independent.comparison import ask_package, rows_in
 from cohorts.independent.literal_patients import LAST_DAY, tables_of
 from cohorts.independent.stays_loops import los_next, readmission_30d
 
@@ -223,7 +223,80 @@ def test_the_index_that_joins_stays_is_marked():
     assert dict(frame.select("patient_id", "flag_joined_stays").iter_rows()) == {"alone": False, "joined": True}
 
 
-def messy_stays(how_many: int, seed: int) -> dict[str, str]:
+TIMES = ("label", "competing_death", "event_day", "death_day", "censored_day")
+STAY = "2012-01-10T08:00/2012-01-14T10:00 kind=inpatient 250.00; "
+AGAIN = "2012-02-{}T10:00/2012-02-15T10:00 kind={} 1; "
+FIRST_TO_COME = {
+    "nothing": (STAY, (0, False, None, None, None)),
+    "back on day 30": (STAY + AGAIN.format(13, "inpatient"), (1, False, 30, None, None)),
+    "back on day 31": (STAY + AGAIN.format(14, "inpatient"), (0, False, None, None, None)),
+    "the day on which the episode began": (
+        STAY + "2012-02-13T23:00/2012-02-14T01:00 kind=emergency 1; 2012-02-14T01:00 kind=inpatient 1",
+        (1, False, 30, None, None),
+    ),
+    "dead on day 30": ("died 2012-02-13; " + STAY, (0, True, None, 30, None)),
+    "dead on day 31": ("died 2012-02-14; " + STAY, (0, False, None, None, None)),
+    "back, and dead of that day": (
+        "died 2012-02-13; " + STAY + AGAIN.format(13, "inpatient"), (1, False, 30, None, None)
+    ),
+    "followed to the end": ("followed 2011-01-01 2012-02-13; " + STAY, (0, False, None, None, None)),
+    "followed to the day before it": ("followed 2011-01-01 2012-02-12; " + STAY, (-1, False, None, None, 29)),
+    "back on the last day that is followed": (
+        "followed 2011-01-01 2012-02-03; " + STAY + AGAIN.format("03", "inpatient"), (1, False, 20, None, None)
+    ),
+    "back when nobody follows him": (
+        "followed 2011-01-01 2012-02-02; " + STAY + AGAIN.format("03", "inpatient"), (-1, False, None, None, 19)
+    ),
+    "dead on the last day that is followed": (
+        "died 2012-02-03; followed 2011-01-01 2012-02-03; " + STAY, (0, True, None, 20, None)
+    ),
+    "not followed at the discharge": (
+        "followed 2011-01-01 2012-01-13; " + STAY + AGAIN.format("03", "inpatient"), (-1, False, None, None, 0)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIRST_TO_COME)
+def test_the_days_to_what_came_first_stand_beside_a_readmission(name):
+    text, expected = FIRST_TO_COME[name]
+    tables = tables_of({"one": text})
+    (row,) = select_cohort(tables, load_spec("readmission-30d"))[0].to_dicts()
+    assert tuple(row[column] for column in TIMES) == expected
+    records = records_of({name: frame.to_dicts() for name, frame in tables.present().items()})
+    outcome = readmission_30d(records["one"], date.fromisoformat(LAST_DAY))
+    assert tuple(getattr(outcome, column) for column in TIMES) == expected
+
+
+@pytest.mark.parametrize(
+    ("stated", "text", "expected"),
+    [
+        (True, STAY, (1, False, None, None, None)),
+        (True, STAY + AGAIN.format("03", "inpatient"), (1, False, 20, None, None)),
+        (True, "died 2012-02-01; " + STAY, (1, False, None, None, None)),
+        (False, STAY + AGAIN.format("03", "inpatient"), (0, False, None, None, None)),
+        (False, "died 2012-02-01; " + STAY, (0, True, None, 18, None)),
+        (False, "followed 2011-01-01 2012-01-20; " + STAY, (0, False, None, None, None)),
+        (True, "followed 2011-01-01 2012-01-20; " + STAY, (1, False, None, None, None)),
+    ],
+)
+def test_what_the_source_states_is_believed_whatever_the_days_say(stated, text, expected):
+    tables = tables_of({"one": text})
+    tables = dataclasses.replace(tables, visits=tables.visits.with_columns(readmitted_30d=pl.lit(stated)))
+    (row,) = select_cohort(tables, load_spec("readmission-30d"))[0].to_dicts()
+    assert tuple(row[column] for column in TIMES) == expected
+
+
+def test_where_the_source_ends_within_the_days_nobody_is_censored_and_all_leave_alike():
+    back, followed = STAY + AGAIN.format("03", "inpatient"), "followed 2011-01-01 2012-01-31; " + STAY
+    people = {"nothing": STAY, "back": back, "dead": "died 2012-02-01; " + STAY, "leaves": followed}
+    tables = tables_of(people, last_day="2012-02-12")
+    frame, ledger = select_cohort(tables, load_spec("readmission-30d"))
+    assert frame.is_empty()
+    assert {line.rule: line.left.patients for line in ledger.lines if line.left.patients} == {"outcome_unknown": 4}
+    assert select_cohort(tables_of(people, last_day="2012-02-13"), load_spec("readmission-30d"))[0].height == 4
+
+
+def messy_stays(how_many: int, seed: int, *, followed: bool = False) -> dict[str, str]:
     """Texts of patients whose stays lie on and beside every boundary of episodes and of death."""
     chance, people = Random(seed), {}
     for number in range(how_many):
@@ -242,6 +315,8 @@ def messy_stays(how_many: int, seed: int) -> dict[str, str]:
         if chance.random() < 0.4:
             died = at + timedelta(days=chance.choice([-40, -9, -1, 0, 1]))
             lines.append(f"died {died}{chance.choice(['', '', 'T00:00', 'T10:00', 'T22:00'])}")
+        if followed and chance.random() < 0.95:
+            lines.append(f"followed 2009-06-01 {at + timedelta(days=chance.choice([-60, -30, -9, -1, 0, 1, 29, 90]))}")
         people[f"stays {number}"] = "\n".join(lines)
     return people
 
@@ -249,9 +324,11 @@ def messy_stays(how_many: int, seed: int) -> dict[str, str]:
 CLOCKS = ["00:01", "08:00", "10:00", "12:00", "20:00", "22:00", "23:59"]
 
 
-@pytest.mark.parametrize("spec", ["readmission-30d", "los-next"])
-def test_loops_agree_on_messy_stays(spec):
-    tables = with_lengths(tables_of(messy_stays(4_000, seed=3)))
+@pytest.mark.parametrize(
+    ("spec", "followed"), [("readmission-30d", False), ("readmission-30d", True), ("los-next", False)]
+)
+def test_loops_agree_on_messy_stays(spec, followed):
+    tables = with_lengths(tables_of(messy_stays(4_000, seed=3, followed=followed)))
     lengths = dict(tables.visits.select(pl.format("{}/{}", "patient_id", "visit_id"), "length_of_stay").iter_rows())
     records = records_of({name: frame.to_dicts() for name, frame in tables.present().items()})
     outcomes = {}
@@ -262,16 +339,11 @@ def test_loops_agree_on_messy_stays(spec):
         else:
             outcomes[name] = readmission_30d(patient, date.fromisoformat(LAST_DAY))
     frame, ledger = select_cohort(tables, load_spec(spec))
-    rows = {row["patient_id"]: (row["label"], row["index_order"], row["input_until"]) for row in frame.to_dicts()}
-    assert rows == {
-        name: (one.label, one.index_order, one.last_readable_order)
-        for name, one in outcomes.items()
-        if isinstance(one, In)
-    }
+    assert rows_in(frame, spec, tables) == {name: one for name, one in outcomes.items() if isinstance(one, In)}
     by_rule = Counter(one.rule for one in outcomes.values() if isinstance(one, Left))
     assert by_rule == {line.rule: line.left.patients for line in ledger.lines if line.left.patients}
     labels = Counter(one.label for one in outcomes.values() if isinstance(one, In))
-    assert min(labels[0], labels[1], len(by_rule)) >= 5
+    assert min(labels[0], labels[1], len(by_rule)) >= 5 and labels[-1] >= 20 * followed
     assert sum(frame["flag_joined_stays"]) > 100
 
 

@@ -11,6 +11,7 @@ One line (or part between semicolons with a blank behind them) is one visit, eve
     rx 2010-01-01 metformin             drug by ingredient; "visit2" for the date takes that of the second visit
     lab 2010-01-01 4548-4 6.5 %         LOINC, value, unit
     px 2010-01-01 CPT4 90935            procedure
+    followed 2009-01-01 2011-12-31      a time in which he is followed
 
 Visits take their order from the lines. Codes that begin with a digit or V are ICD9CM, others ICD10CM, unless the system
 is written ("ICD10GM/E11.9").
@@ -41,6 +42,9 @@ def rows_of(patient_id: str, text: str) -> dict[str, list[dict]]:
             case "born" | "died":
                 facts[words[0]] = date.fromisoformat(words[1][:10])
                 facts["minute"] = datetime.fromisoformat(words[1]) if "T" in words[1] else facts["minute"]
+            case "followed":
+                start, end = (date.fromisoformat(word) for word in words[1:])
+                rows["follow_up"].append({"patient_id": patient_id, "start": start, "end": end})
             case "rx":
                 event = _event(patient_id, words[1], "RxNorm", "1")
                 rows["medications"].append({**event, "ingredient": line.split(None, 2)[2]})

@@ -6,7 +6,17 @@ The definition is that of docs/cohorts.md, "Death and episodes"; quotations are 
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 
-from cohorts.independent.cohort_loops import NO_VISITS, Cut, In, Left, Patient, Visit, last_begun, read_up_to
+from cohorts.independent.cohort_loops import (
+    NO_VISITS,
+    Cut,
+    In,
+    Left,
+    Patient,
+    Visit,
+    first_to_come,
+    last_begun,
+    read_up_to,
+)
 
 STAYS = ("inpatient", "emergency")
 
@@ -107,7 +117,11 @@ def readmission_30d(patient: Patient, last_day: date) -> Left | In:
         return Left("outcome_unknown")
     if not (read := read_up_to(patient.visits, cut, order)):
         return Left("input_codes")
-    return In(int(is_again), end.date(), order, order, input=read)
+    # "the event is the day on which the episode of the first such stay began"
+    first = min((gap for gap in gaps if gap is not None and 0 <= gap <= 30), default=None)
+    event = None if first is None else end.date() + timedelta(days=first)
+    label, *days = first_to_come(patient, end.date(), event, 30)
+    return In(label, end.date(), order, order, 1.0, days[1] is not None, read, *days)
 
 
 def los_next(patient: Patient, lengths: dict[str, int | None]) -> Left | In:
