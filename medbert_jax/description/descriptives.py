@@ -19,6 +19,8 @@ from medbert_jax.description.distributions import Distribution, Share
 from medbert_jax.ehr.icd import ICD10_SYSTEMS
 
 DAYS_PER_YEAR = 365.25
+OF_SYSTEM = "of_system "
+"""Before the name of a code system: its share of the codes whose system is known."""
 _PATIENTS_AT_ONCE = 500_000  # some hundred megabytes, whatever the dataset's size
 
 
@@ -36,8 +38,8 @@ class Tally:
     """age (days, at the last visit or, cohorts, at the index), visits, codes, history (days) of the patients;
     codes_per_visit, gaps (days from one admission to the next), stays (days) of their visits."""
     shares: dict[str, Share]
-    """event, too_long of the patients; codes_cut, unknown_codes, icd10 of their codes; no_day, no_age, no_stay of
-    their visits."""
+    """event, too_long of the patients; codes_cut, unknown_codes, icd10 of their codes, and `OF_SYSTEM` of each code
+    system; no_day, no_age, no_stay of their visits."""
 
     def __add__(self, other: "Tally") -> "Tally":
         """Of the patients of both."""
@@ -87,11 +89,12 @@ def describe_dataset(directory, *, max_length: int = 512, name: str | None = Non
     vocabulary = read_vocabulary(directory)
     icd10 = np.zeros(vocabulary.size, bool)
     icd10[FIRST_CODE:] = [bool(re.match(f"{ICD10_SYSTEMS}/", code)) for code in vocabulary.codes]
+    system = np.array([""] * FIRST_CODE + [code.partition("/")[0] for code in vocabulary.codes])
     splits = [split for split, patients in metadata["split"]["counts"].items() if patients]
     if not splits:
         raise ValueError(f"a dataset that is described must have patients: got none in {directory}; prepare it again")
     tallies = (
-        tally_patients(part, metadata, icd10, max_length)
+        tally_patients(part, metadata, icd10, max_length, system=system)
         for split in splits
         for part in _slices(open_token_store(directory, split, cache_dir, _tell))
     )
@@ -116,7 +119,9 @@ def describe_datasets(directories, *, max_length: int = 512, cache_dir=None) -> 
     return [describe(path, name=name) for path, name in zip(paths, names, strict=True)]
 
 
-def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray, max_length: int) -> Tally:
+def tally_patients(
+    patients: PatientSequences, metadata: dict, icd10: np.ndarray, max_length: int, *, system: np.ndarray | None = None
+) -> Tally:
     """Count patients.
 
     Args:
@@ -124,6 +129,7 @@ def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray
         metadata: of their dataset.
         icd10: (V,) which ids of the vocabulary are codes of ICD-10.
         max_length: codes that a model takes of one patient.
+        system: (V,) code system of each id of the vocabulary, "" of those that are no codes; None: not counted.
     """
     codes, visits = patients.code_offsets, patients.visit_offsets
     lengths, stays_of = np.diff(codes), np.diff(visits)
@@ -140,6 +146,9 @@ def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray
     cut = len(long.code_ids) - len(long.truncate(max_length).code_ids)
     in_vocabulary = patients.code_ids >= FIRST_CODE
     known_codes = offsets_of(in_vocabulary)[codes]
+    used = patients.code_ids[in_vocabulary]
+    names, number = np.unique(system, return_inverse=True) if system is not None else ([], np.zeros(0, int))
+    systems = {OF_SYSTEM + name: Share.of(number[used] == of, known_codes) for of, name in enumerate(names) if name}
     return Tally(
         sex=np.bincount(patients.sex, minlength=3),
         race=np.bincount(patients.race, minlength=1 + len(metadata.get("races", ()))),
@@ -159,7 +168,8 @@ def tally_patients(patients: PatientSequences, metadata: dict, icd10: np.ndarray
             "too_long": Share.of_patients(len(long), len(patients)),
             "codes_cut": Share(cut, len(patients.code_ids), len(long), len(patients) - len(long)),
             "unknown_codes": Share.of(patients.code_ids == UNK, codes),
-            "icd10": Share.of(icd10[patients.code_ids[in_vocabulary]], known_codes),
+            "icd10": Share.of(icd10[used], known_codes),
+            **systems,
             "no_day": Share.of(day < 0, visits),
             "no_age": Share.of(patients.age_days < 0, visits),
             "no_stay": Share.of(patients.length_of_stay < 0, visits),

@@ -1,12 +1,14 @@
 """The figures of a dataset as they may be read: all of them, or those that can be shared."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from medbert_jax.attrition.disclosure import SMALLEST, hidden_shares
-from medbert_jax.description.descriptives import Description
+from medbert_jax.description.descriptives import OF_SYSTEM, Description
 from medbert_jax.description.distributions import Distribution, Share
 from medbert_jax.description.figure_tables import FEW, HIDDEN, UNKNOWN, Figure, number
+from medbert_jax.ehr.icd import ICD10_SYSTEMS
 
 RACES = {
     "White": ("white", "caucasian"),
@@ -85,6 +87,14 @@ class ShownColumn:
             return FEW if counts[place] < SMALLEST else HIDDEN
         return number(100 * counts[place] / sum(counts), 1, unit="%")
 
+    def system(self, name: str) -> Figure:
+        """The share of a code system in the codes whose system is known, in %; unknown where the dataset has none."""
+        shares = systems_of(self.about)
+        if name not in shares:
+            return UNKNOWN
+        partner = shares[name].may_be_shared and name in _hidden_systems(shares)
+        return HIDDEN if self.share and partner else self.percent(shares[name])
+
     def percent(self, share: Share, decimals: int = 1, of: int | None = None) -> Figure:
         """A share in %, or the same count as a share of something larger."""
         total = share.total if of is None else of
@@ -111,6 +121,24 @@ class ShownColumn:
         if self.too_small or (self.share and not distribution.may_be_shared(value)):
             return HIDDEN
         return number(value)
+
+
+def systems_of(about: Description) -> dict[str, Share]:
+    """The code systems that are in use, each with its share of the codes whose system is known."""
+    shares = about.tally.shares.items()
+    return {key.removeprefix(OF_SYSTEM): share for key, share in shares if key.startswith(OF_SYSTEM) and share.count}
+
+
+def _hidden_systems(shares: dict[str, Share]) -> set[str]:
+    """The systems of few patients; one that is alone among those of ICD-10, of which the sum is shown, or among the
+    others, would follow from these: the smallest of them is hidden with it."""
+    is_icd10 = {name: re.fullmatch(ICD10_SYSTEMS, name) is not None for name in shares}
+    groups = [{name for name, of in is_icd10.items() if of is which} for which in (True, False)]
+    hidden = {name for name, share in shares.items() if not share.may_be_shared}
+    for group in (*groups, {*shares}):
+        if len(hidden & group) == 1:
+            hidden |= {*sorted(group - hidden, key=lambda name: (shares[name].count, name))[:1]}
+    return hidden
 
 
 def race_parts(about: Description) -> dict[str | None, int]:

@@ -1,12 +1,13 @@
 """The paper's Table 2 and the measurable rows of its Table 3, of any datasets side by side, to show or to share."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from medbert_jax.data.vocabulary import FIRST_CODE
 from medbert_jax.description.descriptives import DAYS_PER_YEAR, Description
 from medbert_jax.description.figure_tables import HIDDEN, UNKNOWN, Figure, FigureTable, number
 from medbert_jax.description.paper_cohorts import PAPER_NOTES, PAPER_TABLE2
-from medbert_jax.description.shown_figures import HIDING, RACES, ShownColumn, race_name, race_parts
+from medbert_jax.description.shown_figures import HIDING, RACES, ShownColumn, race_name, race_parts, systems_of
 
 PERCENTILES = (5, 25, 50, 75, 95, 99)
 TIME_RULES = ("wrong_times", "incorrect_times", "no_admission", "index_undated", "age_unknown")
@@ -43,6 +44,7 @@ def table2(datasets: Sequence[Description], *, paper: Sequence[str] = (), share:
         ("codes per patient: mean", "codes", lambda column: _mean(column, "codes")),
         ("vocabulary: different codes used", "vocabulary", _vocabulary),
         ("ICD-10 among the codes", "icd10", lambda column: column.percent(column.about.tally.shares["icd10"])),
+        *((f"codes of {name}", "", lambda column, name=name: column.system(name)) for name in _systems(datasets)),
     ]
     notes = [
         "A visit is an encounter with a code; a code is counted once per visit. Percentages of patients are of all"
@@ -158,6 +160,14 @@ def _race(column: ShownColumn, name: str | None) -> Figure:
 
 def _races(datasets: Sequence[Description]) -> set[str]:
     return {race_name(raw) for about in datasets for raw in about.metadata.get("races", ())}
+
+
+def _systems(datasets: Sequence[Description]) -> list[str]:
+    """The code systems that are in use, that with most codes first."""
+    uses = Counter()
+    for about in datasets:
+        uses.update({name: share.count for name, share in systems_of(about).items()})
+    return [name for name, _ in sorted(uses.items(), key=lambda one: (-one[1], one[0]))]
 
 
 def _time_rules(datasets: Sequence[Description]) -> dict[str, str]:

@@ -47,6 +47,11 @@ def test_a_drawn_cohort_is_counted_as_by_hand(cohort):
         "codes_cut": Share(4, 14, 2, 2),
         "unknown_codes": Share(1, 14, 1, 4),
         "icd10": Share(6, 13, 4, 3),  # of the codes that are known; Bert has no others, and procedures are none
+        "of_system ICD9CM": Share(4, 13, 3, 4),
+        "of_system ICD10CM": Share(6, 13, 4, 3),
+        "of_system LOCAL": Share(2, 13, 2, 4),
+        "of_system ICD10PCS": Share(1, 13, 1, 4),
+        "of_system ICD10GM": Share(0, 13, 0, 4),
         "no_day": Share(1, 7, 1, 4),
         "no_age": Share(2, 7, 2, 3),
         "no_stay": Share(1, 7, 1, 3),

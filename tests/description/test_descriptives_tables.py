@@ -80,6 +80,8 @@ def test_every_row_of_a_cohort_beside_the_papers(made):
         "codes per patient: mean": ("2.0", "15", "18"),
         "vocabulary: different codes used": ("2", "82,603", "7,002"),
         "ICD-10 among the codes": ("37.5 %", "33.8 %", "0 %"),
+        "codes of ICD9CM": ("62.5 %", "–", "–"),
+        "codes of ICD10CM": ("37.5 %", "–", "–"),
     }
     assert any("the event is “heart failure”" in note for note in table.notes)
 
@@ -158,6 +160,31 @@ def test_few_patients_are_hidden_with_what_would_tell_them(made):
     markdown = to_markdown([table.printed for table in shared])
     for text in (markdown, figures_to_csv(shared), figures_to_json(shared, {})):
         assert not any(secret in text for secret in ("8.3", "11.7", "13.3", "0.70", "91.7"))
+
+
+@pytest.mark.parametrize(
+    ("patients", "said", "icd10"),
+    [
+        # of everybody's 100 codes: what a few have would follow from the rest, of all or of those of ICD-10
+        ({"ICD9CM": 60, "ICD10CM": 30, "LOCAL": 5}, {"ICD9CM": "hidden", "ICD10CM": "31.6 %", "LOCAL": "<11"}, "31.6 %"),
+        ({"ICD9CM": 60, "ICD10CM": 30, "ICD10GM": 5}, {"ICD9CM": "63.2 %", "ICD10CM": "hidden", "ICD10GM": "<11"}, "36.8 %"),
+        ({"ICD9CM": 60, "LOCAL": 20, "ICD10CM": 5}, {"ICD9CM": "70.6 %", "LOCAL": "hidden", "ICD10CM": "<11"}, "<11"),
+        ({"ICD9CM": 60, "LOCAL": 20, "ICD10CM": 15}, {"ICD9CM": "63.2 %", "LOCAL": "21.1 %", "ICD10CM": "15.8 %"}, "15.8 %"),
+        ({"ICD9CM": 60, "LOCAL": 4, "ICD10CM": 40, "ICD10": 3},
+         {"ICD9CM": "hidden", "LOCAL": "<11", "ICD10CM": "hidden", "ICD10": "<11"}, "40.2 %"),
+    ],
+)  # fmt: skip
+def test_shares_of_code_systems_do_not_follow_from_each_other(patients, said, icd10, tmp_path):
+    drawn = [Drawn([(0, 7305, 1, [16 + number])], sex=1 + n % 2, event=n % 2)
+             for number, of in enumerate(patients.values()) for n in range(of)]  # fmt: skip
+    codes = [f"{name}/E11.9" for name in patients]
+    about = describe_dataset(write_drawn(tmp_path / "made" / "1.0.0", {"train": drawn}, codes=codes))
+    shown, total = cells(table2([about], share=True)), sum(patients.values())
+    assert {name: shown[f"codes of {name}"] for name in patients} == said
+    assert shown["ICD-10 among the codes"] == icd10
+    told = {row: text for row, text in cells(table2([about])).items() if row.startswith("codes of")}
+    assert told == {f"codes of {name}": f"{100 * of / total:.1f} %" for name, of in patients.items()}
+    assert [*told] == [f"codes of {name}" for name, _ in sorted(patients.items(), key=lambda one: -one[1])]
 
 
 def test_the_number_of_patients_is_hidden_where_the_flow_chart_hides_it(made):
