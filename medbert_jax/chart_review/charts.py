@@ -16,7 +16,7 @@ from medbert_jax.cohorts.evidence_sets import CODE_STRING
 from medbert_jax.cohorts.judging import Exit
 from medbert_jax.cohorts.life import in_life
 from medbert_jax.cohorts.record import with_ages
-from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex
+from medbert_jax.cohorts.spans import Age, DaysOfFollowUp, DaysToIndex, EnrolledAtIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.description.chart import Annotation, Chart, Entry, Visit, day_words, person_words
 from medbert_jax.ehr.icd import titles
@@ -256,6 +256,8 @@ def measured(leaf: Comparison, evidence: tuple[Entry, ...], has_index: bool) -> 
         return int(bool(evidence)) if isinstance(leaf, Deaths) else int(has_index)
     if isinstance(leaf, Age):
         return None if not evidence or evidence[0].value is None else int(evidence[0].value)
+    if isinstance(leaf, EnrolledAtIndex):
+        return int(bool(days["since"]))
     begin, end = (days[""], [0] * has_index) if isinstance(leaf, DaysToIndex) else (days["since"], days[""])
     if isinstance(leaf, DaysOfFollowUp) or not begin or not end:
         return None  # with the source's last day, days of follow-up would tell the date

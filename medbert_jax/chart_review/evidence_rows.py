@@ -12,10 +12,11 @@ from medbert_jax.cohorts.comparisons import Comparison
 from medbert_jax.cohorts.counts import CountOfRows, Deaths, Events, Visits
 from medbert_jax.cohorts.derived import rows_with_derived
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, Tag
+from medbert_jax.cohorts.follow_up import followed_times
 from medbert_jax.cohorts.life import Lives, in_life
 from medbert_jax.cohorts.record import events, visits_with_code_sets, with_ages, without_bill
 from medbert_jax.cohorts.record_columns import AT_INDEX, visits_with
-from medbert_jax.cohorts.spans import Age, DaysBetween, DaysToIndex
+from medbert_jax.cohorts.spans import Age, DaysBetween, DaysOfLookback, DaysToIndex, EnrolledAtIndex
 from medbert_jax.cohorts.spec import CohortSpec, Rule
 from medbert_jax.cohorts.windows import index_times, passed_over
 from medbert_jax.ehr.schema import EhrTables
@@ -25,10 +26,11 @@ EVIDENCE = {
     "rule": pl.String(),
     "part": pl.Int32(),  # place of the condition among the leaves of the rule, from 0
     "role": pl.String(),  # since: where a number of days begins; else empty
-    "kind": pl.String(),  # visit | diagnosis | medication | measurement | procedure | age | death
+    # visit | diagnosis | medication | measurement | procedure | age | death | follow_up | prediction
+    "kind": pl.String(),
     "order": pl.Int32(),  # of the visit, where it is of one
     "day": pl.Date(),
-    "code": pl.String(),  # system/code; of a drug its ingredient
+    "code": pl.String(),  # system/code; of a drug its ingredient, of a time of follow-up what decides of it
     "value": pl.Float64(),  # of a result, or an age in whole years
     "unit": pl.String(),
 }
@@ -152,10 +154,47 @@ def _of_leaf(leaf: Comparison, record: pl.DataFrame, tables: EhrTables, spec: Co
     if isinstance(leaf, DaysBetween):
         ends = (leaf.with_codes, leaf.since_codes)
         return [_of_visits(_first(record, visits_with(codes)), codes, tables, spec) for codes in ends]
+    if isinstance(leaf, DaysOfLookback | EnrolledAtIndex):
+        return _of_follow_up(leaf, record, tables, spec)
     if not isinstance(leaf, Age):  # is there an index, how long was he followed from there
         return [_of_visits(record.filter(AT_INDEX), None, tables, spec)]
     rows = _first(record, leaf.rows())
     return [rows.select("patient_id", "order", "day", kind=pl.lit("age"), code=_TEXT, value="age", unit=_TEXT)]
+
+
+def _of_follow_up(
+    leaf: DaysOfLookback | EnrolledAtIndex, record: pl.DataFrame, tables: EhrTables, spec: CohortSpec
+) -> list[pl.DataFrame]:
+    """The prediction and what covers it: the time of follow-up, or else the times that do not, or the first visit.
+
+    Of times only what decides is said: days to the begin or the end of a source's own time would tell the date.
+    """
+    predicted = record.filter(pl.col("cut_day").is_not_null()).unique("patient_id").select("patient_id", "cut_day")
+    nothing = {"order": pl.lit(None, pl.Int32), "code": _TEXT, "value": _NUMBER, "unit": _TEXT}
+    end = predicted.select("patient_id", kind=pl.lit("prediction"), day="cut_day", **nothing)
+    times = followed_times(tables, spec.follow_up)
+    if times is None:
+        seen = pl.min_horizontal("admit_time", "discharge_time").dt.date()
+        first = tables.visits.with_columns(day=seen).drop_nulls("day").sort("day", "order")
+        first = _first(first.join(predicted, on="patient_id", how="semi", maintain_order="left"), pl.lit(True))
+        return [end, _of_visits(first, None, tables, spec)]
+    begun = (pl.col("cut_day") - pl.col("start")).dt.total_days()
+    covers = pl.lit("a time that covers the day of the prediction")
+    if isinstance(leaf, DaysOfLookback) and leaf.limit:
+        enough = pl.when(begun >= leaf.limit).then(pl.lit(f"{leaf.limit:,} days or more"))
+        enough = enough.otherwise(pl.lit(f"less than {leaf.limit:,} days"))
+        covers = pl.format("{} and begins {} before it", covers, enough)
+    words = (
+        pl.when(begun < 0).then(pl.lit("a time that begins after the day of the prediction"))
+        .when(pl.col("end") < pl.col("cut_day")).then(pl.lit("a time that ends before the day of the prediction"))
+        .otherwise(covers)
+    )  # fmt: skip
+    times = times.join(predicted, on="patient_id")
+    covering = pl.col("cut_day").is_between("start", "end")
+    rows = times.with_columns(covers=covering, any=covering.any().over("patient_id"))
+    nothing |= {"code": words, "day": pl.lit(None, pl.Date), "kind": pl.lit("follow_up")}
+    other = rows.filter(~pl.col("any")).select("patient_id", **nothing)
+    return [pl.concat([end.select(other.columns), other]), rows.filter("covers").select("patient_id", **nothing)]
 
 
 def _first(record: pl.DataFrame, rows: pl.Expr) -> pl.DataFrame:

@@ -21,7 +21,9 @@ _WINDOWS = {
 
 
 def when(entry: Entry) -> str:
-    """The day of an entry, or its encounter where the day is unknown."""
+    """The day of an entry, or its encounter where the day is unknown; a time of follow-up has no day that is said."""
+    if entry.kind == "follow_up":
+        return "followed"
     if entry.day is None and entry.visit is not None:
         return f"encounter {entry.visit}"
     return f"{'from ' * bool(entry.role)}{day_words(entry.day)}"
@@ -43,10 +45,10 @@ def asked(part: Part, spec: CohortSpec, *, skips: bool = False) -> str:
     limit = next(f"{words} {bound}".strip() for words, bound in limits if bound is not None)
     if isinstance(of, Events) and part.holds is None:
         found = "the source has no such table"
-    elif isinstance(of, DaysOfFollowUp):
-        found = "not shown, it would tell the date"
     elif number is None:
-        found = "unknown"
+        covered = any(one.kind == "follow_up" and one.role for one in part.evidence)
+        hidden = isinstance(of, DaysOfFollowUp) or covered
+        found = "not shown, it would tell the date" if hidden else "unknown"
     elif isinstance(of, Age):
         found = age_words(number)
     else:
@@ -79,6 +81,8 @@ def entry_words(entry: Entry, chart: Chart) -> tuple[str, str]:
         )
     if entry.kind == "age":
         return f"encounter {entry.visit}", "age taken here"
-    if entry.kind == "death":
-        return "", "death"
+    if entry.kind in ("death", "prediction"):
+        return "", entry.kind
+    if entry.kind == "follow_up":
+        return "", entry.code or ""
     return entry.code or "", entry.title

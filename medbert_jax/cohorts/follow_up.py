@@ -43,17 +43,24 @@ def with_cover(index: pl.DataFrame, tables: EhrTables, asked: FollowUp | None) -
     seen = tables.visits.group_by("patient_id").agg(
         covered_from=first.min().dt.date(), covered_until=last.max().dt.date()
     )
-    by_contact = asked is not None and asked.until == BY_CONTACT
-    if by_contact or tables.follow_up is None:
+    if (periods := followed_times(tables, asked)) is None:
         covered = index.join(seen, on="patient_id", how="left", maintain_order="left")
+        by_contact = asked is not None and asked.until == BY_CONTACT
         return covered if by_contact else covered.with_columns(covered_until=pl.lit(None, pl.Date))
-    periods = _bridged(tables.follow_up, asked.bridge_days if asked is not None else 0)
     found = index.select("patient_id", "cut_day").join(periods, on="patient_id")
     found = found.filter(pl.col("cut_day").is_between("start", "end"))
     found = found.select("patient_id", covered_from="start", covered_until="end")
     return index.join(found, on="patient_id", how="left", maintain_order="left").with_columns(
         pl.coalesce("covered_until", pl.col("cut_day") - pl.duration(days=1))
     )
+
+
+def followed_times(tables: EhrTables, asked: FollowUp | None) -> pl.DataFrame | None:
+    """patient_id, start, end of the times in which the table `follow_up` says that somebody is followed, bridged as
+    asked; None: the table is not there, or not asked."""
+    if tables.follow_up is None or (asked is not None and asked.until == BY_CONTACT):
+        return None
+    return _bridged(tables.follow_up, asked.bridge_days if asked is not None else 0)
 
 
 def _bridged(periods: pl.DataFrame, days: int) -> pl.DataFrame:

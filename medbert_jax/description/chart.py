@@ -16,7 +16,7 @@ class Entry:
     """A code, drug, result, … of the record; `day` from day 0, `visit` its order; None: unknown, or of no visit."""
 
     kind: str
-    """diagnosis | medication | measurement | procedure | visit | age | death."""
+    """diagnosis | medication | measurement | procedure | visit | age | death | follow_up | prediction."""
     day: int | None
     visit: int | None
     code: str | None

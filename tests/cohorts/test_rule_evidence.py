@@ -10,8 +10,10 @@ from made_ehr import made_tables
 from medbert_jax.chart_review import evidence_rows
 from medbert_jax.chart_review.charts import charts
 from medbert_jax.chart_review.chosen_patients import _judged, chart_of, draw_charts
+from medbert_jax.chart_review.rule_words import asked, entry_words, when
+from medbert_jax.chart_review.text import chart_text
 from medbert_jax.cohorts.life import in_life
-from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec
+from medbert_jax.cohorts.loading import SPECS_DIRECTORY, load_spec, parse_spec
 from medbert_jax.cohorts.record import visits_with_code_sets
 from medbert_jax.cohorts.select import select_cohort
 from medbert_jax.description.chart import Annotation
@@ -50,11 +52,21 @@ PEOPLE = {
 def sources() -> list[EhrTables]:
     drawn = tables_of(PEOPLE | {f"{name}2": one for name, one in PEOPLE.items()})
     made = made_tables(250, seed=3)
-    return [drawn, dataclasses.replace(made, source=dataclasses.replace(made.source, last_day="2020-01-01"))]
+    made = dataclasses.replace(made, source=dataclasses.replace(made.source, last_day="2020-01-01"))
+    return [drawn, made, with_follow_up(drawn), with_follow_up(made)]
 
 
-FOLLOWED = ("days_of_follow_up", "days_of_lookback", "enrolled_at_index")
-"""Measures of a time in which somebody is followed: no row of his record is evidence of it."""
+def with_follow_up(tables: EhrTables) -> EhrTables:
+    """Nobody, or from a year before his second or third visit on, or until his first one and from the last one on."""
+    days = tables.visits.select("patient_id", "order", day=pl.col("admit_time").dt.date()).drop_nulls()
+    day, year = pl.col("day"), pl.duration(days=365)
+    kind = pl.col("patient_id").hash(seed=1) % 4
+    long = days.filter(kind < 2, pl.col("order") == kind + 2).select("patient_id", start=day - year, end=day + year)
+    first = days.filter(kind == 2).group_by("patient_id").agg(start=day.min() - year, end=day.min())
+    last = (
+        days.filter(kind == 2).group_by("patient_id").agg(start=day.max() + pl.duration(days=1), end=day.max() + year)
+    )
+    return dataclasses.replace(tables, follow_up=pl.concat([long, first, last]).sort("patient_id", "start"))
 
 
 def everybody(tables: EhrTables, spec) -> dict:
@@ -80,9 +92,14 @@ def disagreements(tables: EhrTables, spec) -> tuple[list[tuple], set[tuple]]:
         for said in chart.rules:
             for part in said.parts:
                 of = part.condition
-                if part.holds is None or of.measure in FOLLOWED:
+                if part.holds is None or of.measure == "days_of_follow_up":
                     continue
-                if of.unknown:
+                covering = [one.code for one in part.evidence if one.kind == "follow_up" and one.role]
+                if of.measure == "days_of_lookback" and covering:
+                    (words,) = covering
+                    shown = f"begins {of.limit} days or more before" in words
+                    shown = shown if of.at_least is not None else not shown
+                elif of.unknown:
                     shown = part.measured is None
                 elif part.measured is None:
                     shown = of.fewer_than is not None and not of.measure.startswith("age")
@@ -90,7 +107,12 @@ def disagreements(tables: EhrTables, spec) -> tuple[list[tuple], set[tuple]]:
                     enough = part.measured >= (of.at_least or of.fewer_than)
                     shown = enough if of.at_least is not None else not enough
                 looks_at_index = of.window in ("before_index", "through_index", "by_index_date", "index_visit")
-                looks_at_index |= of.measure in ("days_to_index", "age_at_index")
+                looks_at_index |= of.measure in (
+                    "days_to_index",
+                    "age_at_index",
+                    "days_of_lookback",
+                    "enrolled_at_index",
+                )
                 if looks_at_index and not chart.from_index:
                     continue  # such a condition says nothing of those who have no index
                 seen.add((of.measure, shown))
@@ -160,6 +182,66 @@ def test_a_drawn_case_shows_what_fired():
     assert [one.marks for one in chart.visits[2].codes] == [
         ("codes of the outcome", "hf_one_encounter", "hf_too_early")
     ]
+
+
+def test_what_covers_the_prediction_is_shown_and_no_day_that_would_tell_the_date():
+    """Index on 2010-01-05, 400 days after the first visit."""
+    enrolled = {"id": "not_enrolled", "description": "x", "tag": "ours", "action": "flag",
+                "when": {"measure": "enrolled_at_index", "fewer_than": 1}}  # fmt: skip
+    lookback = {"id": "short", "description": "x", "tag": "ours", "action": "flag",
+                "when": {"measure": "days_of_lookback", "fewer_than": 365}}  # fmt: skip
+    spec = load_spec("af-after-hypertension").to_dict() | {"rules": [enrolled, lookback]}
+    spec = parse_spec(spec | {"follow_up": {"bridge_days": 30, "description": "x", "tag": "ours"}}, source="made")
+    visits = (visit("2008-12-01", "250.00"), visit("2010-01-05", "401.9", 2))
+    times = {
+        "long": [("2009-01-07", "2012-01-01")],  # 365 days before the discharge
+        "short": [("2009-01-08", "2012-01-01")],
+        "bridged": [("2008-01-01", "2009-06-01"), ("2009-07-02", "2010-01-07")],
+        "apart": [("2008-01-01", "2009-06-01"), ("2009-07-03", "2010-01-07")],
+        "before_and_after": [("2008-01-01", "2010-01-06"), ("2010-02-08", "2012-01-01")],
+        "never": [],
+    }
+    tables = tables_of({name: person(*visits, followed=of) for name, of in times.items()})
+    covers, ends = "a time that covers the day of the prediction", "a time that ends before the day of the prediction"
+    more, less = f"{covers} and begins 365 days or more before it", f"{covers} and begins less than 365 days before it"
+    starts = "a time that begins after the day of the prediction"
+    hidden = "not shown, it would tell the date"
+    told = {}
+    for name, chart in everybody(tables, spec).items():
+        said = {said.rule.id: said.parts[0] for said in chart.rules if " " not in said.rule.id}
+        told[name] = [
+            (
+                asked(part, spec).split(": ")[1].split(";")[0],
+                [(when(one), entry_words(one, chart)[1]) for one in part.evidence],
+            )
+            for part in (said["not_enrolled"], said["short"])
+        ]
+        text = chart_text(chart, spec)
+        assert "day 2  prediction" in text and "2009" not in text and "363" not in text
+        assert all(words in text for part in said.values() for one in part.evidence for words in [one.code or ""])
+        assert (hidden in text) == (name in ("long", "short", "bridged", "apart"))
+    at, followed = ("day 2", "prediction"), "followed"
+    assert told == {
+        "long": [("1", [at, (followed, covers)]), (hidden, [at, (followed, more)])],
+        "short": [("1", [at, (followed, covers)]), (hidden, [at, (followed, less)])],
+        "bridged": [("1", [at, (followed, covers)]), (hidden, [at, (followed, more)])],
+        "apart": [("1", [at, (followed, covers)]), (hidden, [at, (followed, less)])],
+        "before_and_after": [("0", rows := [(followed, starts), (followed, ends), at]), ("unknown", rows)],
+        "never": [("0", [at]), ("unknown", [at])],
+    }
+
+
+def test_without_the_table_the_first_visit_is_what_lookback_rests_on():
+    people = {
+        "one": person(visit("2009-12-01", "250.00", kind="inpatient"), visit("2011-01-05", "1", 2, kind="inpatient"))
+    }
+    spec = load_spec("acute-mi-1y")
+    chart = everybody(tables_of(people), spec)["one"]
+    (part,) = next(said for said in chart.rules if said.rule.id == "short_lookback").parts
+    assert (part.measured, part.holds) == (0, True)
+    assert [(one.kind, one.day, one.visit, one.role) for one in part.evidence] == [
+        ("prediction", 0, None, ""), ("visit", 0, 1, "since"),
+    ]  # fmt: skip
 
 
 def test_a_table_that_is_missing_is_said_to_be():
