@@ -79,6 +79,11 @@ def episodes_of(patient: Patient) -> list[Episode]:
     return episodes + [Episode([visit]) for visit in patient.visits if visit not in stays]
 
 
+def all_visits(patient: Patient) -> list[Visit]:
+    """ "The input ends with the first visit that had not begun at the prediction time": one after the death too."""
+    return sorted([*patient.visits, *patient.late_visits], key=lambda visit: visit.order)
+
+
 def readmission_30d(patient: Patient, last_day: date) -> Left | In:
     if not patient.visits:
         return Left(NO_VISITS)
@@ -104,7 +109,7 @@ def readmission_30d(patient: Patient, last_day: date) -> Left | In:
     if end is None:
         return Left("index_undated")
     cut = Cut(time=end)
-    if last_begun(patient.visits, cut, order) < order:
+    if last_begun(all_visits(patient), cut, order) < order:
         return Left("visit_open")
     # "A readmission is a stay of `readmission_types` of a later episode, and the day on which that began counts."
     gaps = []
@@ -146,7 +151,7 @@ def los_next(patient: Patient, lengths: dict[str, int | None]) -> Left | In:
     if days is None:
         return Left("outcome_unknown")
     cut = Cut(index=index)
-    last = last_begun(patient.visits, cut, order - 1)
+    last = last_begun(all_visits(patient), cut, order - 1)
     if not (read := read_up_to(patient.visits, cut, last)):
         return Left("input_codes")
     return In(int(days > 7), index.date, order, last, input=read)
