@@ -70,6 +70,29 @@ def test_published_files(source):
     assert ledger.came == Counts(2, 4, 6) and left(ledger) == {"further_segment": Counts(visits=1)}
 
 
+def test_births_that_contradict_each_other_are_unknown_and_told(source):
+    """Of A1 the file of 2009 says another birth than those of 2008 and 2010; B2's is missing in that of 2009."""
+    years = {
+        "2008": "A1,19430101,,1,1,0\nB2,19500701,,2,5,0\nC3,19200101,,1,1,0\nC3,19200101,,1,1,0\n",
+        "2009": "A1,19340101,,1,1,0\nB2,,20091001,2,5,Y\nC3,19200201,,1,1,0\n",
+        "2010": "A1,19430101,,1,1,0\n",
+    }
+    for year, rows in years.items():
+        (source / f"DE1_0_{year}_Beneficiary_Summary_File_Sample_1.csv").write_text(PEOPLE + rows)
+    # Before one of A1's births: no birth of his is known, so nothing is before it. B2's is known from the other year.
+    add(source, "A1,31,1,,19350301,19350302,4280,,,,,,,,,\nB2,32,1,,19490301,19490302,4280,,,,,,,,,")
+    for shards in (1, 5):
+        tables, ledger = read(source, shards=shards)
+        assert dict(tables.patients.select("patient_id", "birth_date").rows()) == {
+            "A1": None, "B2": date(1950, 7, 1), "C3": None,
+        }  # fmt: skip
+        assert set(tables.visits.filter(patient_id="A1")["age_days"]) == {None}
+        assert left(ledger) == {"further_segment": Counts(visits=1), "before_birth": Counts(0, 1, 1)}
+        told = [line for line in tables.source.assumptions if "contradict" in line]
+        assert len(told) == 1 and "patients whose rows contradict each other in birth_date" in told[0]
+        assert told[0].endswith("which is unknown now 2.")
+
+
 def test_the_parquet_layout_is_the_same(source, tmp_path):
     csv = read(source, shards=2)
     for path in source.glob("*Inpatient*"):
