@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from datetime import date
+from pathlib import Path
 
 from medbert_jax.cohorts.follow_up import BY_CONTACT
 from medbert_jax.cohorts.spans import DaysOfFollowUp
@@ -19,8 +20,11 @@ def faults_of_shifted(spec: CohortSpec, source: EhrSource, tables: Collection[st
     if not is_shifted(source):
         return []
     copy = f"in a copy of the spec {spec.name!r}"
+    built_in = Path(__file__).with_name("specs") / f"{spec.name}.yaml"
+    where = f" ({built_in})" if built_in.is_file() else ""
+    instead = _instead(spec, tables)
     faults = [
-        f"rule {rule.id} asks when the source ends: leave it out {copy}"
+        f"rule {rule.id} asks when the source ends: leave it out {copy}{where}{instead}"
         for rule in spec.rules
         if any(isinstance(leaf, DaysOfFollowUp) for leaf in rule.when.leaves())
     ]
@@ -35,3 +39,14 @@ def faults_of_shifted(spec: CohortSpec, source: EhrSource, tables: Collection[st
             f" follow_up, or write follow_up: {{until: contact, …}} {copy}"
         )
     return faults
+
+
+def _instead(spec: CohortSpec, tables: Collection[str]) -> str:
+    """What then decides how long somebody is followed, who was to leave where the source ends too early."""
+    if not spec.outcome.asks_follow_up:
+        return ""
+    if "follow_up" in tables:
+        return ", and the table follow_up says who is censored"
+    if spec.outcome.needs_own_follow_up:
+        return ""
+    return ", and what the source records of each patient is taken for all that came"

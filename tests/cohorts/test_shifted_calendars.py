@@ -1,6 +1,8 @@
 """Where each patient's calendar is shifted by a span of his own, nothing compares the days of two patients."""
 
+import re
 from datetime import date
+from pathlib import Path
 
 import pytest
 from cohorts.test_follow_up import ABOUT, STROKE, ahead, rule, times
@@ -28,6 +30,29 @@ def test_what_compares_calendars_is_refused_by_name_with_what_to_do():
     assert "split.test_from (--test-from)" in refusal(ahead(split=split, follow_up=CONTACT))
     assert "matching asks when the source ends" in refusal(load_spec("dhf-matched"))
     assert "take tables with follow_up" in refusal(ahead())
+
+
+def test_the_refusal_of_mortality_says_the_way_and_the_way_goes(tmp_path):
+    stay = visit("2150-01-01", "410.9", 3, kind="inpatient")
+    people = {"dies": person(stay, died="2150-01-20", born="2100-01-01"), "lives": person(stay, born="2100-01-01")}
+    spec = load_spec("mortality-30d")
+    said = re.search(r"rule short_follow_up asks .* leave it out in a copy of the spec 'mortality-30d' \((.*)\), and what"
+                     r" the source records of each patient is taken for all that came \(if none", refusal(spec, people))  # fmt: skip
+    text = Path(said[1]).read_text()
+    rule_text = text[text.index("  - id: short_follow_up") :]
+    assert rule_text.count("- id:") == 1  # the last one
+    copied = tmp_path / "copy.yaml"
+    copied.write_text(text.removesuffix(rule_text))
+    assert fates(people, load_spec(str(copied)), **SHIFTED) == {"dies": (1, 1, 1), "lives": (0, 1, 1)}
+    followed = {
+        "leaves": person(stay, born="2100-01-01", followed=[("2149-01-01", "2150-01-20")]),
+        "dies_then": person(stay, born="2100-01-01", died="2150-01-22", followed=[("2149-01-01", "2150-01-20")]),
+        "stays": person(stay, born="2100-01-01", followed=[("2149-01-01", "2150-02-20")]),
+    }
+    assert "and the table follow_up says who is censored" in refusal(spec, followed)
+    assert fates(followed, load_spec(str(copied)), **SHIFTED) == {
+        "leaves": (-1, 1, 1), "dies_then": (-1, 1, 1), "stays": (0, 1, 1)
+    }  # fmt: skip
 
 
 def test_by_test_from():
