@@ -13,7 +13,7 @@ import polars as pl
 import pytest
 from made_ehr import made_tables
 from prepared_datasets import prepare_cohort, prepare_pretraining
-from sources.made_sources import WRITERS, write_source
+from sources.made_layouts import WRITERS, write_source
 from test_line import COHORT, FINETUNE, PRETRAIN, quick_compilation  # noqa: F401
 
 import medbert_jax
@@ -50,10 +50,10 @@ def hashes(tmp_path_factory):
 
 
 def tables_of(kind: str, folder: Path, out: Path) -> str:
-    source, format = write_source(kind, folder, None, None)
+    source, format, options = write_source(kind, folder)
     if folder.name in NAMES:
         with_neighbour(folder)
-    ingest(source, out, format=format, shards=1, workers=1)
+    ingest(source, out, format=format, shards=1, workers=1, options=options)
     return read_source(out).content_hash
 
 

@@ -10,29 +10,37 @@ from datetime import date, datetime
 
 import polars as pl
 import pytest
+from sources.made_layouts import ENROLLED, WRITERS, write_source
 from sources.made_sources import (
     CODES,
     DIABETICS,
     ENCOUNTERS,
+    MEDS_SPLIT,
     PATIENTS,
     SHIFT,
     VISITS,
-    WRITERS,
     csv,
     day,
     frame,
     parquet,
     synpuf_id,
-    write_source,
 )
 
+from medbert_jax.ehr.shard_files import SPLITS_FILE
 from medbert_jax.ehr.tables import read_tables
+from medbert_jax.ingest.formats import FORMATS
 from medbert_jax.ingest.ingest import ingest
 
-DATED = [kind for kind in WRITERS if kind != "diabetes130"]
+PICKLES = ("med-bert-pickles", "pytorch-ehr")
+DATED = [kind for kind in WRITERS if kind not in ("diabetes130", *PICKLES)]
+CODED_ALONE = ("med-bert-tsv", *PICKLES)
+"""Of the hospital they hold codes, and so only visits and patients that have some, and no people."""
 WITHOUT_ICD10 = ("desynpuf-csv", "desynpuf-parquet")
 NAMED = {"desynpuf-csv": synpuf_id, "desynpuf-parquet": synpuf_id}  # patient ids as the format writes them
-HAS_TIME = ("omop-csv", "omop-parquet", "meds-0.3", "meds-0.4", "mimic-iv")
+HAS_TIME = [kind for kind in DATED if kind.startswith(("omop", "meds", "mimic", "own"))]
+RANKED = [kind for kind in WRITERS if kind.startswith(("mimic", "med-bert", "desynpuf", "own"))]
+"""Those that rank every code."""
+SPLIT = [kind for kind in WRITERS if kind.startswith(("meds", "own"))] + [*PICKLES]
 DISEASES = {
     "77320001": [["250.83", "428", "414"], ["428", "250.02", "584"], ["038", "518", "250.4"]],
     "77320002": [["486", "250", "V45"]],
@@ -50,9 +58,9 @@ DISEASES = {
 
 
 def read(kind, folder, change=None, files=None, *, shards=1, workers=1, **more):
-    source, name = write_source(kind, folder / "source", change, files)
+    source, name, options = write_source(kind, folder / "source", change, files)
     out = folder / f"ehr-{shards}-{workers}"
-    ledger = ingest(source, out, format=name, shards=shards, workers=workers, **more)
+    ledger = ingest(source, out, format=name, shards=shards, workers=workers, **{"options": options} | more)
     return read_tables(out), ledger
 
 
@@ -65,7 +73,7 @@ def whole(tmp_path_factory):
 def told(kind):
     """Patients, visits (with their place in order) and codes that this telling can hold."""
     patients = [row for row in PATIENTS if not (kind in WITHOUT_ICD10 and row[0] == "77310010")]
-    if kind == "med-bert-tsv":
+    if kind in CODED_ALONE:
         patients = [row for row in patients if row[0] not in ("77310011", "77310012")]
     known = {row[0] for row in patients}
     order, visits = {}, {}
@@ -86,26 +94,30 @@ def listed(cells):
 
 
 def moment(kind, text):
-    if kind == "mimic-iv":
+    if kind.startswith("mimic-iv"):
         text = f"{int(text[:4]) + SHIFT}{text[4:]}"
     return datetime.fromisoformat(text if kind in HAS_TIME else day(text))
 
 
-@pytest.mark.parametrize("kind", DATED)
+def test_every_format_is_told():
+    assert {name for name, _ in WRITERS.values()} == set(FORMATS)
+
+
+@pytest.mark.parametrize("kind", [*DATED, *PICKLES])
 def test_patients_are_read(whole, kind):
     tables, _ = whole[kind]
     name = NAMED.get(kind, str)
     expected = []
     for patient, birth, sex, _, death in told(kind)[0]:
-        if kind == "med-bert-tsv":  # codes and dates, no people
+        if kind in CODED_ALONE:
             birth = sex = death = None
-        if kind == "mimic-iv":  # a year of birth at most, in a calendar of its own
+        if kind.startswith("mimic-iv"):  # a year of birth at most, in a calendar of its own
             birth, death = None, death and date(death.year + SHIFT, death.month, death.day)
         expected.append((name(patient), birth, sex, death))
     assert rows(tables.patients, "patient_id", "birth_date", "sex", "death_date") == listed(expected)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in DATED if kind != "med-bert-tsv"])
+@pytest.mark.parametrize("kind", [kind for kind in DATED if kind not in CODED_ALONE])
 def test_races_are_kept_apart(whole, kind):
     """Their names are the source's; nobody is in another's group."""
     tables, _ = whole[kind]
@@ -131,33 +143,64 @@ def test_visits_are_read_in_order(whole, kind):
     assert got == listed(expected)
 
 
-@pytest.mark.parametrize("kind", DATED)
+@pytest.mark.parametrize("kind", PICKLES)
+def test_visits_without_days_are_read_in_order(whole, kind):
+    tables, _ = whole[kind]
+    stays = kind == "med-bert-pickles"
+    expected = [(row[1], row[8], None, row[4] if stays else None) for row in told(kind)[1].values()]
+    got = rows(tables.visits, "patient_id", "order", "admit_time", "length_of_stay")
+    assert got == listed(expected) and not tables.source.has_dates
+
+
+@pytest.mark.parametrize("kind", SPLIT)
+def test_splits_are_read(tmp_path, kind):
+    read(kind, tmp_path)
+    names = {"train": "train", "tuning": "validation", "held_out": "test"}
+    split = dict(pl.read_parquet(tmp_path / "ehr-1-1" / SPLITS_FILE).rows())
+    assert split == {patient: names[MEDS_SPLIT[patient]] for patient, *_ in told(kind)[0]}
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_who_is_followed_is_read_where_it_is_told(whole, kind):
+    follow_up, name = whole[kind][0].follow_up, NAMED.get(kind, str)
+    if kind in ("omop-observed", "own-tables"):
+        assert listed(follow_up.rows()) == listed(ENROLLED)
+    elif kind in NAMED:
+        days = {row[0]: (date(2008, 1, 1), row[4] or date(2010, 12, 31)) for row in told(kind)[0]}
+        assert listed(follow_up.rows()) == listed((name(patient), *both) for patient, both in days.items())
+    else:
+        assert follow_up is None
+
+
+@pytest.mark.parametrize("kind", [*DATED, *PICKLES])
 def test_codes_are_read_with_their_visit_system_and_priority(whole, kind):
     tables, _ = whole[kind]
     name = NAMED.get(kind, str)
     visits = told(kind)[1]
-    given = {"mimic-iv", "med-bert-tsv", "desynpuf-csv", "desynpuf-parquet"}  # the others do not rank every code
+    # The codes of a visit are in no order in the pickles of pytorch_ehr.
     expected = [
-        (name(patient), visits[visit][8], system, code, priority if kind in given else None)
+        (name(patient), visits[visit][8], system, code, priority if kind in RANKED else None)
         for visit, patient, system, code, priority in told(kind)[2]
     ]
     codes = tables.diagnoses.join(
         tables.visits.select("visit_id", "patient_id", "order"), on=["visit_id", "patient_id"]
     )
-    if kind not in given:
+    if kind not in RANKED:
         codes = codes.with_columns(priority=pl.lit(None))
     assert rows(codes, "patient_id", "order", "code_system", "code", "priority") == listed(expected)
     assert codes.height == tables.diagnoses.height
 
 
-@pytest.mark.parametrize("kind", DATED)
+@pytest.mark.parametrize("kind", [*DATED, *PICKLES])
 def test_nobody_leaves_a_sound_source(whole, kind):
     tables, ledger = whole[kind]
     patients, visits, codes = told(kind)
-    assert asdict(ledger.came) == {"patients": len(patients), "visits": len(visits), "codes": len(codes)}
-    assert [line.rule for line in ledger.lines if any(asdict(line.left).values())] == []
+    labels = len(patients) if kind == "pytorch-ehr" else 0  # counted as codes, and none of them
+    assert asdict(ledger.came) == {"patients": len(patients), "visits": len(visits), "codes": len(codes) + labels}
+    left = [line.rule for line in ledger.lines if any(asdict(line.left).values())]
+    assert left == ["label_not_taken"] * bool(labels)
     ledger.check(patients=tables.patients.height, visits=tables.visits.height, codes=tables.diagnoses.height)
-    assert tables.source.has_dates
+    assert tables.source.has_dates == (kind in DATED)
 
 
 def assert_same(one, other):
@@ -175,7 +218,9 @@ def test_shards_change_nothing(whole, kind, tmp_path):
     assert_same(whole[kind], sharded)
 
 
-@pytest.mark.parametrize("kind", ["omop-csv", "meds-0.4", "mimic-iv", "med-bert-tsv", "desynpuf-csv", "diabetes130"])
+@pytest.mark.parametrize(
+    "kind", ["omop-csv", "meds-0.4", "mimic-iv", "med-bert-tsv", "desynpuf-csv", "diabetes130", "own-tables", *PICKLES]
+)
 def test_workers_change_nothing(whole, kind, tmp_path):
     assert_same(whole[kind], read(kind, tmp_path, shards=4, workers=3))
 
@@ -190,6 +235,8 @@ def test_the_hash_notices_one_changed_cell(whole, kind, tmp_path):
         "med": ("data_file", "diag"),
         "desynpuf": ("inpatient", None),
         "diabetes130": ("diabetic_data", "diag_1"),
+        "own": ("diagnoses", "code"),
+        "pytorch": ("data_file", "diag"),
     }
     table, column = changed[kind.split("-")[0]]
 
@@ -207,9 +254,20 @@ def test_the_hash_notices_one_changed_cell(whole, kind, tmp_path):
     assert read(kind, tmp_path, change)[0].source.content_hash != whole[kind][0].source.content_hash
 
 
-@pytest.mark.parametrize("kind", ["omop-csv", "meds-0.3", "desynpuf-csv"])
-def test_two_layouts_of_a_format_tell_the_same(whole, kind):
-    other = {"omop-csv": "omop-parquet", "meds-0.3": "meds-0.4", "desynpuf-csv": "desynpuf-parquet"}[kind]
+@pytest.mark.parametrize(
+    ("kind", "other"),
+    [
+        ("omop-csv", "omop-parquet"),
+        ("omop-csv", "omop-observed"),
+        ("omop-csv", "omop-spreadsheet"),
+        ("meds-0.3", "meds-0.4"),
+        ("meds-0.4", "meds-folders"),
+        ("mimic-iv", "mimic-iv-zeros"),
+        ("desynpuf-csv", "desynpuf-parquet"),
+        ("med-bert-pickles", "pytorch-ehr"),
+    ],
+)
+def test_two_layouts_of_a_format_tell_the_same(whole, kind, other):
     for name in ("patients", "diagnoses"):
         columns = ["patient_id", *(("sex", "birth_date") if name == "patients" else ("code_system", "code"))]
         a, b = (whole[each][0].present()[name] for each in (kind, other))
@@ -218,7 +276,7 @@ def test_two_layouts_of_a_format_tell_the_same(whole, kind):
 
 def test_a_source_may_be_named_by_its_one_file(whole, tmp_path):
     for kind, file in (("med-bert-tsv", "data_file.tsv"), ("diabetes130", "diabetic_data.csv")):
-        source, name = write_source(kind, tmp_path / kind)
+        source, name, _ = write_source(kind, tmp_path / kind)
         ingest(source / file, tmp_path / f"{kind}-ehr", format=name, shards=1, workers=1)
         assert read_tables(tmp_path / f"{kind}-ehr").source.content_hash == whole[kind][0].source.content_hash
 
@@ -226,7 +284,7 @@ def test_a_source_may_be_named_by_its_one_file(whole, tmp_path):
 # OMOP alone
 
 
-@pytest.mark.parametrize("kind", ["omop-csv", "omop-parquet"])
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind.startswith("omop")])
 def test_omop_visit_types_and_principal_diagnoses(whole, kind):
     tables, _ = whole[kind]
     assert rows(tables.visits, "visit_id", "visit_type") == listed((row[0], row[5]) for row in VISITS)
@@ -235,7 +293,7 @@ def test_omop_visit_types_and_principal_diagnoses(whole, kind):
     assert tables.diagnoses["present_on_admission"].drop_nulls().is_empty()  # the source does not say
 
 
-@pytest.mark.parametrize("kind", ["omop-csv", "omop-parquet"])
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind.startswith("omop")])
 def test_omop_drugs_measurements_and_procedures(whole, kind):
     tables, _ = whole[kind]
     (drug,) = tables.medications.select("patient_id", "visit_id", "code_system", "code", "time").rows()
@@ -526,7 +584,7 @@ def test_text_files_in_another_dress(whole, tmp_path, kind, dress):
     assert ledger.to_dict() == whole[kind][1].to_dict()
 
 
-@pytest.mark.parametrize("kind", WRITERS)
+@pytest.mark.parametrize("kind", [kind for kind in WRITERS if kind not in PICKLES])
 @pytest.mark.parametrize("dress", ["capitals", "small letters", "extra columns", "unsorted", "columns turned round"])
 def test_tables_in_another_dress(whole, tmp_path, kind, dress):
     if kind == "med-bert-tsv" and dress == "columns turned round":
@@ -587,13 +645,25 @@ def test_omop_csv_may_be_compressed(whole, tmp_path):
     assert read("omop-csv", tmp_path, files=files)[0].source.content_hash == whole["omop-csv"][0].source.content_hash
 
 
+def test_mimic_may_be_compressed_in_parts(whole, tmp_path):
+    """As a program that compresses in parallel writes: several members, one after the other."""
+
+    def files(content):
+        for path, data in content.items():
+            plain = gzip.decompress(data)
+            parts = [plain[place : place + 700] for place in range(0, len(plain), 700)]
+            content[path] = b"".join(gzip.compress(part, mtime=0) for part in parts)
+
+    assert read("mimic-iv", tmp_path, files=files)[0].source.content_hash == whole["mimic-iv"][0].source.content_hash
+
+
 def test_mimic_may_be_unpacked_and_without_its_folder(whole, tmp_path):
     def unpacked(content):
         for path in list(content):
             content[path.removesuffix(".gz")] = gzip.decompress(content.pop(path))
 
     assert read("mimic-iv", tmp_path, files=unpacked)[0].source.content_hash == whole["mimic-iv"][0].source.content_hash
-    source, name = write_source("mimic-iv", tmp_path / "again")
+    source, name, _ = write_source("mimic-iv", tmp_path / "again")
     ingest(source / "hosp", tmp_path / "out", format=name, shards=1, workers=1)
     assert read_tables(tmp_path / "out").source.content_hash == whole["mimic-iv"][0].source.content_hash
 
