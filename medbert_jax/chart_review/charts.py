@@ -120,7 +120,7 @@ def _chart(
     def entry(one: dict, marks: Iterable[str] = ()) -> Entry:
         about = {name: one[name] for name in ("kind", "code", "value", "unit")}
         order, day = one["order"], offset(one["day"])
-        after = is_after(order, day)
+        after = one["kind"] != "prediction" and is_after(order, day)
         later = not after and until is not None and one["kind"] == "diagnosis" and (order, one["code"]) not in read
         said = {"role": one.get("role", ""), "is_after": after, "is_known_later": later, "marks": tuple(marks)}
         return Entry(**about, **said, day=day, visit=order, title=known.get(one["code"], ""))

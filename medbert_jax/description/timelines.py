@@ -9,13 +9,14 @@ import numpy as np
 
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_vocabulary
-from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.description.chart import AGAIN, Annotation, Chart, Entry, Visit, person_words
 from medbert_jax.description.descriptives import DAYS_PER_YEAR, Description
 from medbert_jax.ehr.schema import SEXES
 
 PERCENTILES = (5, 25, 50, 75, 95)
 LONGEST = 12  # visits that are told in lines of text
+_OUTSIDE = "a code that is not in the vocabulary"
 
 
 def choose_patients(lengths: np.ndarray, percentiles: Sequence[int], seed: int) -> dict[int, int]:
@@ -75,14 +76,15 @@ def _chart(patient: PatientSequences, place: int, percent: int, about: Descripti
         codes = []
         for id in patient.code_ids[patient.visit_ids == number].tolist():
             code, title = vocabulary.code(id), vocabulary.title(id)
-            marks = (AGAIN,) if code in seen else ()
-            codes.append(Entry("diagnosis", day, number, code, "" if title == code else title, marks=marks))
+            title = _OUTSIDE if id == UNK else "" if title == code else title
+            marks = (AGAIN,) if code in seen and id != UNK else ()  # two of them are hardly the same
+            codes.append(Entry("diagnosis", day, number, code, title, marks=marks))
         seen.update(code.code for code in codes)
         visits.append(Visit(number, day, stay, None, tuple(codes)))
     sex, age = int(patient.sex[0]), int(patient.age_days[0])
     outcomes = {name: int(values[0]) for name, values in patient.outcomes.items()}
     if about.is_cohort:
-        outcome = f"label {outcomes['label']}"
+        outcome = "censored, label unknown" if outcomes["label"] < 0 else f"label {outcomes['label']}"
     else:
         outcome = "a prolonged stay" if outcomes["prolonged_los"] else "no prolonged stay"
     count, index = len(patient.code_ids), outcomes.get("index_day", -1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from made_datasets import Drawn, write_drawn
 
+from medbert_jax.data.vocabulary import UNK
 from medbert_jax.description.chart_timeline import timeline
 from medbert_jax.description.descriptives import describe_dataset
 from medbert_jax.description.timeline_page import timeline_page
@@ -68,6 +69,23 @@ def test_a_chart_as_text(cohort):
     assert text.startswith("patient 3: female, over 89 years; label 0; 29 codes (percentile 75) in 15 visits over 420")
     days = [int(day) for day in re.findall(r"^  day (\d+)(?:,.*)?$", text, re.MULTILINE)]
     assert days == [0, 30, 60, 90, 120, 150, 270, 300, 330, 360, 390, 420] and "  … 3 more visits …" in text
+
+
+def test_who_is_censored_has_no_label_and_a_code_outside_of_the_vocabulary_is_called_so(tmp_path):
+    visits = [(0, 20_000, 0, [ICD9, UNK]), (412, 20_412, 1, [UNK, ICD9])]
+    directory = write_drawn(
+        tmp_path / "hf" / "1.0.0", {"train": [Drawn(visits, event=-1)]}, kind="cohort", codes=CODES, titles=TITLES
+    )
+    (chart,) = example_charts(directory, describe_dataset(directory))
+    assert chart_text(chart) == (
+        "patient 1: sex unknown, 54 years; censored, label unknown; 4 codes (percentile 5) in 2 visits over 412 days\n"
+        "  day 0\n"
+        "    + ICD9CM/250.00  Diabetes\n"
+        "    + <UNK>  a code that is not in the vocabulary\n"
+        "  day 412, 1 day\n"
+        "    + <UNK>  a code that is not in the vocabulary\n"
+        "    = ICD9CM/250.00  Diabetes"
+    )
 
 
 def test_the_page_needs_nothing_beside_itself_and_names_nobody(cohort):
