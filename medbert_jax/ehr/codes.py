@@ -11,7 +11,8 @@ import polars as pl
 from medbert_jax.ehr.icd import ICD10_SYSTEMS, titles
 
 _SHAPES = {
-    "ICD9CM": re.compile(r"(\d{3}|V\d{2}|E\d{3})(\.\d{1,2})?"),
+    # A category 000 there is none, in any release: it is what stands for no code.
+    "ICD9CM": re.compile(r"(0(?:0[1-9]|[1-9]\d)|[1-9]\d\d|V\d{2}|E\d{3})(\.\d{1,2})?"),
     "ICD10CM": re.compile(r"[A-Z]\d[0-9A-Z](\.[0-9A-Z]{1,4})?"),
 }
 EITHER = "ICD-9-CM or ICD-10-CM"
@@ -29,6 +30,7 @@ CODE_SYSTEMS = (
 _SPELLINGS = {re.sub(r"[\s_.-]", "", name).upper(): name for name in CODE_SYSTEMS} | {
     "ICD9": "ICD9CM", "ICD9PCS": "ICD9Proc", "SNOMEDCT": "SNOMED", "CPT": "CPT4", "READV2": "Read",
 }  # fmt: skip
+_NUMBERED = ["SNOMED", "RxNorm"]
 _COUNTRY_SHAPE = re.compile(r"[A-Z]\d\d(\.[0-9A-Z]{1,8})?(\+\d{1,2})?")
 # As written, lost zeros aside: ICD-9 has V01–V91, E000–E030 and E800–E999; ICD-10-CM has no category E90 or above.
 _ICD9_LETTERS = (
@@ -90,7 +92,8 @@ def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
     ICD9CM and ICD10CM are checked; ICD10, CIM10, KCD7 and ICD10 with a country's two letters (ICD10GM,
     ICD10CN, …) take the looser form of `normalise_country_icd10`. ICD9Proc gets its dot after two digits. Zeros that a
     spreadsheet ate are put back where one reading is left: codes of ICD10PCS have 7 characters, of CPT4 5, and a dot of
-    ICD9Proc stands after two digits. In all other systems (SNOMED, RxNorm, …) the text stays, without blanks at its
+    ICD9Proc stands after two digits. Codes of SNOMED and RxNorm are whole numbers: 44054006.0 was 44054006, and 4.4E+07
+    may have been many. In all other systems (SNOMED, RxNorm, …) the text stays, without blanks at its
     ends. Costs tens of patterns a row: on large tables apply it to the distinct pairs and join.
     """
     text = code.cast(pl.String).str.strip_chars().str.replace_all(r"\s+", " ")
@@ -109,6 +112,8 @@ def normal_form(code_system: pl.Expr, code: pl.Expr) -> pl.Expr:
         .then(text.str.zfill(7))
         .when((code_system == "CPT4") & text.str.contains(r"^\d{3,4}$"))  # 00100 is the first
         .then(text.str.zfill(5))
+        .when(code_system.is_in(_NUMBERED) & text.str.contains(r"^\d+(?:\.\d+)?(?:[eE]\+?\d+)?$"))
+        .then(text.str.extract(r"^(\d+)(?:\.0+)?$"))
         .when(code_system.is_not_null() & (text != ""))
         .then(text)
     )

@@ -16,8 +16,9 @@ from medbert_jax.ehr.schema import EVENT_TABLES, SCHEMAS, EhrSource, EhrTables
 from medbert_jax.ingest.code_rows import codes_that_stay, titles_of, with_normal_forms
 from medbert_jax.ingest.deaths import one_death_each
 from medbert_jax.ingest.ends import Calendar, open_stays
-from medbert_jax.ingest.follow_up import follow_up_of
+from medbert_jax.ingest.follow_up import follow_up_of, from_birth
 from medbert_jax.ingest.icd9_zeros import numeric_codes
+from medbert_jax.ingest.life_days import births_that_are_some, deaths_that_are_some
 from medbert_jax.ingest.linking import link_strays
 from medbert_jax.ingest.patient_rows import one_row_each
 from medbert_jax.ingest.rough import Left, Rough
@@ -140,9 +141,15 @@ def assemble(
     single, contradicted = one_row_each(patients.drop(_DEATH[1:]))
     patients = count("duplicate_patient", "patients", patients, single)
     told += contradicted
+    patients, unreadable["birth that is none"] = births_that_are_some(patients)
+    if follow_up is not None:
+        follow_up, told["periods of follow-up that begin before the birth, read from it on"] = from_birth(
+            follow_up, patients
+        )
 
     visits = count("null_visit_id", "visits", visits, visits.drop_nulls("visit_id"))
     visits, unreadable["discharge_time that is no end"] = open_stays(visits, calendar)
+    deaths, unreadable["death that is none"] = deaths_that_are_some(deaths, patients, visits)
     deaths, told["patients with several days of death, of which the earliest counts"] = one_death_each(deaths, visits)
     patients = patients.join(deaths, on="patient_id", how="left", maintain_order="left")
     keys = ["patient_id", "visit_id"]

@@ -23,6 +23,11 @@ MARKS = (
 WORDS = ("NA", "N/A", "n/a", "None", "NONE", "none", "-", "--", "---", ".")
 """Spellings of nothing that may be a name: read in every column but those of names (`RawTable.names`)."""
 
+NO_DAYS = (
+    "0000-00-00", "0000-00-00 00:00:00", "0000-00-00T00:00:00", "00000000", "00/00/0000", "00.00.0000", "0",
+)  # fmt: skip
+"""What MySQL and files of fixed width write where there is no day: read as nothing in columns of dates."""
+
 SEPARATORS = {",": "comma", ";": "semicolon", "|": "bar", "\t": "tab"}
 """What may stand between the columns of text files, and its name."""
 
@@ -74,7 +79,11 @@ def _without_nothings(chunk: pl.DataFrame, table: RawTable, spellings: Sequence[
         name for name, dtype in chunk.schema.items() if dtype == pl.String and chunk[name].null_count() < len(chunk)
     ]
     chunk = chunk.with_columns(pl.col(texts).str.strip_chars())
-    nothing = {name: ["", *marks, *(words if name not in table.names else ())] for name in chunk.columns}
+    days = NO_DAYS if DEFAULT in spellings else ()
+    nothing = {
+        name: ["", *marks, *(words if name not in table.names else ()), *(days if name in table.times else ())]
+        for name in chunk.columns
+    }
     found = chunk.select(pl.col(name).is_in(nothing[name]) for name in texts)
     for name in found.columns:
         if found[name].any():

@@ -35,3 +35,15 @@ def follow_up_of(rows: pl.DataFrame, calendar: Calendar | None) -> tuple[pl.Data
     periods = periods.agg(pl.col("start").min(), pl.col("end").max()).select(SCHEMAS["follow_up"].keys())
     told["periods of follow-up joined to the one before"] = known.height - periods.height
     return periods, told
+
+
+def from_birth(periods: pl.DataFrame, patients: pl.DataFrame) -> tuple[pl.DataFrame, int]:
+    """The periods, which begin with the birth where they began before it; and how many did.
+
+    One that ends before the birth stays as it is.
+    """
+    born = patients.select("patient_id", born="birth_date")
+    periods = periods.join(born, on="patient_id", how="left", maintain_order="left")
+    early = ((pl.col("start") < pl.col("born")) & (pl.col("born") <= pl.col("end"))).fill_null(False)
+    count = int(periods.select(early.sum()).item())
+    return periods.with_columns(start=pl.when(early).then("born").otherwise("start")).drop("born"), count
