@@ -21,7 +21,7 @@ def with_censoring_weights(rows: pl.DataFrame, horizon: int) -> pl.DataFrame:
     known = np.bincount(day[~censored], weight[~censored], minlength=horizon + 1)
     here = np.cumsum((left + known)[::-1])[::-1]  # on each day, at its begin
     at_risk = here - known
-    stay = 1 - np.divide(left, at_risk, out=np.zeros_like(left), where=at_risk > 0)
+    stay = 1 - np.divide(left, at_risk, out=np.zeros(horizon + 1), where=at_risk > 0)
     before = np.concatenate([[1.0], np.cumprod(stay)[:-1]])  # G(t-)
     of_known = np.divide(1.0, before[day], out=np.zeros(len(day)), where=~censored & (before[day] > 0))
     return rows.with_columns(pl.Series(CENSORING_WEIGHT, of_known))
