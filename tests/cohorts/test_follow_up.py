@@ -173,7 +173,7 @@ def test_an_event_on_the_day_on_which_another_leaves_was_not_at_risk_of_leaving(
 
 def test_where_nobody_is_censored_everybody_stands_for_himself():
     """A source without follow_up; and one of whose cohort everybody is censored."""
-    nothing = dict.fromkeys(("event_day", "death_day", "censored_day"), [None, None])
+    nothing = {name: [None, None] for name in ("event_day", "death_day", "censored_day")}
     schema = dict.fromkeys(nothing, pl.Int32) | {"weight": pl.Float64}
     for days, weights in (({"event_day": [3, None]}, [1.0, 1.0]), ({"censored_day": [3, 0]}, [0.0, 0.0])):
         rows = pl.DataFrame(nothing | days | {"weight": [1.0, 2.0]}, schema=schema)
