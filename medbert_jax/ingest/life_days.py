@@ -22,13 +22,16 @@ def births_that_are_some(patients: pl.DataFrame) -> tuple[pl.DataFrame, int]:
 
 
 def deaths_that_are_some(rows: pl.DataFrame, patients: pl.DataFrame, visits: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """The rows (patient_id, death_date, death_time), a day that can be none unknown; and how many such there are.
+    """The rows (patient_id, death_date, death_time) that say a day which can be one; and how many say one that cannot.
 
     It cannot be one before 1900, after 2300 or before the birth; nor a day from which programs count that lies before
     the first visit, nor one that stands for "never" and lies years after the last (nor either of who has none).
     """
-    seen = visits.group_by("patient_id").agg(
-        first=pl.col("admit_time").min().dt.date(), last=pl.col("admit_time").max().dt.date()
+    rows = rows.filter(pl.col("death_date").is_not_null() | pl.col("death_time").is_not_null())
+    seen = (
+        visits.join(rows, on="patient_id", how="semi")
+        .group_by("patient_id")
+        .agg(first=pl.col("admit_time").min().dt.date(), last=pl.col("admit_time").max().dt.date())
     )
     born = patients.select("patient_id", born=pl.coalesce("birth_date", pl.date("birth_year", 1, 1)))
     day = pl.coalesce("death_date", pl.col("death_time").dt.date())
@@ -40,6 +43,6 @@ def deaths_that_are_some(rows: pl.DataFrame, patients: pl.DataFrame, visits: pl.
         stands_for_never(day) & (day - pl.col("last") > LONGEST_STAY).fill_null(True),
     ]
     rows = rows.join(born, on="patient_id", how="left").join(seen, on="patient_id", how="left")
-    rows = rows.with_columns(none=pl.any_horizontal(one.fill_null(False) for one in none))
-    possible = (pl.when(~pl.col("none")).then(name).alias(name) for name in ("death_date", "death_time"))
-    return rows.with_columns(possible).drop("born", "first", "last", "none"), int(rows["none"].sum())
+    is_none = pl.any_horizontal(one.fill_null(False) for one in none)
+    some = rows.filter(~is_none).drop("born", "first", "last")
+    return some, rows.height - some.height
