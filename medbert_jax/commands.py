@@ -85,7 +85,8 @@ def cohort(options: CohortOptions) -> None:
     if options.why is not None:
         from medbert_jax.chart_review.text import explain_patient
 
-        print(explain_patient(options.ehr, options.cohort, options.why, gap_days=options.gap_days))
+        settings = {"gap_days": options.gap_days, "pretraining_dataset": options.pretraining_dataset}
+        print(explain_patient(options.ehr, options.cohort, options.why, **settings))
         return
     from tfds_builders.disease_cohort.disease_cohort_dataset_builder import RefusedCohort, prepare_cohort
 
@@ -136,7 +137,7 @@ def _show_refused(refused: "RefusedCohort", options: CohortOptions) -> None:
 
     print(refused.ledger.render())
     if options.review and refused.spec is not None:
-        settings = {"seed": options.review_seed, "workers": options.workers}
+        settings = {"split": refused.split, "seed": options.review_seed, "workers": options.workers}
         _tell_review(write_refused_review(options.ehr, refused.spec, refused.review, options.review, **settings))
 
 
