@@ -1,10 +1,10 @@
-"""What pretraining gains on diabetes130, with the interval that the replicates allow, of every run that is stored.
+"""Differences of models on diabetes130, with the intervals that their replicates allow, from the runs that are stored.
 
     python benchmarks/gain_intervals.py
 
-Reads benchmarks/results/diabetes130.json. The gain is pretrained minus untrained within a replicate; its 95 % interval
-is Student's, over the replicates. It holds the chance of training subset, head and order, and not that of the test
-patients, who are the same in all replicates, nor that of the one checkpoint. Bold stands where 0 is outside.
+Reads benchmarks/results/diabetes130.json. A difference is taken within a replicate (same training patients); its 95 %
+interval is Student's, over the replicates. It holds the chance of training subset, head and order, and not that of the
+test patients, who are the same in all replicates, nor that of the one checkpoint: with it intervals are wider.
 """
 
 import json
@@ -15,39 +15,50 @@ from scipy.stats import t
 
 RESULTS = Path(__file__).parent / "results" / "diabetes130.json"
 SIZES = ("300", "1000", "3000", "all")
+HEADS = ("bi_gru", "feed_forward")
+Model = tuple[str, str]
+"""Backbone and head."""
 
 
-def gains(runs: list[dict]) -> dict[tuple[str, str, str], np.ndarray]:
-    """(cohort, head, size) → (replicates,) gain in test AUROC."""
-    found: dict[tuple[str, str, str], dict[str, dict[int, float]]] = {}
-    for run in runs:
-        if run["backbone"] in ("pretrained", "untrained"):
-            cell = found.setdefault((run["cohort"], run["head"], str(run["train_size_name"])), {})
-            cell.setdefault(run["backbone"], {})[run["replicate"]] = run["auroc"]
-    return {
-        key: np.array([cell["pretrained"][one] - cell["untrained"][one] for one in sorted(cell["untrained"])])
-        for key, cell in found.items()
+def difference(cells: list[dict], cohort: str, size: str, ours: Model, theirs: Model) -> np.ndarray:
+    """(replicates,) of test AUROC, ours minus theirs."""
+    of = {
+        (cell["backbone"], cell["head"]): dict(zip(cell["replicate"], cell["value"], strict=True))
+        for cell in cells
+        if (cell["cohort"], cell["train_size_name"]) == (cohort, size)
     }
+    return np.array([of[ours][one] - of[theirs][one] for one in sorted(of[theirs])])
 
 
-def interval(of: np.ndarray) -> tuple[float, float, float]:
+def interval_words(of: np.ndarray) -> str:
     """Mean and 95 % bounds."""
     half = t.ppf(0.975, len(of) - 1) * of.std(ddof=1) / np.sqrt(len(of))
-    return of.mean(), of.mean() - half, of.mean() + half
+    low, high = of.mean() - half, of.mean() + half
+    return f"{of.mean():+z.3f} [{low:z.3f}, {high:z.3f}]".replace("-", "−")
 
 
 def main() -> None:
-    """Print a table in markdown."""
-    found = gains(json.loads(RESULTS.read_text()))
-    print("| cohort | head |", " | ".join(SIZES), "|")
-    print("| --- | --- |" + " ---: |" * len(SIZES))
-    for cohort, head in sorted({key[:2] for key in found}):
-        cells = []
-        for size in SIZES:
-            mean, low, high = interval(found[cohort, head, size])
-            text = f"{mean:+.3f} [{low:.3f}, {high:.3f}]".replace("-", "−")
-            cells.append(f"**{text}**" if low > 0 or high < 0 else text)
-        print(f"| {cohort} | {head.replace('_', ' ')} |", " | ".join(cells), "|")
+    """Print tables in markdown."""
+    cells = json.loads(RESULTS.read_text())["cells"]
+    pairs: dict[str, tuple[Model, Model]] = {
+        f"pretrained − untrained, {head.replace('_', ' ')}": (("pretrained", head), ("untrained", head))
+        for head in HEADS
+    }
+    regression = ("logistic_regression", "codes+age")
+    pairs |= {
+        f"regression on codes and age − pretrained, {head.replace('_', ' ')}": (regression, ("pretrained", head))
+        for head in HEADS
+    }
+    for cohort in dict.fromkeys(cell["cohort"] for cell in cells):
+        print(
+            f"| {cohort} |",
+            " | ".join(f"{int(size):,}" if size.isdecimal() else size for size in SIZES),
+            "|\n| --- |" + " ---: |" * len(SIZES),
+        )
+        for name, (ours, theirs) in pairs.items():
+            words = [interval_words(difference(cells, cohort, size, ours, theirs)) for size in SIZES]
+            print(f"| {name} |", " | ".join(words), "|")
+        print()
 
 
 if __name__ == "__main__":
