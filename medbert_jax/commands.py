@@ -85,7 +85,8 @@ def cohort(options: CohortOptions) -> None:
     if options.why is not None:
         from medbert_jax.chart_review.text import explain_patient
 
-        print(explain_patient(options.ehr, options.cohort, options.why, gap_days=options.gap_days))
+        settings = {"gap_days": options.gap_days, "pretraining_dataset": options.pretraining_dataset}
+        print(explain_patient(options.ehr, options.cohort, options.why, **settings))
         return
     from tfds_builders.disease_cohort.disease_cohort_dataset_builder import RefusedCohort, prepare_cohort
 
@@ -136,7 +137,7 @@ def _show_refused(refused: "RefusedCohort", options: CohortOptions) -> None:
 
     print(refused.ledger.render())
     if options.review and refused.spec is not None:
-        settings = {"seed": options.review_seed, "workers": options.workers}
+        settings = {"split": refused.split, "seed": options.review_seed, "workers": options.workers}
         _tell_review(write_refused_review(options.ehr, refused.spec, refused.review, options.review, **settings))
 
 
@@ -205,6 +206,7 @@ def report(options: ReportOptions) -> None:
     from medbert_jax.printed_tables import print_tables, to_markdown
     from medbert_jax.reporting.question import designs
     from medbert_jax.reporting.report import write_report
+    from medbert_jax.reporting.report_tables import headline_words
     from medbert_jax.reporting.reported_cohort import report_cohorts
 
     frame, cohorts = read_results(options.results), []
@@ -222,8 +224,10 @@ def report(options: ReportOptions) -> None:
         return
     page = write_report(cohorts, options.folder, share=options.share, cache_dir=options.cache_dir)
     for cohort in cohorts:
-        if cohort.missing:
+        if cohort.evaluation is None:
             print(f"{cohort.name}: no evaluation, because {cohort.missing}")
+        else:
+            print(f"{cohort.name}, {cohort.model}: {headline_words(cohort, cohort.evaluation)}")
     print(f"report in {page}")
 
 
@@ -231,6 +235,7 @@ def demo(options: DemoOptions) -> None:
     """Every step with the options of its own command; print the tables of the experiment."""
     import run_finetune
     import run_pretrain
+    from medbert_jax.data.metadata import read_metadata
     from medbert_jax.experiments.grid import GridConfig
     from medbert_jax.training.command_line import shipped_preset
     from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
@@ -244,25 +249,38 @@ def demo(options: DemoOptions) -> None:
     else:
         ingest(IngestCommand(options.data, ehr, options.format, options=None))
     sizes = options.sizes
-    cohort, rarest = sizes.cohort, sizes.patients_of_a_code
+    rarest = sizes.patients_of_a_code
     dataset = prepare_pretraining(PrepareOptions(ehr, "demo", data_dir=datasets, minimum_patients=rarest))
     _show_ledger(dataset)
     # Before the pretraining, which takes longest: a cohort may be refused.
-    chosen = prepare_cohort(CohortOptions(ehr, cohort, cohort, data_dir=datasets, pretraining_dataset=dataset))
-    _show_ledger(chosen)
+    chosen = []
+    for cohort in sizes.cohorts:
+        # A first look may have few cases: what interval they allow is told with the cohort.
+        few = len(sizes.cohorts) > 1 and cohort == sizes.cohorts[0]
+        asked = CohortOptions(ehr, cohort, cohort, data_dir=datasets, pretraining_dataset=dataset, few_cases=few)
+        directory = prepare_cohort(asked)
+        assert directory is not None  # no task of many was asked for
+        _show_ledger(directory)
+        chosen.append(directory)
     pretraining, finetuning = shipped_preset("pretrain_small"), shipped_preset("finetune_small")
     rows = replace(pretraining.rows, short_row=sizes.short_row)
     run_pretrain.main(
         replace(pretraining, dataset=str(dataset), run=str(run), rows=rows, epochs=sizes.pretraining_epochs)
     )
-    grid = GridConfig(
-        datasets=(str(chosen),),
-        finetune=replace(finetuning, checkpoint=str(run), results=str(out / "results"), experiment="demo"),
-        train_sizes=(options.train_size,),
-        replicates=1,
-        heads=("bi_gru",),
-    )
-    report(ReportOptions(run_finetune.main(grid), data_dir=datasets))
+    results = out / "results"
+    finetuning = replace(finetuning, checkpoint=str(run), results=str(results), patience=sizes.patience)
+    for number, directory in enumerate(chosen):
+        there = read_metadata(directory)["split"]["counts"]["train"]
+        grid = GridConfig(
+            datasets=(str(directory),),
+            # A report has its experiments in the order of their names.
+            finetune=replace(finetuning, experiment=f"demo {number + 1}" if len(chosen) > 1 else "demo"),
+            train_sizes=(options.train_size if options.train_size < there else 0,),
+            replicates=1,
+            heads=("bi_gru",),
+        )
+        run_finetune.main(grid)
+    report(ReportOptions(results, data_dir=datasets))
 
 
 def _refuse_other_demo(out: Path, simulated: dict[str, int] | None) -> None:

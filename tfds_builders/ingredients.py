@@ -8,10 +8,10 @@ from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.schema import EhrSource
+from medbert_jax.ehr.split_rule import Split
 from medbert_jax.identity import identity
 from tfds_builders.excluded_cohort import ExcludedCohort
 from tfds_builders.shards import ShardJob
-from tfds_builders.splits import Split
 from tfds_builders.work_folder import WorkFolder
 
 
@@ -52,6 +52,8 @@ class Ingredients:
             recipe["excluded_cohort"] = self.excluded.recipe()
         if self.cohort is not None:
             recipe["cohort"] = self.cohort.to_dict()
+        if isinstance(self.cohort, CohortSpec) and self.cohort.matching is not None:
+            recipe["sets_within"] = ["shard", "split"]  # earlier versions: within the shard alone
         return recipe
 
     def job(self, work: WorkFolder) -> ShardJob:

@@ -33,10 +33,11 @@ from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.icd import back_off
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.shard_files import SPLITS_FILE
+from medbert_jax.ehr.split_rule import GIVEN, Split
 from medbert_jax.ehr.tables import read_shard, read_source
 from tfds_builders.excluded_cohort import ExcludedCohort
+from tfds_builders.period import outside_period
 from tfds_builders.record_files import write_records
-from tfds_builders.splits import GIVEN, Split, outside_period
 from tfds_builders.work_folder import WorkFolder, write_columns
 
 SERIALIZED = "serialized"
@@ -128,7 +129,8 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     races = tuple(tables.patients["race"].drop_nulls().unique().sort())
     chosen = selection = None
     if job.cohort is not None:
-        chosen, selection = select_cohort(tables, job.cohort)
+        of_everybody = job.split.assign(job.ehr_directory, tables.patients["patient_id"])
+        chosen, selection = select_cohort(tables, job.cohort, of_everybody)
     histories, codes, ledger = order_histories(tables, job.serialization, until=chosen, races=races)
     split = job.split.assign(job.ehr_directory, histories.patient_id)
     if job.split.key == GIVEN:

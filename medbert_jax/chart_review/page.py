@@ -20,6 +20,7 @@ from medbert_jax.description.chart import Entry, day_words
 from medbert_jax.description.chart_timeline import Lane, timeline, timeline_style
 from medbert_jax.disk.seals import check_files
 from medbert_jax.disk.whole_files import write_whole
+from medbert_jax.ehr.split_rule import Split, find_split
 from medbert_jax.ehr.tables import read_source
 
 PAGE, KEY = "review.html", "review_key.csv"
@@ -57,24 +58,41 @@ def write_review(
     members = dataset / "cohort.parquet"
     check_files(dataset / "metadata.json", metadata, [members.name], "make the cohort again")
     spec = stored_spec(metadata["cohort"], source=str(dataset))
-    return _write(ehr_directory, spec, dataset, each, members if members.exists() else None, seed, workers)
+    split, said = None, metadata["split"] if spec.matching is not None else None
+    if said is not None:
+        split = find_split(Path(ehr_directory), said["key"], said.get("ratios"))
+    return _write(ehr_directory, spec, dataset, each, members if members.exists() else None, split, seed, workers)
 
 
 def write_refused_review(
-    ehr_directory: Path, spec: CohortSpec, folder: Path, each: int, *, seed: int = 0, workers: int = 0
+    ehr_directory: Path,
+    spec: CohortSpec,
+    folder: Path,
+    each: int,
+    *,
+    split: Split | None = None,
+    seed: int = 0,
+    workers: int = 0,
 ) -> tuple[Path, Path]:
     """Write review.html and review_key.csv of a cohort that became no dataset into a folder; return their paths.
 
-    As `write_review`; cases and controls are all whom the rules leave.
+    As `write_review`; `split` is the one that it would have had, and cases and controls are all whom the rules leave.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(ehr_directory, spec, folder, each, None, seed, workers)
+    return _write(ehr_directory, spec, folder, each, None, split, seed, workers)
 
 
 def _write(
-    ehr_directory: Path, spec: CohortSpec, folder: Path, each: int, members: Path | None, seed: int, workers: int
+    ehr_directory: Path,
+    spec: CohortSpec,
+    folder: Path,
+    each: int,
+    members: Path | None,
+    split: Split | None,
+    seed: int,
+    workers: int,
 ) -> tuple[Path, Path]:
-    drawn = draw_charts(Path(ehr_directory), spec, each, members=members, seed=seed, workers=workers)
+    drawn = draw_charts(Path(ehr_directory), spec, each, members=members, split=split, seed=seed, workers=workers)
     page, key = folder / PAGE, folder / KEY
     write_whole(page, review_page([chart for _, chart in drawn], spec))
     rows = io.StringIO()

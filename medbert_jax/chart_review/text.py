@@ -8,23 +8,43 @@ from medbert_jax.chart_review.rule_words import asked, entry_words, joined, late
 from medbert_jax.cohorts.known_names import refuse_unknown_names
 from medbert_jax.cohorts.loading import SPECS_DIRECTORY, changed_spec, load_spec
 from medbert_jax.cohorts.spec import CohortSpec
+from medbert_jax.data.metadata import read_metadata
+from medbert_jax.ehr.split_rule import find_split
 
+NO_SPLITS = (
+    "controls are drawn here from the whole shard: those of a dataset are of their case's split, which"
+    " --pretraining-dataset says"
+)
 _SHOWN = 6
 """Pieces of evidence of one condition."""
 
 
-def explain_patient(ehr_directory: Path, cohort: str, patient_id: str, *, gap_days: int | None = None) -> str:
+def explain_patient(
+    ehr_directory: Path,
+    cohort: str,
+    patient_id: str,
+    *,
+    gap_days: int | None = None,
+    pretraining_dataset: Path | None = None,
+) -> str:
     """Rule by rule what the cohort says of the patient; only his shard is read.
 
-    `gap_days` is in place of the spec's. Raises ValueError for a folder of labels, for names that nobody knows, and as
-    `chart_of`, `load_spec`.
+    `gap_days` is in place of the spec's. The sets of a matched cohort are drawn within the splits of
+    `pretraining_dataset`; without it this says that they are not. Raises ValueError for a folder of labels, for names
+    that nobody knows, and as `chart_of`, `load_spec`.
     """
     if Path(cohort).is_dir() and not (SPECS_DIRECTORY / f"{cohort}.yaml").is_file():
         raise ValueError(f"rules are what says why: got the folder {cohort}, which holds no rules; give a cohort spec")
     spec = changed_spec(load_spec(cohort), gap_days=gap_days)
     refuse_unknown_names(spec, Path(ehr_directory))
     later = "not asked here: who leaves after the rules, for wrong times, few codes or a split by time; see ledger.json"
-    return f"{chart_text(chart_of(Path(ehr_directory), spec, patient_id), spec)}\n{later}"
+    split = None
+    if pretraining_dataset is not None:
+        said = read_metadata(pretraining_dataset)["split"]
+        split = find_split(Path(ehr_directory), said["key"], said.get("ratios"))
+    elif spec.matching is not None:
+        later = f"{later}\n{NO_SPLITS}"
+    return f"{chart_text(chart_of(Path(ehr_directory), spec, patient_id, split=split), spec)}\n{later}"
 
 
 def chart_text(chart: ReviewedChart, spec: CohortSpec) -> str:

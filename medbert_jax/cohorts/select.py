@@ -1,8 +1,12 @@
 """A cohort of one shard of EHR tables: who is in, label, index, input, ledger."""
 
+import functools
+
+import numpy as np
 import polars as pl
 
 from medbert_jax.attrition.ledger import Ledger
+from medbert_jax.cohorts.drawn_apart import drawn_apart
 from medbert_jax.cohorts.judging import Exit, judge
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.matching import SET_ID
@@ -16,7 +20,9 @@ UNKNOWN = -1
 """The label of who is censored: neither a case nor a control."""
 
 
-def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataFrame, Ledger]:
+def select_cohort(
+    tables: EhrTables, spec: CohortSpec | LabelFolder, split: np.ndarray | None = None
+) -> tuple[pl.DataFrame, Ledger]:
     """The cohort's patients, one row each, sorted by patient_id, and the attrition ledger.
 
     Columns: patient_id; label Int32; index_order Int32; input_until Int32, the last visit order that may be
@@ -38,10 +44,16 @@ def select_cohort(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl
     On dated sources the input ends before the first visit that had not begun at the prediction time, too; which
     diagnoses of the others were known says `ehr.known`.
 
-    Of a folder of labels in place of a spec see `judge_labelled`.
+    Of a folder of labels in place of a spec see `judge_labelled`. With `split`, (patients,) of the rows of
+    `tables.patients`, the sets of a matched cohort are drawn within it (`drawn_apart`).
 
     Raises ValueError for a rule that the source cannot decide, RuntimeError for a leak, which is a fault of this code.
     """
+    frames, ledgers = zip(*(_select(part, spec) for part in drawn_apart(tables, spec, split)), strict=True)
+    return pl.concat(frames).sort("patient_id"), functools.reduce(Ledger.merge, ledgers)
+
+
+def _select(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataFrame, Ledger]:
     if isinstance(spec, LabelFolder):
         patients, lines = judge_labelled(tables, spec)
         facts, flags, tag = (), {SEVERAL_TIMES: f"rule:{SEVERAL_TIMES}"}, "ours"

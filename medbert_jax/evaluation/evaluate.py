@@ -13,6 +13,7 @@ from medbert_jax.evaluation.evaluated_patients import EvaluatedPatients
 from medbert_jax.evaluation.figures import BOUND, EVERYONE, FIGURE, Judged, auroc_interval, figure_row
 from medbert_jax.evaluation.measures import Measures, drawn, spread
 from medbert_jax.evaluation.stored_evaluation import CURVE_SCHEMA, FIGURE_SCHEMA, Evaluation
+from medbert_jax.evaluation.strata import in_order
 from medbert_jax.metrics.bootstrap import CONFIDENCE, DRAWS, SEED, Draws, percentile_interval
 from medbert_jax.metrics.censored_bounds import auroc_bounds, brier_bounds, observed_to_expected_bounds
 
@@ -93,7 +94,7 @@ def _groups(patients: EvaluatedPatients) -> dict[str, dict[str, np.ndarray]]:
     label, found = patients.label[patients.known], {}
     for group, levels in patients.strata.items():
         of_known = levels[patients.known]
-        rows = {str(level): np.flatnonzero(of_known == level) for level in np.unique(of_known)}
+        rows = {level: np.flatnonzero(of_known == level) for level in in_order(np.unique(of_known).tolist())}
         rows = {
             level: places
             for level, places in rows.items()

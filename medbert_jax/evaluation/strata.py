@@ -1,6 +1,7 @@
 """The groups of patients that a model is judged in, from what was known of them at the prediction."""
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -29,6 +30,12 @@ def strata_of(patients: PatientSequences, vocabulary: Vocabulary, races: list[st
         "history": _banded(history, HISTORIES),
         "inputs": _missing(patients),
     }
+
+
+def in_order(levels: Iterable[str]) -> list[str]:
+    """Levels of a group as they are read: bands from the lowest on, others by name, what is unknown last."""
+    place = {name: number for number, (_, name) in enumerate((*AGES, *HISTORIES))}
+    return sorted(levels, key=lambda level: (level == UNKNOWN, place.get(level, len(place)), level))
 
 
 def _banded(days: np.ndarray, bands) -> np.ndarray:

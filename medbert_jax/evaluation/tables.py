@@ -12,17 +12,6 @@ from medbert_jax.printed_tables import Table
 BACKBONE_ORDER = ("age_band", "age_sex", "record_shape", "logistic_regression", "none", "untrained", "pretrained")
 """Backbones from the humblest to the one under test; others follow in alphabetical order."""
 
-LOWER_IS_BETTER = (
-    "brier",
-    "log_loss",
-    "expected_calibration_error",
-    "quantile_calibration_error",
-    "ici",
-    "e50",
-    "e90",
-)
-"""Metrics whose best cell is the smallest."""
-
 MISSING = "–"
 """What an empty cell, or the standard deviation of one replicate, shows."""
 
@@ -41,7 +30,6 @@ class Cell:
     standard_deviation: float | None
     replicates: int
     text: str
-    best: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,14 +45,8 @@ class ResultsTable:
 
     @property
     def printed(self) -> Table:
-        """The block with its best cells bold."""
+        """The block as it is printed."""
         texts = (tuple(MISSING if cell is None else cell.text for cell in cells) for cells in self.cells)
-        best = (
-            (row, place)
-            for row, cells in enumerate(self.cells)
-            for place, cell in enumerate(cells)
-            if cell and cell.best
-        )
         names = len(self.row_headers)
         return Table(
             title=self.title,
@@ -72,7 +54,6 @@ class ResultsTable:
             rows=tuple(names + cells for names, cells in zip(self.row_names, texts, strict=True)),
             alignment="<" * names + ">" * len(self.columns),
             notes=self.notes,
-            bold=frozenset((row, names + place) for row, place in best),
         )
 
 
@@ -86,7 +67,8 @@ def auroc_table(
 ) -> list[ResultsTable]:
     """For every dataset of a cohort a block: rows backbone × head, columns training sizes, cells "0.665 (0.004)".
 
-    The best mean of each column, and what prints alike, is marked. Runs whose scores were all equal or not finite have
+    No cell is marked as the best: the deviation does not hold the chance of the test patients, and intervals are in an
+    evaluation. Runs whose scores were all equal or not finite have
     no AUROC: they are in no mean, and the note counts them. A model that was run again has a row for each
     configuration. `results` come from `read_results`; `designs`: dataset hash → a sentence on estimand and sampling.
     ValueError when nothing matches.
@@ -99,9 +81,8 @@ def auroc_table(
             runs.select("backbone", "head").unique().iter_rows(),
             key=lambda name: (order.get(name[0], len(order)), name),
         )
-        sign = -1 if metric in LOWER_IS_BETTER else 1
         title, measure = _title(block, chosen), f"{split} {metric}"
-        tables.append(_table(title, ["backbone", "head"], names, runs, measure, sign, looks[block[-1]]))
+        tables.append(_table(title, ["backbone", "head"], names, runs, measure, looks[block[-1]]))
     return tables
 
 
@@ -142,7 +123,7 @@ def paired_table(
         count = alone.join(runs.select(_BLOCK).unique(), on=_BLOCK, how="semi").height
         if count:
             measure += f" ({count} runs without a partner left out)"
-        tables.append(_table(_title(block, paired), ["head"], heads, runs, measure, 0, looks[block[-1]]))
+        tables.append(_table(_title(block, paired), ["head"], heads, runs, measure, looks[block[-1]], signed=True))
     return tables
 
 
@@ -192,8 +173,8 @@ def _looks(results: pl.DataFrame, split: str, designs: Mapping[str, str]) -> dic
     return found
 
 
-def _table(title, row_headers, names, runs, measure, sign, looks) -> ResultsTable:
-    """Build one block; sign 1 or −1 marks the largest or smallest of a column, 0 prints differences."""
+def _table(title, row_headers, names, runs, measure, looks, *, signed=False) -> ResultsTable:
+    """Build one block; `signed` prints differences."""
     cell = [*row_headers, "train_size_name"]
     usual = runs.group_by(cell).len()["len"].max()
     value = pl.col("value")
@@ -203,8 +184,8 @@ def _table(title, row_headers, names, runs, measure, sign, looks) -> ResultsTabl
         if mean is None:
             found[tuple(key)] = Cell(mean, deviation, replicates, NO_NUMBER)
             continue
-        signed = f"{mean:+z.3f}".replace("-", "−")  # z: no minus before a zero
-        number = signed if sign == 0 else f"{mean:.3f}"
+        # z: no minus before a zero
+        number = f"{mean:+z.3f}".replace("-", "−") if signed else f"{mean:.3f}"
         text = f"{number} ({MISSING if deviation is None else f'{deviation:.3f}'})"
         if replicates < usual:
             text += f" [{replicates}]"
@@ -218,12 +199,8 @@ def _table(title, row_headers, names, runs, measure, sign, looks) -> ResultsTabl
     for size, low, high in sizes.iter_rows():
         patients = f"{low:,}" if low == high else f"{low:,}–{high:,}"
         columns.append(f"{int(size):,}" if size.isdecimal() else f"{size} ({patients})")
-        column = [found.get((*name, size)) for name in names]
-        best = max((sign * c.mean for c in column if c and c.mean is not None), default=0.0)
-        for row, c in zip(rows, column, strict=True):
-            # What prints like the best is marked too: the third decimal is all a reader sees.
-            is_best = sign != 0 and c and c.mean is not None and f"{sign * c.mean:.3f}" == f"{best:.3f}"
-            row.append(Cell(c.mean, c.standard_deviation, c.replicates, c.text, True) if is_best else c)
+        for row, name in zip(rows, names, strict=True):
+            row.append(found.get((*name, size)))
     spread = "mean (sample standard deviation)"
     fewer = ", fewer where [n] says so" if any(0 < c.replicates < usual for c in found.values()) else ""
     replicates = f"{usual} replicate{'s' if usual > 1 else ''}{fewer}"

@@ -31,7 +31,11 @@ class ThresholdCounts:
 
 
 def threshold_counts(evaluation: Evaluation, models: Sequence[str]) -> ThresholdCounts | None:
-    """Those of the models that have them; None where none does: absolute risks are refused, or counts are hidden."""
+    """Those of the models that have them; None where none does: what the model gives is no risk at which anybody could
+    act, since the index is known only once the outcome is, absolute risks are refused, or counts are hidden."""
+    design = evaluation.about["design"]
+    if design["refused"] or design["estimand"] == "score":
+        return None
     curves = evaluation.curves.filter(stratum=EVERYONE)
     found: dict[str, tuple[Point, ...]] = {}
     for model in models:

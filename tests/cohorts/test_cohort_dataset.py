@@ -29,7 +29,7 @@ from tfds_builders.disease_cohort.disease_cohort_dataset_builder import (
     RefusedCohort,
 )
 from tfds_builders.excluded_cohort import COHORT_TABLE
-from tfds_builders.splits import outside_period
+from tfds_builders.period import outside_period
 
 
 def quiet(text):

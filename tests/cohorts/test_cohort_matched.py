@@ -3,16 +3,23 @@
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
+import numpy as np
 import polars as pl
 import pytest
 from drawn_patients import explain, fates, person, tables_of, visit
+from prepared_datasets import prepare_cohort, prepare_pretraining
 
+from medbert_jax.chart_review.chosen_patients import draw_charts
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.cohorts.matching import in_control_pool
 from medbert_jax.cohorts.select import select_cohort
+from medbert_jax.data.metadata import read_metadata
+from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.ehr.known import input_diagnoses, input_visits
+from medbert_jax.ehr.split_rule import find_split
+from medbert_jax.ehr.tables import write_tables
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +184,49 @@ def test_two_controls_for_each_case_in_the_order_of_the_draw_and_their_weights(m
     # Another key is another draw.
     other = replace(matched, matching=replace(matched.matching, key="another"))
     assert select_cohort(tables, other)[0]["patient_id"].to_list() != frame["patient_id"].to_list()
+
+
+def test_a_set_is_drawn_within_its_cases_split(matched):
+    cases, controls = (names(matched.matching, controls=pool, count=n) for pool, n in ((False, 3), (True, 5)))
+    tables = tables_of(dict.fromkeys(cases, CASE) | dict.fromkeys(controls, diabetic("2010-03-01")))
+    # The second case has the third control for himself, the third case nobody.
+    splits = {cases[1]: 2, controls[2]: 2, cases[2]: 1}
+    of_patients = np.array([splits.get(one, 0) for one in tables.patients["patient_id"]])
+    frame, ledger = select_cohort(tables, matched, of_patients)
+    assert frame["patient_id"].is_sorted()
+    sets = dict(frame.select("patient_id", "set_id").iter_rows())
+    first, second = ({one for one, of in sets.items() if of == sets[case]} for case in cases[:2])
+    assert first == {cases[0], *controls[:2]} and second == {cases[1], controls[2]} and len(sets) == 5
+    weights = dict(frame.select("patient_id", "weight").iter_rows())
+    assert [weights[one] for one in controls[:3]] == [4 / 2, 4 / 2, 1.0]  # of those of the split
+    assert {line.rule: line.left.patients for line in ledger.lines if line.left.patients} == {
+        "not_drawn": 2,
+        "unmatched": 1,
+    }
+    assert select_cohort(tables, matched, np.zeros(len(of_patients)))[0].equals(select_cohort(tables, matched)[0])
+
+
+def test_the_sets_of_a_dataset_are_of_one_split_and_its_review_draws_them_so(matched, tmp_path):
+    cases, controls = (names(matched.matching, controls=pool, count=n) for pool, n in ((False, 60), (True, 100)))
+    people = dict.fromkeys(cases, CASE) | dict.fromkeys(controls, diabetic("2010-02-01"))
+    write_tables(tables_of(people), tmp_path / "ehr", shards=1)
+    settings = {"data_dir": tmp_path, "announce": lambda line: None, "workers": 1}
+    pretraining = prepare_pretraining(
+        tmp_path / "ehr", "all", serialization=SerializationConfig(minimum_codes=1), **settings
+    )
+    asked = {"pretraining_dataset": pretraining, "few_cases": True, **settings}
+    made = prepare_cohort(tmp_path / "ehr", "dhf-matched", "matched", **asked)
+    rows = pl.read_parquet(made / "cohort.parquet")
+    assert rows["split"].n_unique() == 3 and rows["set_id"].n_unique() > 40
+    assert (rows.group_by("set_id").agg(pl.col("split").n_unique())["split"] == 1).all()
+    metadata = read_metadata(made)
+    split = find_split(tmp_path / "ehr", metadata["split"]["key"], metadata["split"]["ratios"])
+    drawn = {
+        apart: draw_charts(tmp_path / "ehr", matched, 200, split=split if apart else None, workers=1)
+        for apart in (True, False)
+    }
+    stay = {how: {id for id, chart in of if chart.group in ("cases", "controls")} for how, of in drawn.items()}
+    assert stay[True] == set(rows["patient_id"]) != stay[False]
 
 
 def test_the_input_ends_with_the_day_before_the_date(matched):

@@ -4,7 +4,7 @@ import numpy as np
 from made_datasets import Drawn, drawn_sequences
 
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.evaluation.strata import strata_of
+from medbert_jax.evaluation.strata import in_order, strata_of
 
 VOCABULARY = Vocabulary(("ICD9CM/428.0", "ICD10CM/I50.9", "CPT4/1"), np.ones(3, np.int64), ("",) * 3)
 
@@ -30,3 +30,11 @@ def test_literal_patients():
         "history": ["under 1 year", "1 to 4 years", "under 1 year", "1 to 4 years", "unknown"],
         "inputs": ["nothing unknown", "nothing unknown", "nothing unknown", "something unknown", "something unknown"],
     }
+
+
+def test_bands_stand_from_the_lowest_on():
+    """By name 1 to 4 years would come before under 1 year."""
+    levels = {"unknown", "5 years or more", "under 1 year", "1 to 4 years"}
+    assert in_order(levels) == ["under 1 year", "1 to 4 years", "5 years or more", "unknown"]
+    assert in_order({"80 or more", "under 45", "45 to 64"}) == ["under 45", "45 to 64", "80 or more"]
+    assert in_order({"White", "unknown", "Asian"}) == ["Asian", "White", "unknown"]

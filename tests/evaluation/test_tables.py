@@ -51,8 +51,8 @@ def test_markdown_by_hand():
         "| backbone | head | 300 | all (9,432) |\n"
         "| --- | --- | ---: | ---: |\n"
         "| age band | logistic regression | 0.610 (0.010) | – |\n"
-        "| untrained | bi gru | 0.620 (0.020) | **0.710 (0.010)** |\n"
-        "| pretrained | bi gru | **0.650 (0.026)** | 0.705 (0.007) [2] |\n"
+        "| untrained | bi gru | 0.620 (0.020) | 0.710 (0.010) |\n"
+        "| pretrained | bi gru | 0.650 (0.026) | 0.705 (0.007) [2] |\n"
         "| pretrained | feed forward | 0.500 (0.000) | – |\n"
         "\n"
         "test auroc: mean (sample standard deviation) over 3 replicates, fewer where [n] says so; "
@@ -68,7 +68,7 @@ def test_cells_are_the_sample_mean_and_deviation():
     assert cell.mean == pytest.approx(statistics.mean(values))
     assert cell.standard_deviation == pytest.approx(statistics.stdev(values))
     assert cell.standard_deviation != pytest.approx(statistics.pstdev(values))
-    assert cell.replicates == 3 and cell.best
+    assert cell.replicates == 3
 
 
 def test_order_of_the_results_changes_nothing():
@@ -102,26 +102,11 @@ def test_other_metrics_and_splits_are_not_mixed_in():
     assert table.cells[0][0].mean == pytest.approx(0.9)
 
 
-def test_of_an_error_the_smallest_is_best_and_equal_print_is_equally_best():
-    values = {
-        ("untrained", "gru", "300"): [0.2],
-        ("pretrained", "gru", "300"): [0.1],
-        ("pretrained", "bi_gru", "300"): [0.10001],
-    }
-    (table,) = auroc_table(results_of(values, metric="brier"), metric="brier")
-    assert {name: cells[0].best for name, cells in zip(table.row_names, table.cells, strict=True)} == {
-        ("untrained", "gru"): False,
-        ("pretrained", "gru"): True,
-        ("pretrained", "bi gru"): True,
-    }
-
-
 def test_paired_differences_by_hand():
     (table,) = paired_table(results_of(VALUES))
     assert table.row_headers == ("head",) and table.row_names == (("bi gru",),)
     # 0.63 − 0.60, 0.64 − 0.62, 0.68 − 0.64; of all patients replicate 2 has no partner.
     assert [cell.text for cell in table.cells[0]] == ["+0.030 (0.010)", "+0.000 (0.014) [2]"]
-    assert not any(cell.best for cell in table.cells[0])
     assert table.notes[0].startswith("test auroc, pretrained − untrained (4 runs without a partner left out): mean")
 
 

@@ -192,7 +192,7 @@ def test_scores_that_order_nobody_have_no_auroc_and_say_so(cohort, tmp_path, cap
     assert ("validation", "degenerate", 1.0) in found and ("validation", "best_step", 3.0) in found
     assert {metric for split, metric, _ in found if split == "test"} == {"degenerate", "patients", "cases", *there}
     (table,) = auroc_table(read_results(run.results))
-    assert table.cells[1][0].text == "—" and table.cells[0][0].best
+    assert table.cells[1][0].text == "—" and table.cells[0][0].text == "0.833 (–)"
     assert "1 of 2 whose scores were all equal or not finite" in table.notes[0]
 
 

@@ -22,6 +22,7 @@ from medbert_jax.reporting.question import question
 from medbert_jax.reporting.report import hides_training, report_section, write_report
 from medbert_jax.reporting.report_tables import headline_table, headline_words
 from medbert_jax.reporting.reported_models import AGE_AND_SEX, SHAPE, headline, in_order, largest_size, with_names
+from medbert_jax.reporting.threshold_counts import threshold_counts
 
 
 @pytest.fixture(scope="module")
@@ -215,6 +216,14 @@ def test_a_matched_cohort_has_what_its_design_allows():
     assert {drawn.slug for drawn in section.figures} == {"roc", "differences", "learning"}
     assert section.thresholds is None
     assert any(line.startswith("Absolute risks (Brier, calibration") for line in section.warnings)
+
+
+@pytest.mark.parametrize("changed", [{"estimand": "score"}, {"refused": MATCHED}])
+def test_no_slider_where_nobody_could_act_on_what_the_model_gives(changed):
+    evaluation = made_evaluation()
+    assert threshold_counts(evaluation, [MODEL]) is not None
+    design = evaluation.about["design"] | changed
+    assert threshold_counts(replace(evaluation, about=evaluation.about | {"design": design}), [MODEL]) is None
 
 
 def test_the_question_is_one_sentence():

@@ -21,13 +21,13 @@ from medbert_jax.data.token_store import open_token_store, read_metadata, read_v
 from medbert_jax.disk.whole_files import write_json
 from medbert_jax.ehr.hashing import SPLITS, patient_hash
 from medbert_jax.ehr.schema import EhrSource
+from medbert_jax.ehr.split_rule import Split, find_split
 from medbert_jax.ehr.tables import read_source
 from tfds_builders.ingredients import Ingredients
 from tfds_builders.options import CohortOptions
 from tfds_builders.patient_sequences import PatientSequencesBuilder
 from tfds_builders.preparation import prepare
 from tfds_builders.shards import Serialized, patient_hashes
-from tfds_builders.splits import Split, find_split
 from tfds_builders.work_folder import WorkFolder
 
 REFUSED_LEDGER, REFUSED_REVIEW = "refused_ledger.json", "refused_review"
@@ -39,9 +39,9 @@ FEWEST_TEST_CASES = 50
 class RefusedCohort(ValueError):
     """The rules of a cohort leave nothing that a dataset could be made of."""
 
-    def __init__(self, message: str, ledger: Ledger, spec: CohortSpec | None, review: Path):
+    def __init__(self, message: str, ledger: Ledger, spec: CohortSpec | None, split: Split, review: Path):
         super().__init__(message)
-        self.ledger, self.spec, self.review = ledger, spec, review
+        self.ledger, self.spec, self.split, self.review = ledger, spec, split, review
 
 
 class Builder(PatientSequencesBuilder):
@@ -171,7 +171,7 @@ def _check(
     if fault is not None:
         write_json(ledger, found.ledgers())
         with_rules = None if isinstance(spec, LabelFolder) else spec
-        raise RefusedCohort(f"{fault}; the attrition is in {ledger}", found.ledger, with_rules, review)
+        raise RefusedCohort(f"{fault}; the attrition is in {ledger}", found.ledger, with_rules, split, review)
 
 
 def _is_drawn(spec: CohortSpec | LabelFolder) -> bool:

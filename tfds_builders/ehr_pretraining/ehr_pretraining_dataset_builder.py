@@ -7,6 +7,7 @@ from pathlib import Path
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.split_rule import find_split
 from medbert_jax.ehr.tables import read_source
 from tfds_builders.excluded_cohort import find_excluded
 from tfds_builders.ingredients import Ingredients
@@ -14,7 +15,6 @@ from tfds_builders.options import PrepareOptions
 from tfds_builders.patient_sequences import PatientSequencesBuilder
 from tfds_builders.preparation import prepare
 from tfds_builders.shards import Serialized
-from tfds_builders.splits import find_split
 from tfds_builders.work_folder import WorkFolder
 
 SERIALIZATION = {

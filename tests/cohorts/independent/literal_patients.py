@@ -23,6 +23,7 @@ from datetime import date, datetime, time
 
 import polars as pl
 from cohorts.independent import cohort_loops
+from cohorts.independent.paca_matched_loops import paca_matched
 
 from medbert_jax.ehr.schema import SCHEMAS, EhrSource, EhrTables, check_tables
 
@@ -139,6 +140,8 @@ def ask_loops(spec: str, tables: EhrTables, last_day: str = LAST_DAY) -> dict[st
             return cohort_loops.dhf_matched(records, day)
         case "dhf-matched-incident":
             return cohort_loops.dhf_matched(records, day, incident=True)
+        case "paca-matched":
+            return paca_matched(records, day)
         case "paca":
             return cohort_loops.paca(records, int(gap or 0))
     raise ValueError(spec)

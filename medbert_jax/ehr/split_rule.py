@@ -1,4 +1,4 @@
-"""Which patient is in which split: a keyed hash of the id, or splits.parquet beside the EHR tables; and when."""
+"""Which patient is in which split: a keyed hash of the id, or splits.parquet beside the EHR tables."""
 
 import hashlib
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.hashing import SPLITS, assign_split
 from medbert_jax.ehr.shard_files import SPLITS_FILE
@@ -33,8 +32,12 @@ class Split:
             return {"key": GIVEN, "sha256": self.sha256}
         return {"key": self.key, "ratios": list(self.ratios)}
 
-    def assign(self, ehr_directory: Path, patient_ids: np.ndarray) -> np.ndarray:
+    def assign(self, ehr_directory: Path, patient_ids: np.ndarray | pl.Series) -> np.ndarray:
         """Return the split of every patient (n,) int8, a place in SPLITS; −1 where splits.parquet names none.
+
+        Args:
+            ehr_directory: the folder that may hold splits.parquet.
+            patient_ids: (n,) bytes, or a text Series.
 
         Raises ValueError for a patient in two rows of that file, or a split that is none of SPLITS.
         """
@@ -42,7 +45,9 @@ class Split:
             if not len(patient_ids):
                 return np.zeros(0, np.int8)
             return assign_split(patient_ids, key=self.key, ratios=self.ratios)
-        ids = pl.DataFrame({"patient_id": pl.Series(patient_ids.tolist(), dtype=pl.Binary).cast(pl.String)})
+        if not isinstance(patient_ids, pl.Series):
+            patient_ids = pl.Series(patient_ids.tolist(), dtype=pl.Binary).cast(pl.String)
+        ids = pl.DataFrame({"patient_id": patient_ids})
         rows = scan_parquet(ehr_directory / SPLITS_FILE).select(pl.col("patient_id", "split").cast(pl.String))
         given = rows.join(ids.lazy(), on="patient_id", how="semi").drop_nulls().collect(engine="streaming")
         foreign = given.filter(~pl.col("split").is_in(SPLITS)).height
@@ -80,38 +85,3 @@ def find_split(ehr_directory: Path, key: str, ratios: tuple[float, float, float]
             f"{SPLITS_FILE} must have the columns patient_id and split: got no {sorted(missing)}; add them"
         )
     return Split(GIVEN, None, sha256)
-
-
-def outside_period(
-    spec: CohortSpec, split: np.ndarray, prediction_time: np.ndarray
-) -> dict[str, tuple[str, np.ndarray]]:
-    """Return who is in a split whose time is not his: line of the ledger → its text, and (n,) bool.
-
-    Args:
-        spec: a cohort with a temporal split.
-        split: (n,) places in SPLITS.
-        prediction_time: (n,) int64, µs since 1970.
-    """
-    assert spec.split is not None  # such a cohort is asked for
-    is_test, test_from = split == SPLITS.index("test"), np.datetime64(spec.split.test_from, "D")
-    # Prediction times are inclusive: 1 µs before the index, where that is not read itself.
-    just_before = 1 if spec.input.until == "before_index" else 0
-    day = (prediction_time + just_before).astype("datetime64[us]").astype("datetime64[D]")
-    known = day + label_known_after(spec)
-    return {
-        "predicted_late": (
-            f"Training and validation patients whose label was not known before {test_from}",
-            ~is_test & (known >= test_from),
-        ),
-        "predicted_early": (f"Test patients whose prediction is before {test_from}", is_test & (day < test_from)),
-    }
-
-
-def label_known_after(spec: CohortSpec) -> int:
-    """Return how many days after the prediction what the label says has happened or can no more.
-
-    Of an outcome anywhere in the record this is the index, though who is a control, and how a case is verified, rests
-    on the record after it.
-    """
-    # A gap of one day ends the input with the day before the index, as none does.
-    return spec.outcome.known_after_days + max((spec.input.gap_days or 0) - 1, 0)
