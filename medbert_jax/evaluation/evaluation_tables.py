@@ -43,7 +43,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
     everyone = figures.filter(pl.col("kind") == FIGURE, pl.col("stratum") == EVERYONE)
     at_none = everyone.filter(pl.col("at").is_null())
     tables = [
-        _table(f"{evaluation.about['cohort']}: test split", at_none, models, _notes(evaluation)),
+        _table(f"{evaluation.about['cohort']}: evaluation", at_none, models, _notes(evaluation)),
         _table("At thresholds", everyone.filter(pl.col("at").is_not_null()), models, ()),
         _table("Best and worst case of the censored", figures.filter(kind=BOUND), models, ()),
         _differences(figures.filter(kind=MODEL_DIFFERENCE), evaluation.about["reference"]),

@@ -74,7 +74,8 @@ def _of_figures(cohort: ReportedCohort, share: bool) -> Iterator[str]:
     cases = evaluation.about["counts"]["cases"]
     if cases < FEW_CASES:
         got = "" if share else f" ({cases:,})"
-        yield f"Fewer than {FEW_CASES} test cases{got}: intervals are wide, and calibration can hardly be judged."
+        judged = "" if evaluation.about["design"]["refused"] else ", and calibration can hardly be judged"
+        yield f"Fewer than {FEW_CASES} test cases{got}: intervals are wide{judged}."
     for baseline in _BASELINES:
         if baseline not in cohort.models or model in _BASELINES:
             continue
