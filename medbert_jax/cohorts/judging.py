@@ -270,6 +270,6 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
         lines.append(Exit("outcome_unknown", text, "ours", unknown))
     lines.append(too_few_codes(spec.input.minimum_codes, spec.input.tag))
     if spec.matching is not None:
-        text = "A case for whom there was no control"
+        text = "A case for whom there were too few controls"
         lines.append(Exit("unmatched", text, spec.matching.tag, ~pl.col("drawn")))
     return lines

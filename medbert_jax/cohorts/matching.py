@@ -29,7 +29,7 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
     """One row per patient: his part, his date, and what each rule says at it.
 
     Columns: patient_id, index_date (null: none), label (a case), weight, set_id (of his case), among_cases,
-    among_controls, drawn (a case with controls, or a control), too_few_codes, rule:<id>, and `facts`, aggregations over
+    among_controls, drawn (a case with his controls, or a control), too_few_codes, rule:<id>, and `facts`, aggregations over
     the record.
 
     `record` has last_day beside the columns of the rules. A rule that looks at the index says nothing of those who
@@ -121,7 +121,7 @@ def _with_stretch(controls: pl.DataFrame, spec: CohortSpec, turning: dict[str, t
 
 
 def _draw(cases: pl.DataFrame, controls: pl.DataFrame, matching: Matching, last_day: date | None) -> pl.DataFrame:
-    """patient_id, weight, control_date, set_id of the cases that found a control, and of their controls.
+    """patient_id, weight, control_date, set_id of the cases that found all their controls, and of these.
 
     A set is known by a hash of its case's id. Weights make the drawn stand for those whom they were drawn from: a case
     for the cases of both pools, a control for all who could have been taken for his case at that moment.
@@ -144,12 +144,14 @@ def _draw(cases: pl.DataFrame, controls: pl.DataFrame, matching: Matching, last_
         # As near to the case's own date as can be: the time of year must not tell the two apart.
         at = np.clip(day_number, low, high)
         eligible = np.flatnonzero((low <= high) & (above < at) & (at <= latest) & ~used)
+        # Sets of other sizes would be those of long times at risk, whom few controls reach: their size would tell cases.
+        if len(eligible) < matching.controls_per_case:
+            continue
         taken = eligible[: matching.controls_per_case]
         used[taken] = True
-        if len(taken):
-            of_set = int(patient_hash([patient], f"{matching.key}/set")[0])
-            found.append((patient, 1 / (1 - matching.control_pool), None, of_set))
-            found += [(controls["patient_id"][int(i)], len(eligible) / len(taken), int(at[i]), of_set) for i in taken]
+        of_set = int(patient_hash([patient], f"{matching.key}/set")[0])
+        found.append((patient, 1 / (1 - matching.control_pool), None, of_set))
+        found += [(controls["patient_id"][int(i)], len(eligible) / len(taken), int(at[i]), of_set) for i in taken]
     schema = {"patient_id": pl.String, "weight": pl.Float64, "control_date": pl.Int32, SET_ID: pl.UInt64}
     return pl.DataFrame(found, schema=schema, orient="row").with_columns(pl.col("control_date").cast(pl.Date))
 

@@ -27,6 +27,12 @@ def matched():
     return load_spec("dhf-matched")
 
 
+@pytest.fixture(scope="module")
+def paired(matched):
+    """With one control for each case: who may be one shows without a second."""
+    return replace(matched, matching=replace(matched.matching, controls_per_case=1))
+
+
 def names(matching, *, controls, count):
     """Ids of patients who may be controls, or cases, in the order of the draw."""
     ids = pl.Series([f"p{number}" for number in range(40 * count)])
@@ -66,47 +72,47 @@ def alone(matched, control, case=CASE, **settings):
     return (times[0] + timedelta(microseconds=1)).isoformat()[:10] if len(times) else None
 
 
-def test_the_control_is_asked_for_the_same_time_in_the_same_year(matched):
+def test_the_control_is_asked_for_the_same_time_in_the_same_year(paired):
     """The case's date is 20 July 2010, day 200."""
-    assert alone(matched, diabetic("2010-03-01")) == "2010-09-17"
-    assert alone(matched, diabetic("2010-06-14")) == "2010-12-31"
-    assert alone(matched, diabetic("2010-06-15")) is None
-    assert alone(matched, diabetic("2009-06-15")) == "2010-01-01"
-    assert alone(matched, diabetic("2009-06-14")) is None
-    assert alone(matched, diabetic("2010-03-01"), last_day="2010-09-17") == "2010-09-17"
-    assert alone(matched, diabetic("2010-03-01"), last_day="2010-09-16") is None
+    assert alone(paired, diabetic("2010-03-01")) == "2010-09-17"
+    assert alone(paired, diabetic("2010-06-14")) == "2010-12-31"
+    assert alone(paired, diabetic("2010-06-15")) is None
+    assert alone(paired, diabetic("2009-06-15")) == "2010-01-01"
+    assert alone(paired, diabetic("2009-06-14")) is None
+    assert alone(paired, diabetic("2010-03-01"), last_day="2010-09-17") == "2010-09-17"
+    assert alone(paired, diabetic("2010-03-01"), last_day="2010-09-16") is None
 
 
-def test_a_spec_may_let_the_time_differ_and_the_date_is_then_the_nearest_to_the_cases(matched):
+def test_a_spec_may_let_the_time_differ_and_the_date_is_then_the_nearest_to_the_cases(paired):
     """The case's date is 20 July 2010, day 200."""
-    matched = replace(matched, matching=replace(matched.matching, within_days=90))
-    assert alone(matched, diabetic("2010-03-01")) == "2010-07-20"  # day 141
-    assert alone(matched, diabetic("2010-04-01")) == "2010-07-20"  # day 110: 90 too early, and no more
-    assert alone(matched, diabetic("2010-04-02")) == "2010-07-21"
-    assert alone(matched, diabetic("2010-09-12")) == "2010-12-31"  # day 110
-    assert alone(matched, diabetic("2010-09-13")) is None  # 2011 is another year
-    assert alone(matched, diabetic("2009-10-03")) == "2010-07-20"  # day 290
-    assert alone(matched, diabetic("2009-10-02")) == "2010-07-19"
-    assert alone(matched, diabetic("2009-03-17")) == "2010-01-01"  # day 290
-    assert alone(matched, diabetic("2009-03-16")) is None
-    assert alone(matched, diabetic("2010-04-21"), last_day="2010-09-01") == "2010-08-09"  # day 110
-    assert alone(matched, diabetic("2010-05-21"), last_day="2010-09-08") == "2010-09-08"
-    assert alone(matched, diabetic("2010-05-22"), last_day="2010-09-08") is None
+    paired = replace(paired, matching=replace(paired.matching, within_days=90))
+    assert alone(paired, diabetic("2010-03-01")) == "2010-07-20"  # day 141
+    assert alone(paired, diabetic("2010-04-01")) == "2010-07-20"  # day 110: 90 too early, and no more
+    assert alone(paired, diabetic("2010-04-02")) == "2010-07-21"
+    assert alone(paired, diabetic("2010-09-12")) == "2010-12-31"  # day 110
+    assert alone(paired, diabetic("2010-09-13")) is None  # 2011 is another year
+    assert alone(paired, diabetic("2009-10-03")) == "2010-07-20"  # day 290
+    assert alone(paired, diabetic("2009-10-02")) == "2010-07-19"
+    assert alone(paired, diabetic("2009-03-17")) == "2010-01-01"  # day 290
+    assert alone(paired, diabetic("2009-03-16")) is None
+    assert alone(paired, diabetic("2010-04-21"), last_day="2010-09-01") == "2010-08-09"  # day 110
+    assert alone(paired, diabetic("2010-05-21"), last_day="2010-09-08") == "2010-09-08"
+    assert alone(paired, diabetic("2010-05-22"), last_day="2010-09-08") is None
 
 
 EARLY_CASE = diabetic("2010-01-01", visit("2010-01-31", "428.0"), visit("2010-09-01", "428.0"))
 
 
-def test_both_are_at_risk_for_30_days(matched):
-    assert alone(matched, diabetic("2010-03-01"), EARLY_CASE) == "2010-03-31"
+def test_both_are_at_risk_for_30_days(paired):
+    assert alone(paired, diabetic("2010-03-01"), EARLY_CASE) == "2010-03-31"
     day_29 = diabetic("2010-01-01", visit("2010-01-30", "428.0"), visit("2010-09-01", "428.0"))
-    assert alone(matched, diabetic("2010-03-01"), day_29) is None
+    assert alone(paired, diabetic("2010-03-01"), day_29) is None
     # The year leaves him 29 days.
-    assert alone(matched, diabetic("2010-12-01"), EARLY_CASE) == "2010-12-31"
-    assert alone(matched, diabetic("2010-12-02"), EARLY_CASE) is None
+    assert alone(paired, diabetic("2010-12-01"), EARLY_CASE) == "2010-12-31"
+    assert alone(paired, diabetic("2010-12-02"), EARLY_CASE) is None
 
 
-def test_what_is_asked_of_a_control_at_his_date(matched):
+def test_what_is_asked_of_a_control_at_his_date(paired):
     """His date is 17 September 2010."""
     first, on, after = "2010-03-01", "2010-09-17", "2010-09-18"
     drawn = {
@@ -119,7 +125,7 @@ def test_what_is_asked_of_a_control_at_his_date(matched):
         "eighteen": diabetic(first, born="1992-03-01"),
     }
     for name, one in drawn.items():
-        assert alone(matched, one) == on, name
+        assert alone(paired, one) == on, name
     not_drawn = {
         "heart_failure_on_the_date": diabetic(first, visit(on, "428.0")),
         "heart_failure_before": diabetic(first, visit("2010-05-01", "428.0")),
@@ -135,11 +141,11 @@ def test_what_is_asked_of_a_control_at_his_date(matched):
         ),
     }
     for name, one in not_drawn.items():
-        assert alone(matched, one) is None, name
+        assert alone(paired, one) is None, name
 
 
-def test_what_is_asked_of_a_case(matched):
-    (case,), (control,) = (names(matched.matching, controls=pool, count=1) for pool in (False, True))
+def test_what_is_asked_of_a_case(paired):
+    (case,), (control,) = (names(paired.matching, controls=pool, count=1) for pool in (False, True))
     late, again = visit("2010-07-20", "428.0"), visit("2010-09-01", "428.0")
     expected = {
         "case": (CASE, (1, 3, 2)),
@@ -160,7 +166,7 @@ def test_what_is_asked_of_a_case(matched):
     }
     for name, (one, fate) in expected.items():
         people = {case: one, control: diabetic("2010-03-01")}
-        assert fates(people, matched)[case] == fate, name
+        assert fates(people, paired)[case] == fate, name
 
 
 def test_two_controls_for_each_case_in_the_order_of_the_draw_and_their_weights(matched):
@@ -169,14 +175,15 @@ def test_two_controls_for_each_case_in_the_order_of_the_draw_and_their_weights(m
     tables = tables_of(people)
     frame, ledger = select_cohort(tables, matched)
     weights = dict(frame.select("patient_id", "weight").iter_rows())
-    # Five to choose from, then three, then one.
-    assert [weights[one] for one in controls] == [5 / 2, 5 / 2, 3 / 2, 3 / 2, 1.0]
-    assert [weights[one] for one in cases] == pytest.approx([1 / 0.7] * 3)
-    assert dict(frame.select("patient_id", "label").iter_rows()) == dict.fromkeys(cases, 1) | dict.fromkeys(controls, 0)
+    # Five to choose from, then three, then one, whom the third case does not take: his set would be smaller.
+    assert [weights.pop(one) for one in controls[:4]] == [5 / 2, 5 / 2, 3 / 2, 3 / 2]
+    assert weights == pytest.approx(dict.fromkeys(cases[:2], 1 / 0.7))
+    drawn = dict.fromkeys(cases[:2], 1) | dict.fromkeys(controls[:4], 0)
+    assert dict(frame.select("patient_id", "label").iter_rows()) == drawn
     # Each set has its case and those whom he took.
     sets = dict(frame.select("patient_id", "set_id").iter_rows())
-    of_control = [sets[cases[0]]] * 2 + [sets[cases[1]]] * 2 + [sets[cases[2]]]
-    assert [sets[one] for one in controls] == of_control and len(set(of_control)) == 3
+    of_control = [sets[cases[0]]] * 2 + [sets[cases[1]]] * 2
+    assert [sets[one] for one in controls[:4]] == of_control and len(set(of_control)) == 2
     four = tables_of({name: one for name, one in people.items() if name not in controls[2:]})
     frame, ledger = select_cohort(four, matched)
     assert set(frame["patient_id"]) == {cases[0], *controls[:2]}  # the later cases find nobody left
@@ -189,18 +196,18 @@ def test_two_controls_for_each_case_in_the_order_of_the_draw_and_their_weights(m
 def test_a_set_is_drawn_within_its_cases_split(matched):
     cases, controls = (names(matched.matching, controls=pool, count=n) for pool, n in ((False, 3), (True, 5)))
     tables = tables_of(dict.fromkeys(cases, CASE) | dict.fromkeys(controls, diabetic("2010-03-01")))
-    # The second case has the third control for himself, the third case nobody.
-    splits = {cases[1]: 2, controls[2]: 2, cases[2]: 1}
+    # The second case has the last two controls for himself, the third case nobody.
+    splits = {cases[1]: 2, controls[3]: 2, controls[4]: 2, cases[2]: 1}
     of_patients = np.array([splits.get(one, 0) for one in tables.patients["patient_id"]])
     frame, ledger = select_cohort(tables, matched, of_patients)
     assert frame["patient_id"].is_sorted()
     sets = dict(frame.select("patient_id", "set_id").iter_rows())
     first, second = ({one for one, of in sets.items() if of == sets[case]} for case in cases[:2])
-    assert first == {cases[0], *controls[:2]} and second == {cases[1], controls[2]} and len(sets) == 5
+    assert first == {cases[0], *controls[:2]} and second == {cases[1], *controls[3:]} and len(sets) == 6
     weights = dict(frame.select("patient_id", "weight").iter_rows())
-    assert [weights[one] for one in controls[:3]] == [4 / 2, 4 / 2, 1.0]  # of those of the split
+    assert [weights.get(one) for one in controls] == [3 / 2, 3 / 2, None, 1.0, 1.0]  # of those of the split
     assert {line.rule: line.left.patients for line in ledger.lines if line.left.patients} == {
-        "not_drawn": 2,
+        "not_drawn": 1,
         "unmatched": 1,
     }
     assert select_cohort(tables, matched, np.zeros(len(of_patients)))[0].equals(select_cohort(tables, matched)[0])
@@ -229,8 +236,8 @@ def test_the_sets_of_a_dataset_are_of_one_split_and_its_review_draws_them_so(mat
     assert stay[True] == set(rows["patient_id"]) != stay[False]
 
 
-def test_the_input_ends_with_the_day_before_the_date(matched):
-    (case,), (control,) = (names(matched.matching, controls=pool, count=1) for pool in (False, True))
+def test_the_input_ends_with_the_day_before_the_date(paired):
+    (case,), (control,) = (names(paired.matching, controls=pool, count=1) for pool in (False, True))
     visits = (
         visit("2010-09-10", "401.9"),
         visit("2010-09-16", "401.9", days=1),
@@ -239,18 +246,18 @@ def test_the_input_ends_with_the_day_before_the_date(matched):
     )
     people = {case: CASE, control: diabetic("2010-03-01", *visits)}
     tables = tables_of(people)
-    frame, _ = select_cohort(tables, matched)
+    frame, _ = select_cohort(tables, paired)
     row = frame.filter(pl.col("patient_id") == control).row(0, named=True)
     assert (row["input_until"], row["index_order"]) == (5, 6)
     read = input_diagnoses(tables, input_visits(tables, frame)).filter(patient_id=control)
     assert sorted(read["order"]) == [1, 2, 3, 5]  # the fourth ends on the date
     assert row["prediction_time"] == datetime(2010, 9, 16, 23, 59, 59, 999999)
     assert row["index_day"] == 200
-    check_no_leak(tables, frame, matched)
+    check_no_leak(tables, frame, paired)
     with pytest.raises(RuntimeError, match="2 patients with visits that had not begun"):
         late = frame.with_columns(pl.col("input_until") + 1, pl.col("index_order") + 1)
-        check_no_leak(tables, late, matched)
-    said = explain(tables, matched)
+        check_no_leak(tables, late, paired)
+    said = explain(tables, paired)
     assert said["leaves_under"].to_list() == [None, None]
 
 

@@ -1,5 +1,6 @@
 """The built-in cohort paca-matched on literal patients: since 45 years, at the same time, cancer-free by then."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import polars as pl
@@ -17,6 +18,12 @@ BORN = "1960-06-15"  # 45 on 15 June 2005
 @pytest.fixture(scope="module")
 def matched():
     return load_spec("paca-matched")
+
+
+@pytest.fixture(scope="module")
+def paired(matched):
+    """With one control for each case: who may be one shows without a second."""
+    return replace(matched, matching=replace(matched.matching, controls_per_case=1))
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +51,18 @@ def alone(matched, ids, control, case=CASE, **settings):
     return (times[0] + timedelta(microseconds=1)).isoformat()[:10] if len(times) else None
 
 
-def test_the_time_at_risk_begins_with_the_first_encounter_at_45(matched, ids):
+def test_the_time_at_risk_begins_with_the_first_encounter_at_45(paired, ids):
     # 100 days after 15 June, the day itself counted as 45; a day younger nothing begins.
-    assert alone(matched, ids, seen(visit("2005-06-15", "401.9"))) == "2005-09-23"
-    assert alone(matched, ids, seen(visit("2005-06-14", "401.9"))) is None
-    assert alone(matched, ids, seen(visit("2005-06-14", "401.9"), visit("2005-08-01", "401.9"))) == "2005-11-09"
+    assert alone(paired, ids, seen(visit("2005-06-15", "401.9"))) == "2005-09-23"
+    assert alone(paired, ids, seen(visit("2005-06-14", "401.9"))) is None
+    assert alone(paired, ids, seen(visit("2005-06-14", "401.9"), visit("2005-08-01", "401.9"))) == "2005-11-09"
     # 100 days later is another year; so is the same time in a year before.
-    assert alone(matched, ids, seen(visit("2005-10-01", "401.9"))) is None
-    assert alone(matched, ids, seen(visit("2004-07-01", "401.9"), born="1950-01-01")) is None
-    assert alone(matched, ids, seen(visit("2005-07-01", "401.9"), born=None)) is None  # age unknown
+    assert alone(paired, ids, seen(visit("2005-10-01", "401.9"))) is None
+    assert alone(paired, ids, seen(visit("2004-07-01", "401.9"), born="1950-01-01")) is None
+    assert alone(paired, ids, seen(visit("2005-07-01", "401.9"), born=None)) is None  # age unknown
 
 
-def test_a_control_is_cancer_free_and_alive_at_his_date_and_may_have_it_later(matched, ids):
+def test_a_control_is_cancer_free_and_alive_at_his_date_and_may_have_it_later(paired, ids):
     """His date is 9 October 2005, that of the case."""
     first = visit("2005-07-01", "401.9")
     drawn = {
@@ -65,7 +72,7 @@ def test_a_control_is_cancer_free_and_alive_at_his_date_and_may_have_it_later(ma
         "dead on the date": seen(first, died="2005-10-09"),
     }
     for name, one in drawn.items():
-        assert alone(matched, ids, one) == "2005-10-09", name
+        assert alone(paired, ids, one) == "2005-10-09", name
     not_drawn = {
         "on the date": seen(first, visit("2005-10-09", "157.9")),
         "before": seen(first, visit("2005-09-01", "157.9")),
@@ -75,7 +82,7 @@ def test_a_control_is_cancer_free_and_alive_at_his_date_and_may_have_it_later(ma
         "no code": seen(visit("2005-07-01", "")),
     }
     for name, one in not_drawn.items():
-        assert alone(matched, ids, one) is None, name
+        assert alone(paired, ids, one) is None, name
 
 
 @pytest.mark.parametrize(

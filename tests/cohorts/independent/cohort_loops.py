@@ -794,7 +794,7 @@ def dhf_matched(shard_records: dict[str, Patient], last_day: date, incident: boo
                 ever_eligible.add(control.patient_id)
                 eligible.append((control, control_cut))
         drawn = eligible[:CONTROLS_PER_CASE]
-        if not drawn:  # "A case without any control leaves (unmatched)."
+        if len(drawn) < CONTROLS_PER_CASE:  # "A case who finds fewer than two leaves (unmatched) and takes none."
             outcomes[case.patient_id] = Left("unmatched")
             continue
         # "Weights: case 1/(1−control_pool); control of a case = eligible and unused at that moment / drawn."

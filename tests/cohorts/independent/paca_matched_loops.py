@@ -66,7 +66,7 @@ def paca_matched(shard_records: dict[str, Patient], last_day: date) -> dict[str,
                 eligible.append((control, day))
                 outcomes[control.patient_id] = Left("not_drawn")
         drawn = eligible[:CONTROLS_PER_CASE]
-        if not drawn:
+        if len(drawn) < CONTROLS_PER_CASE:  # "A case who finds fewer than two leaves (unmatched) and takes none."
             outcomes[case.patient_id] = Left("unmatched")
             continue
         # "A case 1 / 0.7, a control as many as were eligible at that moment for each one taken."
