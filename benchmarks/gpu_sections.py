@@ -39,8 +39,12 @@ class Scale:
     width: int = 192
     batch_size: int = 0
     """Patients a step, whatever a section is called; 0: as it is called."""
+    dispatched_sizes: tuple[int, ...] = (32, 4096)
+    """Patients a step, of the section about dispatches."""
     dispatches: tuple[int, ...] = (1, 100, 10)
-    """Steps of a program, at most."""
+    """Its steps of a program, at most."""
+    codes: float = 15.0
+    """Of a patient, on average."""
     patients: int = 2_000_000
     sustained_patients: int = 28_500_000
     seconds: float = 8.0
@@ -52,18 +56,22 @@ class Scale:
     product_size: int = 8192
     """Rows of the matrices that say what the device can do."""
     cohort: int = 8_000
+    cohort_codes: float = 43.0
     torch_sizes: tuple[tuple[int, int], ...] = ((32, 32), (1024, 256), (4096, 512))
     """Patients a step, and of a micro-batch."""
 
 
 FULL = Scale()
-# Compiling is what takes time on a CPU: one program serves nearly all sections.
+# Compiling is what takes time on a CPU: one program serves nearly all sections, and patients are so short that it has
+# rows of one length; exactness has both.
 REHEARSAL = Scale(
     vocabulary=2_000,
     layers=1,
     width=48,
     batch_size=32,
+    dispatched_sizes=(32,),
     dispatches=(1, STEPS),
+    codes=4.0,
     patients=4_000,
     sustained_patients=4_000,
     seconds=0.5,
@@ -72,6 +80,7 @@ REHEARSAL = Scale(
     golden_lengths=(7,),
     product_size=512,
     cohort=64,
+    cohort_codes=8.0,
     torch_sizes=((8, 4),),
 )
 
@@ -99,7 +108,7 @@ def steps(
         (scale.sustained_patients, scale.sustained_seconds) if sustained else (scale.patients, scale.seconds)
     )
     rows = RowsConfig(batching=batching, batch_size=scale.batch_size or batch_size)
-    made = length_model(patients, scale.vocabulary)
+    made = length_model(patients, scale.vocabulary, mean=scale.codes)
     yield "patients", patients
     yield from _trained(scale, made, rows, seconds)
 
@@ -110,8 +119,8 @@ def dispatches(scale: Scale) -> Iterator[tuple[str, object]]:
 
     from medbert_jax.data.row_plan import RowsConfig
 
-    made = length_model(scale.patients, scale.vocabulary)
-    for batch_size in (32, 4096):
+    made = length_model(scale.patients, scale.vocabulary, mean=scale.codes)
+    for batch_size in scale.dispatched_sizes:
         for most in scale.dispatches:
             rows = RowsConfig(batch_size=scale.batch_size or batch_size)
             found = dict(_trained(scale, made, rows, scale.seconds / 2, most=most))
@@ -141,7 +150,7 @@ def finetuning(scale: Scale) -> Iterator[tuple[str, object]]:
     for kind in ("train", "predict"):
         script = str(HERE / "finetuning_variants.py")
         command = [sys.executable, script, "--kind", kind, "--patients", str(scale.cohort)]
-        command += ["--layers", str(scale.layers)]
+        command += ["--codes", str(scale.cohort_codes), "--layers", str(scale.layers)]
         yield f"{kind}, 1 replicate", _rounds(command)
     yield "train, 10 replicates", NO_REPLICATES
 
