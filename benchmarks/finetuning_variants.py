@@ -42,6 +42,7 @@ class Options:
     codes: float = 43.0
     """Codes of a patient on average: lognormal, sigma 1, clipped to 3 … 512."""
     vocabulary: int = 10_000
+    layers: int = 6
     batch_size: int = 32
     head: Literal["feed_forward", "first", "gru", "bi_gru"] = "bi_gru"
     backbone: Literal["pretrained", "frozen"] = "pretrained"
@@ -53,7 +54,7 @@ def main(options: Options) -> None:
     """Get ready, and serve rounds: an epoch, or a pass of predictions."""
     cohort = length_model(options.patients, options.vocabulary, mean=options.codes)
     cohort = replace(cohort, outcomes={"label": cohort.outcomes["prolonged_los"]})
-    model, head = ModelConfig(vocabulary_size=options.vocabulary), HeadConfig(kind=options.head)
+    model, head = ModelConfig(vocabulary_size=options.vocabulary, layers=options.layers), HeadConfig(kind=options.head)
     params = jax.jit(lambda key: finetuning.init_finetuning(model, head, key))(jax.random.key(0))
     optimizer = finetuning.endless_optimizer(OPTIMIZER)
     first, one_round = (_before if OLD else _today)(options, cohort, model, head, params, optimizer)

@@ -2,9 +2,10 @@
 
 Micro-batches of 32 patients sorted by length and padded to their longest, masked states gathered before the decoder,
 the prolonged-LOS head, dropout, clipping, fused AdamW. Lengths are of the same model as ours; batches are made inside
-the round, as ours are. Needs the extra `parity`, and nothing else of this package.
+the round, as ours are; on a GPU while the micro-batch before is computed. Needs the extra `parity`, and nothing else of
+this package.
 
-    python benchmarks/pretraining_torch.py SIZE BATCH_SIZE STEPS [padded] [bfloat16]
+    python benchmarks/pretraining_torch.py SIZE BATCH_SIZE STEPS [padded] [bfloat16] [cuda] [micro=PATIENTS]
 """
 
 import sys
@@ -16,6 +17,7 @@ from side_by_side import serve
 from transformers import BertConfig, BertModel
 
 MICRO_BATCH = 32
+"""Patients; fastest on a CPU."""
 
 
 class Heads(torch.nn.Module):
@@ -31,7 +33,9 @@ class Heads(torch.nn.Module):
 class Training:
     """Steps on made patients."""
 
-    def __init__(self, size: int, batch_size: int, *, padded: bool, bfloat16: bool):
+    def __init__(
+        self, size: int, batch_size: int, *, padded: bool, bfloat16: bool, device: str = "cpu", micro_batch: int
+    ):
         torch.manual_seed(0)
         config = BertConfig(
             vocab_size=size,
@@ -43,13 +47,14 @@ class Training:
             type_vocab_size=512,
             hidden_act="gelu_pytorch_tanh",
         )
-        self.model, self.heads = BertModel(config, add_pooling_layer=False).train(), Heads(size, 192)
+        self.model = BertModel(config, add_pooling_layer=False).train().to(device)
+        self.heads = Heads(size, 192).to(device)
         self.parameters = [*self.model.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.AdamW(self.parameters, lr=5e-5, fused=True)
         self.rng, self.size, self.batch_size = np.random.default_rng(0), size, batch_size
         lengths = np.round(self.rng.lognormal(np.log(15) - 0.5, 1.0, 20_000))
         self.lengths = np.clip(lengths, 3, 512).astype(int)
-        self.padded, self.bfloat16 = padded, bfloat16
+        self.padded, self.bfloat16, self.device, self.micro_batch = padded, bfloat16, device, micro_batch
 
     def batch(self, patients: np.ndarray) -> list[torch.Tensor]:
         """Codes, attention mask, visits, ranks, masked places, targets, prolonged stays."""
@@ -62,20 +67,20 @@ class Training:
         codes[who, place] = 1
         stays = self.rng.random(len(patients)) < 0.15
         columns = codes, real, np.where(real, slots // 2 + 1, 0), np.where(real, slots % 2, 0), place, targets, stays
-        return [torch.from_numpy(column.astype(np.int64)) for column in columns]
+        return [torch.from_numpy(column.astype(np.int64)).to(self.device, non_blocking=True) for column in columns]
 
     def step(self) -> None:
         """One update."""
         self.optimizer.zero_grad(set_to_none=True)
         patients = self.rng.choice(len(self.lengths), self.batch_size, replace=False)
         patients = patients[np.argsort(self.lengths[patients])]
-        for part in np.array_split(patients, max(1, self.batch_size // MICRO_BATCH)):
+        for part in np.array_split(patients, max(1, self.batch_size // self.micro_batch)):
             codes, mask, visits, ranks, place, targets, stays = self.batch(part)
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            with torch.autocast(self.device, torch.bfloat16, enabled=self.bfloat16):
                 states = self.model(
                     input_ids=codes, attention_mask=mask, token_type_ids=visits, position_ids=ranks
                 ).last_hidden_state
-                inner = self.heads.dense(states[torch.arange(len(part)), place])
+                inner = self.heads.dense(states[torch.arange(len(part), device=self.device), place])
                 inner = self.heads.layer_norm(torch.nn.functional.gelu(inner, approximate="tanh"))
                 table = self.model.embeddings.word_embeddings.weight
                 logits = torch.nn.functional.linear(inner, table, self.heads.bias)
@@ -88,17 +93,30 @@ class Training:
 
 
 def main(size: int, batch_size: int, steps: int, options: list[str]) -> None:
-    """Answer to `side_by_side.interleaved`; warmed up by one step."""
-    training = Training(size, batch_size, padded="padded" in options, bfloat16="bfloat16" in options)
+    """Answer to `side_by_side.interleaved`; warmed up by a step, on a GPU by a round."""
+    device = "cuda" if "cuda" in options else "cpu"
+    (micro_batch,) = [int(one.removeprefix("micro=")) for one in options if one.startswith("micro=")] or [MICRO_BATCH]
+    switches = {"padded": "padded" in options, "bfloat16": "bfloat16" in options}
+    training = Training(size, batch_size, device=device, micro_batch=micro_batch, **switches)
 
-    def one_round() -> float:
+    def take(steps: int) -> None:
         for _ in range(steps):
             training.step()
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    def one_round() -> float:
+        take(steps)
         return float(steps * batch_size)
 
-    training.step()
-    threads = torch.get_num_threads()
-    serve(one_round, torch=torch.__version__, transformers=transformers.__version__, threads=threads)
+    facts = {"torch": torch.__version__, "transformers": transformers.__version__, "micro_batch": micro_batch}
+    if device == "cuda":
+        take(steps)  # kernels are loaded, memory is taken
+        facts |= {"device": torch.cuda.get_device_name(), "peak_device_gib": torch.cuda.max_memory_allocated() / 2**30}
+    else:
+        take(1)
+        facts["threads"] = torch.get_num_threads()
+    serve(one_round, **facts)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 
-from medbert_jax.simulation.identity import ENGINE
 from medbert_jax.simulation.parameters import Parameters
 from medbert_jax.training.progress import versions
 
@@ -19,6 +18,8 @@ def how_simulated(assumptions: Iterable[str]) -> list[str]:
 
 def simulated_by(parameters: Parameters) -> dict:
     """What simulated lives follow from."""
+    from medbert_jax.simulation.identity import ENGINE  # brings polars, which not every benchmark needs
+
     return {"engine": ENGINE, "parameters": parameters.hash}
 
 

@@ -1,13 +1,12 @@
 """With bfloat16 products, the lowered training step multiplies next to nothing in float32, forward and backward."""
 
-import math
-import re
 from dataclasses import replace
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import export
+from lowered_products import flops_by_type
 from made_sequences import TINY_MODEL, made_sequences
 from reference_batches import batches
 
@@ -17,27 +16,6 @@ from medbert_jax.models.med_bert import init
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from medbert_jax.training.pretraining import TasksConfig, init_state, make_train_step, step_shapes
-
-DOT = re.compile(r"stablehlo\.dot_general .*?: \((.*?), (.*?)\) -> tensor<(.*?)>")
-CONTRACTED = re.compile(r"contracting_dims = \[([\d, ]*)\]")
-
-
-def flops_by_type(text: str) -> dict[str, float]:
-    """Floating-point operations of all products of a lowered program, by the types of what they multiply."""
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        if not (match := DOT.search(line)):
-            continue
-        (*shape, one), (*_, other) = (
-            operand.removeprefix("tensor<").rstrip(">").split("x") for operand in match.groups()[:2]
-        )
-        *result, _ = match[3].split("x")
-        contracted = CONTRACTED.search(line)
-        assert contracted, line
-        sizes = [int(shape[int(axis)]) for axis in contracted[1].split(",") if axis.strip()]
-        kind = f"{one} x {other}"
-        found[kind] = found.get(kind, 0) + 2 * math.prod(sizes) * math.prod(int(size) for size in result)
-    return found
 
 
 def lowered_step(compute_dtype: str) -> str:
