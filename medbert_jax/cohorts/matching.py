@@ -29,8 +29,8 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
     """One row per patient: his part, his date, and what each rule says at it.
 
     Columns: patient_id, index_date (null: none), label (a case), weight, set_id (of his case), among_cases,
-    among_controls, drawn (a case with his controls, or a control), too_few_codes, rule:<id>, and `facts`, aggregations over
-    the record.
+    among_controls, drawn (a case with his controls, or a control), too_few_codes, rule:<id>, and `facts`, aggregations
+    over the record.
 
     `record` has last_day beside the columns of the rules. A rule that looks at the index says nothing of those who
     have no date.
@@ -144,7 +144,7 @@ def _draw(cases: pl.DataFrame, controls: pl.DataFrame, matching: Matching, last_
         # As near to the case's own date as can be: the time of year must not tell the two apart.
         at = np.clip(day_number, low, high)
         eligible = np.flatnonzero((low <= high) & (above < at) & (at <= latest) & ~used)
-        # Sets of other sizes would be those of long times at risk, whom few controls reach: their size would tell cases.
+        # Smaller sets would be those of long times at risk, which few controls reach: the time would tell cases.
         if len(eligible) < matching.controls_per_case:
             continue
         taken = eligible[: matching.controls_per_case]
