@@ -4,7 +4,7 @@
     python benchmarks/sets_in_splits.py EHR --out benchmarks/results/sets_in_splits.json
 
 Of every matched cohort: cases and controls of the test split, cases there who have a control there (those on whom the
-concordance within sets rests), such pairs, and cases of the whole cohort who found no control.
+concordance within sets rests), such pairs, and cases of the whole cohort who did not find their controls.
 """
 
 from dataclasses import dataclass
