@@ -144,7 +144,7 @@ def test_the_same_ages_are_uncertain(spec, boundary, messy):
 def simulated(tmp_path_factory, request):
     folder, patients = tmp_path_factory.mktemp("simulated") / "ehr", request.param
     simulate(
-        folder, patients=patients, site="cerner", world="rich", seed=1, shards=4, workers=1, announce=lambda _: None
+        folder, patients=patients, site="cerner", world="rich", seed=1, shards=2, workers=1, announce=lambda _: None
     )
     records = read_ehr(folder)
     assert len(records) == patients
