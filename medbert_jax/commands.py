@@ -275,7 +275,7 @@ def demo(options: DemoOptions) -> None:
             datasets=(str(directory),),
             # A report has its experiments in the order of their names.
             finetune=replace(finetuning, experiment=f"demo {number + 1}" if len(chosen) > 1 else "demo"),
-            train_sizes=(options.train_size if options.train_size < there else 0,),
+            train_sizes=(sizes.train_size if sizes.train_size < there else 0,),
             replicates=1,
             heads=("bi_gru",),
         )

@@ -203,6 +203,8 @@ class DemoSizes:
     cohorts: tuple[str, ...]
     """each an experiment of its own, in this order."""
     pretraining_epochs: float
+    train_size: int
+    """training patients of a cohort."""
     patients_of_a_code: int
     """who must have a code for it to have a row of the decoder."""
     patience: int = 2
@@ -255,10 +257,10 @@ class DemoOptions:
     cohort: str | None = None
     """the disease cohort to fine-tune on, alone; otherwise hf-later for diabetes130, and for simulated patients
     dhf-matched, whose controls' records have the shape of the cases', and then dhf, as the paper has it."""
-    train_size: Annotated[int, Ge(0)] = 1000
-    """training patients of a cohort; 0, or more than it has, takes all."""
+    train_size: Annotated[int, Ge(0)] | None = None
+    """training patients of a cohort, 500 of simulated ones, 1,000 of diabetes130; 0, or more than it has, takes all."""
     pretraining_epochs: Annotated[float, Gt(0)] | None = None
-    """passes over the pretraining patients; 2 for simulated ones, 5 for diabetes130."""
+    """passes over the pretraining patients; 1.5 for simulated ones, 5 for diabetes130."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
@@ -269,14 +271,19 @@ class DemoOptions:
         """What is asked for, and for the rest what takes minutes on two cores."""
         # Of thousands of simulated codes most are rare: the commoner ones make the decoder small.
         simulated = DemoSizes(
-            ("dhf-matched", "dhf"), pretraining_epochs=2, patients_of_a_code=max(1, self.patients // 1500)
+            ("dhf-matched", "dhf"),
+            pretraining_epochs=1.5,
+            train_size=500,
+            patients_of_a_code=max(1, self.patients // 1500),
         )
-        sizes = simulated if self.data is None else DemoSizes(("hf-later",), pretraining_epochs=5, patients_of_a_code=1)
+        real = DemoSizes(("hf-later",), pretraining_epochs=5, train_size=1000, patients_of_a_code=1)
+        sizes = simulated if self.data is None else real
         epochs = self.pretraining_epochs
         return replace(
             sizes,
             cohorts=(self.cohort,) if self.cohort else sizes.cohorts,
             pretraining_epochs=sizes.pretraining_epochs if epochs is None else epochs,
+            train_size=sizes.train_size if self.train_size is None else self.train_size,
         )
 
 
