@@ -17,8 +17,6 @@ CONFIG, VOCABULARY = RUN_FILES
 CONFIG_VERSION = 1
 """Of config.json. Version 0 says none; it goes up when a field is renamed, removed or means another thing."""
 _KINDS: dict[str, type] = {"pretrain": PretrainConfig, "finetune": FinetuneConfig}
-_BEFORE = {"rows": {"doubling": False}}
-"""What runs did before there were these fields, where it is not the default: one that goes on does so still."""
 
 
 class _Split(SplitRule, total=False):
@@ -104,8 +102,7 @@ def with_defaults(config: dict) -> dict:
         inner = [name for name in stored.keys() & defaults.keys() if isinstance(defaults[name], dict)]
         return defaults | stored | {name: filled(stored[name], defaults[name]) for name in inner}
 
-    defaults = defaults_of(config)
-    return filled(config, defaults | {name: defaults[name] | was for name, was in _BEFORE.items() if name in defaults})
+    return filled(config, defaults_of(config))
 
 
 def flatten(data: Mapping, prefix: str = "") -> dict[str, object]:
