@@ -33,9 +33,9 @@ class RowsConfig:
     """Patients per step, in expectation or exactly."""
     short_row: Annotated[int, Ge(1)] = 64
     """Slots of a short row; batching rows."""
-    doubling: bool = True
-    """Rows of twice, four times, … the slots of a short one too, the long ones in those steps alone that need them;
-    batching rows. False has two lengths, and rows of both in every step."""
+    middle_rows: bool = True
+    """Rows of four times, sixteen times, … the slots of a short one too, and the longer ones in those steps alone that
+    need them; batching rows. False has two lengths, and rows of both in every step."""
     long_row: Annotated[int, Ge(0)] = 0
     """Slots of a long row, at least the longest patient; 0 takes what he needs, in eighths of max_length (batching
     patients: max_length)."""
@@ -237,7 +237,7 @@ def plan_rows(lengths: np.ndarray, config: RowsConfig, *, max_length: int, group
     counts = np.bincount(lengths, minlength=long_row + 1)
     row_lengths = _row_lengths(config, long_row)
     if config.packed:
-        rare = RARE if config.doubling else 0.0
+        rare = RARE if config.middle_rows else 0.0
         steps, tiers = compose(counts, batch_size=config.batch_size, row_lengths=row_lengths, rare=rare)
     else:
         steps = max(1, round(len(lengths) / config.batch_size))
@@ -257,9 +257,9 @@ def check_batch_size(batch_size: int, groups: int) -> None:
 
 def _row_lengths(config: RowsConfig, long_row: int) -> list[int]:
     """Slots of a row, ascending; none between is so near to the longest that it would save little."""
-    if not config.doubling:
+    if not config.middle_rows:
         return sorted({min(config.short_row, long_row), long_row})
-    between = [config.short_row * 2**times for times in range(long_row.bit_length())]
+    between = [config.short_row * 4**times for times in range(long_row.bit_length())]
     return [*(length for length in between if length <= long_row * 2 / 3), long_row]
 
 

@@ -42,11 +42,11 @@ def test_epochs_differ_and_a_seed_repeats_them():
 @pytest.mark.parametrize(
     ("batch_size", "rows", "row_lengths", "rare"),
     [
-        (256, {"short_row": 64}, [64, 128, 256, 512], [512]),
-        (1024, {"short_row": 64}, [64, 128, 256, 512], [512]),
-        (4096, {"short_row": 32}, [32, 64, 128, 256, 512], []),
-        (256, {"short_row": 128, "doubling": False}, [128, 512], []),
-        (512, {"short_row": 64, "doubling": False}, [64, 512], []),
+        (256, {"short_row": 64}, [64, 256, 512], [512]),
+        (1024, {"short_row": 64}, [64, 256, 512], [512]),
+        (4096, {"short_row": 32}, [32, 128, 512], []),
+        (256, {"short_row": 128, "middle_rows": False}, [128, 512], []),
+        (512, {"short_row": 64, "middle_rows": False}, [64, 512], []),
     ],
 )
 def test_rows_are_full_and_steps_hold_equal_numbers_of_patients(batch_size, rows, row_lengths, rare):
@@ -115,8 +115,8 @@ def test_faults_of_the_configuration_itself_are_in_one_error():
 
 
 def test_a_given_long_row_is_kept():
-    for patients, doubling, row_lengths in ((20, False, [48]), (20, True, [32]), (40, True, [48])):
-        config = RowsConfig(batch_size=10, short_row=16, long_row=48, doubling=doubling)
+    for patients, middle_rows, row_lengths in ((20, False, [48]), (20, True, [32]), (40, True, [48])):
+        config = RowsConfig(batch_size=10, short_row=8, long_row=48, middle_rows=middle_rows)
         plan = plan_rows(np.full(100, patients), config, max_length=512)
         assert [tier.row_length for tier in plan.tiers] == row_lengths
 
