@@ -14,7 +14,8 @@ SHORT_ROWS = (64, 128)
 """Slots of a short row: the first, where nearly all codes are of patients who fit into it."""
 MOST_ELSEWHERE = 0.1
 """Share of codes that may be of longer patients, where the shortest rows are taken."""
-
+MIDDLE_ROW = 256
+"""Slots of a row between: attention over 512 is dear, and a fourth length would be one more program to compile."""
 
 SAMPLED_STEPS = 64
 """Steps that the size of a chunk is chosen by."""
@@ -61,7 +62,9 @@ def layout(
     longer = lengths[lengths > SHORT_ROWS[0]].sum() / lengths.sum()
     short_row = min(SHORT_ROWS[int(longer > MOST_ELSEWHERE)], max_length)
     longest, eighth = int(lengths.max()), -(-max_length // 8)
-    row_lengths = (short_row,) if longest <= short_row else (short_row, min(max_length, -(-longest // eighth) * eighth))
+    long_row = min(max_length, -(-longest // eighth) * eighth)
+    middle = (MIDDLE_ROW,) if short_row < MIDDLE_ROW <= long_row * 2 / 3 else ()
+    row_lengths = (short_row,) if longest <= short_row else (short_row, *middle, long_row)
     single = Layout(batch_size, row_lengths, (1,) * len(row_lengths), min(4, int(lengths.min())))
     sample = np.random.default_rng(0).permutation(len(lengths))[: SAMPLED_STEPS * batch_size]
     used = [(rows >= 0).any(axis=2).sum(axis=1) for rows in plan_cohort(lengths[sample], single).epoch(0, 0)]
