@@ -74,10 +74,19 @@ def compared(variants: Mapping[str, list[str]], rounds: int) -> dict:
     first, *others = found
     return {
         "variants": {
-            name: one["facts"] | rate(one["rounds"]) | {"peak_gib": one["peak_gib"]} for name, one in found.items()
+            name: one["facts"] | _useful_share(one["facts"], rate(one["rounds"])) | {"peak_gib": one["peak_gib"]}
+            for name, one in found.items()
         },
         "ratios": {f"{first} / {name}": ratio(found[first]["rounds"], found[name]["rounds"]) for name in others},
     }
+
+
+def _useful_share(facts: Mapping, found: dict) -> dict:
+    """The rates, and the share of the device's products that useful ones are (`useful_work.py`), where that is told."""
+    quiet = found.get("patients_per_s_quiet")
+    if "product_flop_per_s" not in facts or not quiet:
+        return found
+    return found | {"useful_share": quiet["median"] * facts["useful_flop_per_patient"] / facts["product_flop_per_s"]}
 
 
 def slope(cost: Mapping[float, float]) -> float:
@@ -90,6 +99,7 @@ def main(
     out: Path = HERE / "results" / "pretraining.json",
     rounds: int = 5,
     sizes: tuple[int, ...] = (32, 256, 1_024),
+    dispatches: tuple[int, ...] = (1, 5),
     curves: tuple[Literal["vocabulary", "codes per patient", "patients a step", "patients of the corpus"], ...] = (
         "vocabulary",
         "codes per patient",
@@ -104,18 +114,23 @@ def main(
         out: where the figures go; parts that are not measured stay as they are there.
         rounds: of every variant.
         sizes: patients a step at which torch is compared.
+        dispatches: most steps of a dispatch, each beside the default.
         curves: what the cost is followed along; processor time per patient, which suffers least from others.
     """
-    record = json.loads(out.read_text()) if out.exists() else {"beside torch": {}, "curves": {}}
+    record = json.loads(out.read_text()) if out.exists() else {}
     out.parent.mkdir(parents=True, exist_ok=True)
 
     def note(part: str, name: str, found: dict) -> None:
-        record["machine"], record[part][name] = machine(), found
+        record["machine"] = machine()
+        record.setdefault(part, {})[name] = found
         out.write_text(json.dumps(record, indent=1) + "\n")
         print(name, json.dumps(found.get("ratios", found), indent=1), flush=True)
 
     for size in sizes:
         note("beside torch", f"{size} patients a step", compared(comparisons(size, torch_python), rounds))
+    if dispatches:
+        variants = {"default": ours()} | {str(most): ours(**{"steps-per-dispatch": most}) for most in dispatches}
+        note("most steps of a dispatch", "256 patients a step", compared(variants, rounds))
     for name in curves:
         # One after the other: all at once would not fit into the memory of a small machine.
         found = {
