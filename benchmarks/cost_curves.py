@@ -1,6 +1,6 @@
 """The cost curves of `pretraining.py` as a picture: processor time per patient, logarithmic both ways.
 
-    python benchmarks/cost_curves.py [--record benchmarks/results/pretraining.json] [--out docs/pretraining_cost.svg]
+python benchmarks/cost_curves.py [--record benchmarks/results/pretraining.json] [--out docs/pretraining_cost.svg]
 """
 
 import json
