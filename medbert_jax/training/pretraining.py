@@ -123,9 +123,17 @@ def pretraining_losses(
 
     The states of masked slots are gathered before the decoder, within each device's rows.
     """
-    epoch, size, mask_id = batch["epoch"], model.vocabulary_size, model.mask_id
-    given = {"config": masking, "key": mask_key, "epoch": epoch, "vocabulary_size": size, "mask_id": mask_id}
-    masked_tiers = [mask_codes(rows, **given) for rows in batch["tiers"]]
+    masked_tiers = [
+        mask_codes(
+            rows,
+            config=masking,
+            key=mask_key,
+            epoch=batch["epoch"],
+            vocabulary_size=model.vocabulary_size,
+            mask_id=model.mask_id,
+        )
+        for rows in batch["tiers"]
+    ]
     # At once, because the gradient of every look-up is as large as the table. Nothing else below reads the table.
     looked_up = code_vectors(params, [masked.code_ids for masked in masked_tiers], groups=shapes.groups)
     table_VD = params["embeddings"]["code_table"]
