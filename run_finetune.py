@@ -53,13 +53,14 @@ from medbert_jax.training.progress import MetricsLog, Progress, announce
 from medbert_jax.training.rounds import Rounds
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, replicated
+from medbert_jax.training.stored_vectors import CodeVectors
 from medbert_jax.training.tuned_parts import everything, head_alone
 from medbert_jax.training.unfinished import Unfinished
 
 CORPUS = CorpusConfig(placement="replicated")
 # What may change when a run is gone on with: what decides no number. The unfinished one is under an id that knows the
 # contents behind the paths.
-MAY_DIFFER, PATHS = ("cache_dir", "log_every"), ("dataset", "checkpoint", "run", "results")
+MAY_DIFFER, PATHS = ("cache_dir", "log_every"), ("dataset", "checkpoint", "vectors", "run", "results")
 
 
 def main(config: FinetuneConfig | GridConfig) -> Path:
@@ -107,7 +108,7 @@ class FineTuning:
         (train, _), (validation, _) = cut(train), cut(validation.take(seen))
 
         # ── 3 Model: without an encoder where there is to be no backbone; the directory for it, where one is wanted ───
-        model = replace(model, layers=0) if config.backbone == "none" else model
+        model = replace(model, layers=0) if config.backbone in ("none", "tw2v") else model
         directory = opened(self.directory(config.run, model, MAY_DIFFER)) if config.run else None
         unfinished = Unfinished(opened(self.directory(self.unfinished, model, (*MAY_DIFFER, *PATHS))))
 
@@ -123,6 +124,8 @@ class FineTuning:
         params = init_finetuning(model, config.head, jax.random.key(config.replicate))
         if config.backbone in ("pretrained", "frozen"):
             params = start_from(params, self.checkpoint.parameters)
+        if config.backbone == "tw2v":
+            params = CodeVectors.read(config.vectors).put_into(params)
         if config.backbone == "frozen":
             parts = head_alone(params, train, validation, model=model, mesh=mesh)
         else:
@@ -175,8 +178,14 @@ class FineTuning:
             validation={"auroc": stopping.best, "best_step": stopping.best_step},
             stopping_reason="patience" if stopping.over else "max_epochs",
             epochs=-(-step // per_epoch),  # begun
-            checkpoint=self.checkpoint.fingerprint if config.backbone in ("pretrained", "frozen") else "",
+            checkpoint=self.began_with(),
         )
+
+    def began_with(self) -> str:
+        """Fingerprint of the pretrained parameters or of the vectors of codes; empty for neither."""
+        if self.config.backbone == "tw2v":
+            return CodeVectors.read(self.config.vectors).fingerprint
+        return self.checkpoint.fingerprint if self.config.backbone in ("pretrained", "frozen") else ""
 
     def directory(self, path: str | Path, model: ModelConfig, may_differ: tuple[str, ...]) -> RunDirectory:
         """A run directory of this configuration, opened before any training, so that what is wrong is told at once."""

@@ -12,7 +12,7 @@ from medbert_jax.baselines.scikit_model import ScikitModel
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.finetune_heads import HeadKind
-from medbert_jax.training.config import FinetuneConfig
+from medbert_jax.training.config import Backbone, FinetuneConfig
 
 Baseline = Literal["codes", "age", "age+sex", "codes+age", "shape"]
 STANDING: tuple[Baseline, ...] = ("age+sex", "shape")
@@ -69,7 +69,7 @@ class GridConfig:
     replicates: Annotated[int, Ge(1)] = 5
     first_replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Number of the first replicate: another one gives a fresh run with other subsets and seeds."""
-    backbones: tuple[Literal["pretrained", "frozen", "untrained", "none"], ...] = ("untrained", "pretrained")
+    backbones: tuple[Backbone, ...] = ("untrained", "pretrained")
     heads: tuple[HeadKind, ...] = ("feed_forward", "bi_gru")
     baselines: tuple[Baseline, ...] = ("age", "codes")
     standing: tuple[Baseline, ...] = STANDING

@@ -12,6 +12,7 @@ _BASELINES = {"age_band": AGE, "age_sex": AGE_AND_SEX, "record_shape": SHAPE}
 _BACKBONES = {
     "logistic_regression": "logistic regression",
     "none": "no backbone",
+    "tw2v": "t-W2V",
     "untrained": "Med-BERT untrained",
     "pretrained": "Med-BERT pretrained",
 }
