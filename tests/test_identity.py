@@ -122,4 +122,9 @@ def test_defaults_of_later_fields_are_known():
                 value = getattr(kind(), each.name)
                 plain = asdict(value) if is_dataclass(value) else value
                 introduced[f"{kind.__name__}.{each.name}"] = each.metadata.get(INTRODUCED, plain)
-    assert introduced == {"FinetuneConfig.vectors": ""}
+    assert introduced == {
+        "FinetuneConfig.vectors": "",
+        "BaselineConfig.C": 0.0,
+        "BaselineConfig.min_samples_leaf": 1,
+        "BaselineConfig.learning_rate": 0.05,
+    }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from medbert_jax.baselines.linear_probe import ProbeConfig
 from medbert_jax.evaluation.held_out import without_degenerate
 from medbert_jax.evaluation.results import RunRecord, result_rows, write_results
 from medbert_jax.identity import identity, identity_of
@@ -25,6 +26,10 @@ def identify(run: RunSpec, cohort: CohortData, checkpoint_at: Callable[[str], Ch
     ValueError where a fine-tuning's checkpoint, or vectors of codes, do not go with the cohort.
     """
     known = {"kind": type(run).__name__} | identity(run) | {"dataset": cohort.metadata["dataset_hash"], "results": ""}
+    if isinstance(run, ProbeConfig):
+        checkpoint = checkpoint_at(run.checkpoint)
+        checkpoint.check_cohort(cohort)
+        known["checkpoint"] = checkpoint.fingerprint
     if isinstance(run, FinetuneConfig):
         checkpoint = checkpoint_at(run.checkpoint)
         checkpoint.check_cohort(cohort)

@@ -14,9 +14,12 @@ BACKBONE_ORDER = (
     "age_sex",
     "record_shape",
     "logistic_regression",
+    "random_forest",
+    "boosting",
     "none",
     "tw2v",
     "untrained",
+    "frozen",
     "pretrained",
 )
 """Backbones from the humblest to the one under test; others follow in alphabetical order."""

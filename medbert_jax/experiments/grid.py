@@ -4,17 +4,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Interval
+from annotated_types import Ge, Gt, Interval
 
-from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
+from medbert_jax.baselines.linear_probe import ProbeConfig
+from medbert_jax.baselines.logistic_regression import C_GRID, CodesLogisticRegression
 from medbert_jax.baselines.record_shape import ShapeBoosting
 from medbert_jax.baselines.scikit_model import ScikitModel
+from medbert_jax.baselines.trees import CodesForest, RecordBoosting
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import Backbone, FinetuneConfig
 
-Baseline = Literal["codes", "age", "age+sex", "codes+age", "shape"]
+Features = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "forest", "boosting"]
+Baseline = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "forest", "boosting", "probe"]
 STANDING: tuple[Baseline, ...] = ("age+sex", "shape")
 """Who does not beat these has found who is old and who is often seen."""
 _BACKBONES = {"age": "age_band", "age+sex": "age_sex"}
@@ -30,30 +33,58 @@ class BaselineConfig:
     """Folder of the results and predictions."""
     experiment: str = "finetune"
     """Name under which the results are filed."""
-    features: Baseline = "codes"
-    """Logistic regression on multi-hot codes, on the ten-year age band, on both, or on age band and sex; shape:
-    boosting on how long and how often somebody was seen, without codes."""
+    features: Features = "codes"
+    """Logistic regression on multi-hot codes, on the ten-year age band, on both, or on age band and sex; default: on
+    codes with scikit-learn's C of 1, as the paper's; shape: boosting on how long and how often somebody was seen,
+    without codes; forest: random forest on multi-hot codes; boosting: on counts of codes, age, sex and use of care."""
     train_size: Annotated[int, Ge(0)] = 0
     """Training patients; 0 takes all."""
     replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
-    """Chooses the training subset."""
+    """Chooses the training subset, and seeds a forest."""
+    C: Annotated[float, Ge(0)] = 0.0
+    """Of a logistic regression, the inverse strength of its penalty; 0 chooses on validation AUROC."""
+    min_samples_leaf: Annotated[int, Ge(1)] = 1
+    """Of a forest: patients that a leaf must have."""
+    learning_rate: Annotated[float, Gt(0)] = 0.05
+    """Of boosting on codes."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
         check_fields(self)
 
     def model(self, vocabulary: Vocabulary) -> ScikitModel:
-        """L2 logistic regression or boosting; what is chosen, is chosen on validation AUROC."""
-        if self.features == "shape":
-            return ScikitModel(ShapeBoosting(), "record_shape", self.features)
-        classifier = CodesLogisticRegression(vocabulary.size, features=self.features)
-        return ScikitModel(classifier, _BACKBONES.get(self.features, "logistic_regression"), self.features)
+        """The classifier; what is chosen, is chosen on validation AUROC."""
+        size = vocabulary.size
+        match self.features:
+            case "shape":
+                return ScikitModel(ShapeBoosting(), "record_shape", self.features)
+            case "forest":
+                forest = CodesForest(size, min_samples_leaf=self.min_samples_leaf, seed=self.replicate)
+                return ScikitModel(forest, "random_forest", "codes")
+            case "boosting":
+                return ScikitModel(RecordBoosting(size, learning_rate=self.learning_rate), "boosting", "record")
+            case "default":
+                return ScikitModel(CodesLogisticRegression(size, C_grid=(1.0,)), "logistic_regression", "default")
+            case features:
+                classifier = CodesLogisticRegression(size, features=features, C_grid=(self.C,) if self.C else C_GRID)
+                return ScikitModel(classifier, _BACKBONES.get(features, "logistic_regression"), features)
 
 
-def with_standing_baselines(run: FinetuneConfig) -> list[FinetuneConfig | BaselineConfig]:
+Run = FinetuneConfig | BaselineConfig | ProbeConfig
+
+
+def with_standing_baselines(run: FinetuneConfig) -> list[Run]:
     """The run, and after it the baselines without which no result stands, on the same patients."""
-    asked = (run.dataset, run.results, run.experiment)
-    return [run, *(BaselineConfig(*asked, features, run.train_size, run.replicate) for features in STANDING)]
+    return [run, *(_baseline(name, run) for name in STANDING)]
+
+
+def _baseline(name: Baseline, run: FinetuneConfig) -> Run:
+    """The baseline of this name on the patients of a fine-tuning, filed beside it."""
+    asked = {"dataset": run.dataset, "results": run.results, "experiment": run.experiment}
+    asked |= {"train_size": run.train_size, "replicate": run.replicate}
+    return (
+        ProbeConfig(checkpoint=run.checkpoint, **asked) if name == "probe" else BaselineConfig(features=name, **asked)
+    )
 
 
 @dataclass(frozen=True)
@@ -87,7 +118,7 @@ class GridConfig:
         if self.part >= self.parts:
             yield f"part must be one of 0 … {self.parts - 1}: got {self.part}; count the parts from 0"
 
-    def runs(self) -> list[FinetuneConfig | BaselineConfig]:
+    def runs(self) -> list[Run]:
         """The runs of this part, cheapest sizes first, baselines before the models that have to beat them."""
         if not self.datasets:
             raise ValueError("a grid needs cohort datasets: got none; pass --datasets DIR, one or several")
@@ -98,15 +129,15 @@ class GridConfig:
             )
         return list(self._all_runs())[self.part :: self.parts]
 
-    def _all_runs(self) -> Iterator[FinetuneConfig | BaselineConfig]:
+    def _all_runs(self) -> Iterator[Run]:
         common = self.finetune
         standing = self.standing if self.heads and self.backbones else ()
         for train_size in self.train_sizes:
             for dataset in self.datasets:
                 for replicate in range(self.first_replicate, self.first_replicate + self.replicates):
-                    for features in dict.fromkeys((*self.baselines, *standing)):
-                        yield BaselineConfig(
-                            dataset, common.results, common.experiment, features, train_size, replicate
+                    for name in dict.fromkeys((*self.baselines, *standing)):
+                        yield _baseline(
+                            name, replace(common, dataset=dataset, train_size=train_size, replicate=replicate)
                         )
                     for kind in self.heads:
                         for backbone in self.backbones:
