@@ -1,4 +1,5 @@
-"""Fine-tune Med-BERT on one disease cohort and evaluate it, or run a whole grid of such runs with their baselines.
+"""Fine-tune Med-BERT on one disease cohort and evaluate it, or run a whole grid of such runs with their baselines,
+or tune the rows of a grid.
 
     python run_finetune.py configs/finetune_small.py --dataset data/disease_cohort/NAME/1.0.0 --checkpoint runs/NAME
 
@@ -26,6 +27,7 @@ from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.experiments.grid import GridConfig, with_standing_baselines
 from medbert_jax.experiments.running import run_all
+from medbert_jax.experiments.tuning import TuningConfig, tune
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import committed_steps, save_step
@@ -63,8 +65,15 @@ CORPUS = CorpusConfig(placement="replicated")
 MAY_DIFFER, PATHS = ("cache_dir", "log_every"), ("dataset", "checkpoint", "vectors", "run", "results")
 
 
-def main(config: FinetuneConfig | GridConfig) -> Path:
-    """Do every run that is not done yet; returns the folder of the results. Interrupted after SIGTERM or Ctrl-C."""
+def main(config: FinetuneConfig | GridConfig | TuningConfig) -> Path:
+    """Do every run that is not done yet; returns the folder of the results, or the file of a tuning.
+
+    Interrupted after SIGTERM or Ctrl-C.
+    """
+    if isinstance(config, TuningConfig):
+        keep_programs()
+        with Interruption() as interruption:
+            return tune(config, partial(FineTuning, interruption=interruption), interruption)
     is_grid = isinstance(config, GridConfig)
     runs, common = (config.runs(), config.finetune) if is_grid else (with_standing_baselines(config), config)
     keep_programs()
@@ -201,4 +210,4 @@ class FineTuning:
 
 
 if __name__ == "__main__":
-    run_script(main, (FinetuneConfig, GridConfig), "run_finetune.py")
+    run_script(main, (FinetuneConfig, GridConfig, TuningConfig), "run_finetune.py")

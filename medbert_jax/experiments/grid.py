@@ -1,6 +1,6 @@
 """A grid of fine-tuning runs and the baselines beside them, as a plain enumeration."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
@@ -13,6 +13,7 @@ from medbert_jax.baselines.scikit_model import ScikitModel
 from medbert_jax.baselines.trees import CodesForest, RecordBoosting
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import Vocabulary
+from medbert_jax.experiments.settings import FIXED, PAPER, Setting, read_tuning, with_setting
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import Backbone, FinetuneConfig
 
@@ -46,7 +47,7 @@ class BaselineConfig:
     min_samples_leaf: Annotated[int, Ge(1)] = 1
     """Of a forest: patients that a leaf must have."""
     learning_rate: Annotated[float, Gt(0)] = 0.05
-    """Of boosting on codes."""
+    """Of boosting."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
@@ -57,7 +58,8 @@ class BaselineConfig:
         size = vocabulary.size
         match self.features:
             case "shape":
-                return ScikitModel(ShapeBoosting(), "record_shape", self.features)
+                shape = ShapeBoosting(learning_rate=self.learning_rate)
+                return ScikitModel(shape, "record_shape", self.features)
             case "forest":
                 forest = CodesForest(size, min_samples_leaf=self.min_samples_leaf, seed=self.replicate)
                 return ScikitModel(forest, "random_forest", "codes")
@@ -75,10 +77,10 @@ Run = FinetuneConfig | BaselineConfig | ProbeConfig
 
 def with_standing_baselines(run: FinetuneConfig) -> list[Run]:
     """The run, and after it the baselines without which no result stands, on the same patients."""
-    return [run, *(_baseline(name, run) for name in STANDING)]
+    return [run, *(baseline_run(name, run) for name in STANDING)]
 
 
-def _baseline(name: Baseline, run: FinetuneConfig) -> Run:
+def baseline_run(name: Baseline, run: FinetuneConfig) -> Run:
     """The baseline of this name on the patients of a fine-tuning, filed beside it."""
     asked = {"dataset": run.dataset, "results": run.results, "experiment": run.experiment}
     asked |= {"train_size": run.train_size, "replicate": run.replicate}
@@ -105,6 +107,13 @@ class GridConfig:
     baselines: tuple[Baseline, ...] = ("age", "codes")
     standing: tuple[Baseline, ...] = STANDING
     """Baselines that stand beside every fine-tuning; with heads or backbones () there are none."""
+    rows: tuple[tuple[Backbone, HeadKind], ...] = ()
+    """Backbone and head of each fine-tuned row, in place of every combination of `backbones` and `heads`."""
+    recipe: Literal["shared", "paper", "tuned"] = "shared"
+    """shared: `finetune` is for every row; paper: but for the rate of the GRU with static embeddings, 1e-3; tuned: but
+    for what a tuning has chosen for each row."""
+    tuning: str = ""
+    """File that a tuning wrote, for recipe tuned."""
     part: Annotated[int, Ge(0)] = 0
     """Which part of the runs to do, from 0; several processes or machines can share a grid."""
     parts: Annotated[int, Ge(1)] = 1
@@ -130,22 +139,37 @@ class GridConfig:
         return list(self._all_runs())[self.part :: self.parts]
 
     def _all_runs(self) -> Iterator[Run]:
-        common = self.finetune
-        standing = self.standing if self.heads and self.backbones else ()
+        rows = self.rows or tuple((backbone, kind) for kind in self.heads for backbone in self.backbones)
+        baselines = dict.fromkeys((*self.baselines, *(self.standing if rows else ())))
+        settings = self._settings()
         for train_size in self.train_sizes:
             for dataset in self.datasets:
                 for replicate in range(self.first_replicate, self.first_replicate + self.replicates):
-                    for name in dict.fromkeys((*self.baselines, *standing)):
-                        yield _baseline(
-                            name, replace(common, dataset=dataset, train_size=train_size, replicate=replicate)
-                        )
-                    for kind in self.heads:
-                        for backbone in self.backbones:
-                            yield replace(
-                                common,
-                                dataset=dataset,
-                                backbone=backbone,
-                                head=replace(common.head, kind=kind),
-                                train_size=train_size,
-                                replicate=replicate,
-                            )
+                    common = replace(self.finetune, dataset=dataset, train_size=train_size, replicate=replicate)
+                    runs = [(name, baseline_run(name, common)) for name in baselines]
+                    for name, run in (*runs, *row_runs(rows, common)):
+                        yield with_setting(run, settings(name))
+
+    def _settings(self) -> Callable[[str], Setting]:
+        """What is set for a row by itself; ValueError where the recipe has nothing for it."""
+        if self.recipe != "tuned":
+            return lambda row: PAPER.get(row, {}) if self.recipe == "paper" else {}
+        chosen = read_tuning(self.tuning)["chosen"]
+
+        def of(row: str) -> Setting:
+            if row in FIXED:
+                return {}
+            if row not in chosen:
+                raise ValueError(
+                    f"recipe tuned needs a setting for every row: got none for {row} in {self.tuning}, which has "
+                    f"{'; '.join(sorted(chosen)) or 'none'}; tune that row too, into the same file"
+                )
+            return chosen[row]
+
+        return of
+
+
+def row_runs(rows: Iterable[tuple[Backbone, HeadKind]], common: FinetuneConfig) -> Iterator[tuple[str, FinetuneConfig]]:
+    """The fine-tunings of some rows, each with the name of its row."""
+    for backbone, kind in rows:
+        yield f"{backbone}, {kind}", replace(common, backbone=backbone, head=replace(common.head, kind=kind))
