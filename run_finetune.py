@@ -31,7 +31,7 @@ from medbert_jax.experiments.tuning import TuningConfig, tune
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import committed_steps, save_step
-from medbert_jax.training.cohort_data import CohortData, training_subset
+from medbert_jax.training.cohort_data import CohortData
 from medbert_jax.training.cohort_scores import CohortScores, cohort_layout, predict
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import FinetuneConfig
@@ -54,6 +54,7 @@ from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.progress import MetricsLog, Progress, announce
 from medbert_jax.training.rounds import Rounds
 from medbert_jax.training.run_directory import RunDirectory
+from medbert_jax.training.sampling import training_subset
 from medbert_jax.training.sharding import make_mesh, replicated
 from medbert_jax.training.stored_vectors import CodeVectors
 from medbert_jax.training.tuned_parts import everything, head_alone
@@ -79,7 +80,8 @@ def main(config: FinetuneConfig | GridConfig | TuningConfig) -> Path:
     keep_programs()
     with Interruption() as interruption:
         fine_tuning = partial(FineTuning, interruption=interruption)
-        run_all(runs, fine_tuning, interruption, cache_dir=common.cache_dir)
+        minimum = config.minimum_cases if is_grid else 0
+        run_all(runs, fine_tuning, interruption, minimum_cases=minimum, cache_dir=common.cache_dir)
     return Path(common.results)
 
 

@@ -13,13 +13,15 @@ are ours.
 
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.training.config import FinetuneConfig
+from medbert_jax.training.sampling import SamplingConfig
 
 RECURRENT = tuple(
     (backbone, head) for head in ("gru", "bi_gru", "retain") for backbone in ("none", "tw2v", "pretrained")
 )
 
 CONFIG = GridConfig(
-    finetune=FinetuneConfig(experiment="table 4, paper"),
+    # Ex-1 and Ex-2: the replicates are heads, on the same patients.
+    finetune=FinetuneConfig(experiment="table 4, paper", sampling=SamplingConfig(resample="head")),
     train_sizes=(0,),
     replicates=10,
     rows=(*RECURRENT, ("untrained", "feed_forward"), ("pretrained", "feed_forward")),

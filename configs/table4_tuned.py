@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.training.command_line import shipped_preset
+from medbert_jax.training.sampling import SamplingConfig
 
 PAPER, DIABETES130 = shipped_preset("table4_paper"), shipped_preset("diabetes130")
 
 CONFIG = GridConfig(
-    finetune=replace(DIABETES130.finetune, experiment="table 4, tuned"),
+    finetune=replace(DIABETES130.finetune, experiment="table 4, tuned", sampling=SamplingConfig(stratified=True)),
     train_sizes=(300, 1000, 3000, 0),
     replicates=10,
     rows=(*PAPER.rows, ("frozen", "bi_gru")),

@@ -1,7 +1,7 @@
 """A linear probe: logistic regression on the mean of the states of a pretrained model that stays as it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
@@ -16,6 +16,7 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.disease_model import Fitted
 from medbert_jax.training.pretrained import Pretrained, load_pretrained
+from medbert_jax.training.sampling import SamplingConfig
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class ProbeConfig:
     """Training patients; 0 takes all."""
     replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Chooses the training subset."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

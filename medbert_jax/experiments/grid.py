@@ -16,6 +16,7 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.experiments.settings import FIXED, PAPER, Setting, read_tuning, with_setting
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import Backbone, FinetuneConfig
+from medbert_jax.training.sampling import SamplingConfig
 
 Features = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "forest", "boosting"]
 Baseline = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "forest", "boosting", "probe"]
@@ -48,6 +49,7 @@ class BaselineConfig:
     """Of a forest: patients that a leaf must have."""
     learning_rate: Annotated[float, Gt(0)] = 0.05
     """Of boosting."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
@@ -83,7 +85,7 @@ def with_standing_baselines(run: FinetuneConfig) -> list[Run]:
 def baseline_run(name: Baseline, run: FinetuneConfig) -> Run:
     """The baseline of this name on the patients of a fine-tuning, filed beside it."""
     asked = {"dataset": run.dataset, "results": run.results, "experiment": run.experiment}
-    asked |= {"train_size": run.train_size, "replicate": run.replicate}
+    asked |= {"train_size": run.train_size, "replicate": run.replicate, "sampling": run.sampling}
     return (
         ProbeConfig(checkpoint=run.checkpoint, **asked) if name == "probe" else BaselineConfig(features=name, **asked)
     )
@@ -114,6 +116,8 @@ class GridConfig:
     for what a tuning has chosen for each row."""
     tuning: str = ""
     """File that a tuning wrote, for recipe tuned."""
+    minimum_cases: Annotated[int, Ge(0)] = 10
+    """Training patients with the outcome that a run must have: with fewer it is not made, and the others are."""
     part: Annotated[int, Ge(0)] = 0
     """Which part of the runs to do, from 0; several processes or machines can share a grid."""
     parts: Annotated[int, Ge(1)] = 1

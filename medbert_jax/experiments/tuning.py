@@ -76,7 +76,8 @@ def tune(
     `fine_tuning` as in `run_all`. ValueError where the file is of another cohort, size or replicate.
     """
     cache_dir = config.finetune.cache_dir
-    cohort = load_cohort(config.dataset, train_size=config.train_size, replicate=config.replicate, cache_dir=cache_dir)
+    drawn = {"train_size": config.train_size, "replicate": config.replicate, "sampling": config.finetune.sampling}
+    cohort = load_cohort(config.dataset, **drawn, cache_dir=cache_dir)
     tuning, checkpoint_at = _begun(config, cohort), cache(Checkpoint)
     done = {one["run_id"] for one in tuning["tried"]}
     for row, plain in config.runs():

@@ -17,6 +17,7 @@ from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from medbert_jax.training.pretraining import TasksConfig
 from medbert_jax.training.processes import ProcessesConfig
+from medbert_jax.training.sampling import SamplingConfig
 from medbert_jax.training.sharding import MeshConfig
 
 Backbone = Literal["pretrained", "frozen", "untrained", "none", "tw2v"]
@@ -113,6 +114,7 @@ class FinetuneConfig:
     """Training patients; 0 takes all. Subsets of one replicate are nested."""
     replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seeds the subset, the head (and an untrained backbone), the order and dropout."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
             learning_rate=1e-5,
