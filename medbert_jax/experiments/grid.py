@@ -84,11 +84,11 @@ def with_standing_baselines(run: FinetuneConfig) -> list[Run]:
 
 def baseline_run(name: Baseline, run: FinetuneConfig) -> Run:
     """The baseline of this name on the patients of a fine-tuning, filed beside it."""
-    asked = {"dataset": run.dataset, "results": run.results, "experiment": run.experiment}
-    asked |= {"train_size": run.train_size, "replicate": run.replicate, "sampling": run.sampling}
-    return (
-        ProbeConfig(checkpoint=run.checkpoint, **asked) if name == "probe" else BaselineConfig(features=name, **asked)
-    )
+    shared = ("dataset", "results", "experiment", "train_size", "replicate", "sampling")
+    asked = {each: getattr(run, each) for each in shared}
+    if name == "probe":
+        return ProbeConfig(checkpoint=run.checkpoint, **asked)
+    return BaselineConfig(features=name, **asked)
 
 
 @dataclass(frozen=True)

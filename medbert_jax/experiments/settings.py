@@ -6,7 +6,7 @@ A setting is a dictionary of fields, nested ones with dots between, as they stan
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 from medbert_jax.disk.stored_json import read_object
 from medbert_jax.disk.versions import refuse_newer
@@ -91,6 +91,6 @@ def read_tuning(path: str | Path) -> Tuning:
     """The file that a tuning wrote. Raises OSError where it cannot be opened, ValueError where it is none."""
     if not str(path):
         raise ValueError("recipe tuned takes what a tuning chose: got no --tuning; give the file that it wrote")
-    tuning = read_object(path, Tuning, cure="tune again, with another --out")
+    tuning = cast(Tuning, read_object(path, Tuning, cure="tune again, with another --out"))
     refuse_newer(str(path), tuning["version"], VERSION)
     return tuning

@@ -127,16 +127,22 @@ def chosen_setting(row: str, tried: list[Tried]) -> dict[str, dict[str, float]]:
 
 def _begun(config: TuningConfig, cohort: CohortData) -> Tuning:
     """What is in the file already, or nothing tried yet."""
-    facts = {
+    fresh: Tuning = {
+        "version": VERSION,
         "dataset_hash": cohort.metadata["dataset_hash"],
         "cohort": cohort.name,
         "train_size": config.train_size,
         "replicate": config.replicate,
+        "tried": [],
+        "chosen": {},
     }
     if not Path(config.out).exists():
-        return {"version": VERSION, **facts, "tried": [], "chosen": {}}
+        return fresh
     there = read_tuning(config.out)
-    if other := [f"{name} {there[name]} and not {value}" for name, value in facts.items() if there[name] != value]:
+    pairs = [
+        (name, dict(there)[name], dict(fresh)[name]) for name in ("dataset_hash", "cohort", "train_size", "replicate")
+    ]
+    if other := [f"{name} {old} and not {new}" for name, old, new in pairs if old != new]:
         raise ValueError(
             f"a tuning goes on with the patients that it began with: got {', '.join(other)} in {config.out}; give "
             "another --out"

@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import TypedDict, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -81,7 +81,7 @@ class CodeVectors:
             raise ValueError(
                 f"code vectors must be a finite vector and a count for each id: got others in {path}; {cure}"
             )
-        return cls(str(path), vectors, counts, said)
+        return cls(str(path), vectors, counts, cast(About, said))
 
     @property
     def fingerprint(self) -> str:
