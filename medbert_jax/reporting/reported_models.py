@@ -25,7 +25,7 @@ _HEADS |= {
     "default": "codes, C = 1",
     "record": "codes, age, sex, use of care",
 }
-_ABOUT = ("pretrained", "untrained", "none", "logistic_regression")
+_ABOUT = ("pretrained", "frozen", "untrained", "tw2v", "none", "boosting", "random_forest", "logistic_regression")
 """Backbones in the order in which a page is about them."""
 
 
