@@ -37,12 +37,15 @@ def planned(lengths: np.ndarray, config: RowsConfig, epochs: int = 2) -> tuple[R
         tiers = plan.epoch(0, epoch)
         seconds["epoch_s"].append(time.perf_counter() - began)
     per_step = sum((patients >= 0).sum(axis=(1, 2)) for patients in tiers)
-    slots = sum(rows.shape[0] * rows.shape[1] * tier.row_length for tier, rows in zip(plan.tiers, tiers, strict=True))
+    slots = 0
+    for tier, rows in zip(plan.tiers, tiers, strict=True):
+        computed = (rows >= 0).any(axis=2).sum() if tier.rare else rows.shape[0] * rows.shape[1]
+        slots += computed * tier.row_length
     trained = np.concatenate([rows[rows >= 0] for rows in tiers])
     return plan, seconds | {
         "patients": len(lengths),
         "batch_size": config.batch_size,
-        "tiers": [(tier.row_length, tier.rows_per_step) for tier in plan.tiers],
+        "tiers": [(tier.row_length, tier.rows_per_step, tier.share_of_steps) for tier in plan.tiers],
         "steps_per_epoch": plan.steps_per_epoch,
         "fill_of_the_last_epoch": float(lengths[trained].sum() / slots),
         "patients_per_step": float(per_step.mean()),
@@ -63,7 +66,7 @@ def main(
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core
     record = {"machine": machine(), "plans": {}}
     lengths = lengths_of(patients)
-    for batching, batch_size in (("rows", 256), ("rows", 4096), ("patients", 32)):
+    for batching, batch_size in (("rows", 32), ("rows", 256), ("rows", 4096), ("patients", 32)):
         config = RowsConfig(batching=batching, batch_size=batch_size)
         _, record["plans"][f"{batching}, {batch_size}"] = planned(lengths, config)
         print(batching, batch_size, record["plans"][f"{batching}, {batch_size}"], flush=True)

@@ -20,7 +20,7 @@ from medbert_jax.training.optimizer import OptimizerConfig
 
 CONFIG = PretrainConfig(
     model=preset("small"),
-    rows=RowsConfig(batch_size=256, short_row=128),
+    rows=RowsConfig(batch_size=256),
     masking=MaskingConfig(share=0.25),
     optimizer=OptimizerConfig(learning_rate=1e-3),
     warmup_share=0.1,

@@ -1,11 +1,17 @@
 """What the rows of a dataset are made of: best fit on the histogram of lengths, and how many rows a step has."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 Patterns = list[tuple[list[int], int]]
 """(lengths in the row, how many such rows)."""
+
+
+RARE = 0.75
+"""Rows of a length per step, below which not every step has one."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +20,7 @@ class RowsOfALength:
 
     row_length: int
     rows_per_step: int
+    """Of those steps that have any."""
     patterns: Patterns
 
 
@@ -52,54 +59,75 @@ def best_fit(counts: np.ndarray, row_length: int, rows: int | None = None) -> tu
     return patterns, left
 
 
-def compose(counts: np.ndarray, *, batch_size: int, short_row: int, long_row: int) -> tuple[int, list[RowsOfALength]]:
+def compose(
+    counts: np.ndarray, *, batch_size: int, row_lengths: Sequence[int], rare: float
+) -> tuple[int, list[RowsOfALength]]:
     """How many steps, of how many rows of each length, and what is in them.
 
-    The rows of a step are chosen for `batch_size` patients; the steps are as few as then hold everybody. Long rows have
-    room for short patients too, so that neither length has rows to spare.
+    A patient has a row of the shortest length that holds him, or shares a longer one that somebody else needs, so that
+    no length has rows to spare. Where under `rare` rows of a length are needed per step, some steps have one and the
+    others none; of other lengths every step has as many. The rows of a step are chosen for `batch_size` patients; the
+    steps are as few as then hold everybody.
+
+    Args:
+        counts: (longest + 1,) patients by length.
+        batch_size: patients per step, in expectation.
+        row_lengths: slots of a row, ascending; the last holds everybody.
+        rare: `RARE`, or 0 for rows of every length in every step.
     """
     codes, patients = int((counts * np.arange(len(counts))).sum()), int(counts.sum())
     rough = max(1.0, patients / batch_size)
-    needs_long = counts.copy()
-    needs_long[: short_row + 1] = 0
-    long_rows = 0
-    if needs_long.any():
-        needed = sum(repeats for _, repeats in best_fit(needs_long, long_row)[0])
-        long_rows = max(1, round(needed / rough + 0.25))
-    short_rows = round((codes / rough - long_rows * long_row) / short_row)
-    if not long_rows:
-        short_rows = max(1, short_rows)
-    short_rows = max(0, short_rows)
-    shapes = {length: rows for length, rows in ((short_row, short_rows), (long_row, long_rows)) if rows}
-    steps = max(1, codes // sum(length * rows for length, rows in shapes.items()))
+    in_every_step: dict[int, int] = {}
+    """Rows of a length that each step has."""
+    in_all: dict[int, int] = {}
+    """Rows of a length that all steps have together."""
+    for shorter, length in pairwise(row_lengths):
+        needs_it = counts[: length + 1].copy()
+        needs_it[: shorter + 1] = 0
+        if needed := sum(repeats for _, repeats in best_fit(needs_it, length)[0]):
+            if needed < rare * rough:
+                in_all[length] = needed
+            else:
+                in_every_step[length] = max(1, round(needed / rough + 0.25))
+    rare_slots, slots = _slots(in_all), _slots(in_every_step)
+    shortest = row_lengths[0]
+    short_rows = max(0 if in_every_step else 1, round(((codes - rare_slots) / rough - slots) / shortest))
+    if short_rows:
+        in_every_step[shortest] = short_rows
+    steps = max(1, *in_all.values(), (codes - rare_slots) // _slots(in_every_step))
     while True:
-        left, packed = counts, []
-        for length, rows in reversed(shapes.items()):  # the long ones first
+        left, packed = counts, {}
+        for length in sorted(in_every_step.keys() | in_all.keys(), reverse=True):
             if left[length + 1 :].any():
                 break
-            found, left = best_fit(left[: length + 1], length, rows * steps)
-            packed.append(found)
+            rows = in_all.get(length) or in_every_step[length] * steps
+            packed[length], left = best_fit(left[: length + 1], length, rows)
         if not left.any():
             break
-        # More steps, or one more row in each: what adds fewer slots.
-        more, shortest = max(1, steps // 1000), min(shapes)
-        if left[shortest + 1 :].any():
-            shortest = max(shapes)
-        if shortest * steps < more * sum(length * rows for length, rows in shapes.items()):
-            shapes[shortest] += 1
+        # More steps, or one more row in each of those that hold the longest who is left: what adds fewer slots.
+        longest, more = int(np.nonzero(left)[0][-1]), max(1, steps // 1000)
+        grown = min(length for length in packed if length >= longest)
+        if grown in in_all:
+            in_all[grown] += 1
+            steps = max(steps, in_all[grown])
+        elif grown * steps < more * _slots(in_every_step):
+            in_every_step[grown] += 1
         else:
             steps += more
-    found = zip(shapes.items(), reversed(packed), strict=True)
-    return steps, [RowsOfALength(length, rows, patterns) for (length, rows), patterns in found]
+    return steps, [RowsOfALength(length, in_every_step.get(length, 1), packed[length]) for length in sorted(packed)]
 
 
-def one_patient_per_row(counts: np.ndarray, *, steps: int, short_row: int, long_row: int) -> list[RowsOfALength]:
-    """Every patient in a row of his own, short where he fits."""
-    tiers, shortest = [], 0
-    for row_length in sorted({short_row, long_row}):
+def _slots(rows: Mapping[int, int]) -> int:
+    return sum(length * number for length, number in rows.items())
+
+
+def one_patient_per_row(counts: np.ndarray, *, steps: int, row_lengths: Sequence[int]) -> list[RowsOfALength]:
+    """Every patient in a row of his own, the shortest that holds him."""
+    tiers, shorter = [], 0
+    for row_length in row_lengths:
         kinds = np.nonzero(counts[: row_length + 1])[0]
-        patterns = [([int(length)], int(counts[length])) for length in kinds if length > shortest]
-        shortest = row_length
+        patterns = [([int(length)], int(counts[length])) for length in kinds if length > shorter]
+        shorter = row_length
         if patterns:
             rows = sum(repeats for _, repeats in patterns)
             tiers.append(RowsOfALength(row_length, -(-rows // steps), patterns))

@@ -18,7 +18,7 @@ import numpy as np
 from annotated_types import Ge
 
 from medbert_jax.checked_fields import check_fields
-from medbert_jax.data.composition import RowsOfALength, compose, one_patient_per_row
+from medbert_jax.data.composition import RARE, RowsOfALength, compose, one_patient_per_row
 from medbert_jax.data.patient_groups import group_patients
 
 
@@ -31,8 +31,11 @@ class RowsConfig:
     exactly batch_size patients a step (an epoch leaves out what is left of the patients, others each time)."""
     batch_size: Annotated[int, Ge(1)] = 256
     """Patients per step, in expectation or exactly."""
-    short_row: Annotated[int, Ge(1)] = 128
+    short_row: Annotated[int, Ge(1)] = 64
     """Slots of a short row; batching rows."""
+    middle_rows: bool = True
+    """Rows of four times, sixteen times, … the slots of a short one too, and the longer ones in those steps alone that
+    need them; batching rows. False has two lengths, and rows of both in every step."""
     long_row: Annotated[int, Ge(0)] = 0
     """Slots of a long row, at least the longest patient; 0 takes what he needs, in eighths of max_length (batching
     patients: max_length)."""
@@ -48,11 +51,18 @@ class RowsConfig:
 
 @dataclass(frozen=True)
 class Tier:
-    """The rows of one length that every step has."""
+    """The rows of one length that a step has at most."""
 
     row_length: int
     rows_per_step: int
     patients_per_row: int
+    share_of_steps: float = 1.0
+    """That have a row of this length."""
+
+    @property
+    def rare(self) -> bool:
+        """Whether a step should ask whether it has such a row before it computes one."""
+        return self.share_of_steps < RARE
 
     def dealt(self, groups: int) -> np.ndarray:
         """(groups, rows each): which of the step's rows each device group takes; −1 is an empty row.
@@ -78,11 +88,15 @@ class RowPlan:
     @property
     def fill(self) -> float:
         """Share of the slots of a step that hold a code, on average over all epochs."""
-        return float(self.patients_per_step * self.lengths.mean() / self.slots_per_step)
+        slots = sum(
+            tier.row_length * tier.dealt(self.groups).size * (tier.share_of_steps if tier.rare else 1)
+            for tier in self.tiers
+        )
+        return float(self.patients_per_step * self.lengths.mean() / slots)
 
     @property
     def slots_per_step(self) -> int:
-        """Places for codes in a step, over all device groups."""
+        """Places for codes in a step at most, over all device groups."""
         return sum(tier.row_length * tier.dealt(self.groups).size for tier in self.tiers)
 
     @property
@@ -221,12 +235,13 @@ def plan_rows(lengths: np.ndarray, config: RowsConfig, *, max_length: int, group
     if config.batching == "patients":
         return _plan_patients(lengths, config, config.long_row or max_length, groups)
     counts = np.bincount(lengths, minlength=long_row + 1)
-    shapes = {"short_row": min(config.short_row, long_row), "long_row": long_row}
+    row_lengths = _row_lengths(config, long_row)
     if config.packed:
-        steps, tiers = compose(counts, batch_size=config.batch_size, **shapes)
+        rare = RARE if config.middle_rows else 0.0
+        steps, tiers = compose(counts, batch_size=config.batch_size, row_lengths=row_lengths, rare=rare)
     else:
         steps = max(1, round(len(lengths) / config.batch_size))
-        tiers = one_patient_per_row(counts, steps=steps, **shapes)
+        tiers = one_patient_per_row(counts, steps=steps, row_lengths=row_lengths)
     return _tabulate(lengths, steps, tiers, groups)
 
 
@@ -240,6 +255,14 @@ def check_batch_size(batch_size: int, groups: int) -> None:
         )
 
 
+def _row_lengths(config: RowsConfig, long_row: int) -> list[int]:
+    """Slots of a row, ascending; none between is so near to the longest that it would save little."""
+    if not config.middle_rows:
+        return sorted({min(config.short_row, long_row), long_row})
+    between = [config.short_row * 4**times for times in range(long_row.bit_length())]
+    return [*(length for length in between if length <= long_row * 2 / 3), long_row]
+
+
 def _tabulate(lengths: np.ndarray, steps: int, found: Sequence[RowsOfALength], groups: int) -> CompositionPlan:
     tiers, tables, place_lengths, place = [], [], [], 0
     for rows in found:
@@ -250,7 +273,7 @@ def _tabulate(lengths: np.ndarray, steps: int, found: Sequence[RowsOfALength], g
             table[row : row + repeats, : len(pattern)] = places
             place_lengths.append(np.tile(np.array(pattern, lengths.dtype), repeats))
             row, place = row + repeats, place + places.size
-        tiers.append(Tier(rows.row_length, rows.rows_per_step, width))
+        tiers.append(Tier(rows.row_length, rows.rows_per_step, width, min(1.0, row / steps)))
         tables.append(table)
     return CompositionPlan(tuple(tiers), steps, lengths, groups, tuple(tables), np.concatenate(place_lengths))
 

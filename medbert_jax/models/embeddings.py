@@ -28,11 +28,17 @@ class Embeddings(nnx.Module):
         self.layer_norm = layer_norm(config, rngs)
 
     def __call__(
-        self, batch: Batch, *, seed: Seed, places_BLD: UInt32[Array, "B L D"] | None = None
+        self,
+        batch: Batch,
+        *,
+        seed: Seed,
+        places_BLD: UInt32[Array, "B L D"] | None = None,
+        codes_BLD: Float[Array, "B L D"] | None = None,
     ) -> Float[Array, "B L D"]:
         """Vectors (B, L, D) in compute_dtype; `places_BLD` say where each draw of dropout belongs.
 
-        Ids are clipped to the tables: the host must have checked them.
+        `codes_BLD` are what the code table has for the batch, where it was looked up before. Ids are clipped to the
+        tables: the host must have checked them.
         """
         config = self.config
         # Paper: rank of the code within its visit. Released code: absolute position over the flat sequence.
@@ -42,8 +48,10 @@ class Embeddings(nnx.Module):
             slots_BL = batch["patient_slots"]
             row_BL = jax.lax.broadcasted_iota(places_BL.dtype, places_BL.shape, 1)
             places_BL = jnp.where(slots_BL > 0, places_BL, row_BL)
+        if codes_BLD is None:
+            codes_BLD = jnp.take(self.code_table[...], batch["code_ids"], axis=0, mode="clip")
         summed_BLD = (
-            jnp.take(self.code_table[...], batch["code_ids"], axis=0, mode="clip")
+            codes_BLD
             + jnp.take(self.visit_table[...], batch["visit_ids"], axis=0, mode="clip")
             + jnp.take(self.serialization_table[...], places_BL, axis=0, mode="clip")
         )

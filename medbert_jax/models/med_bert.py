@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Float32, Key
+from jaxtyping import Array, Float, Float32, Int, Key
 
 from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
@@ -68,13 +68,15 @@ def apply(
     config: ModelConfig,
     key: Key[Array, ""] | None = None,
     capture: Sequence[str] = (),
+    codes_BLD: Float[Array, "B L D"] | None = None,
 ) -> tuple[Float[Array, "B L D"], dict[str, Float[Array, "..."]]]:
     """Hidden states (B, L, D) in compute_dtype, and what `capture` names.
 
     `key=None` means no dropout; what is dropped depends on the key, the patient ("patients" (B, P) in the batch) and
     the code's position alone. Captured: `embeddings` (B, L, D), `layers` (N, B, L, D) and `attention`
-    (N, B, H, L, L; probabilities before dropout). States of empty slots are finite and mean nothing. Raises
-    ValueError for a name that can't be captured. Only the embeddings and encoder parameters are read.
+    (N, B, H, L, L; probabilities before dropout). States of empty slots are finite and mean nothing. `codes_BLD`
+    are the `code_vectors` of the batch, where they were looked up before: the code table is then not read. Only the
+    embeddings and encoder parameters are. Raises ValueError for a name that can't be captured.
     """
     if unknown := sorted(set(capture) - set(CAPTURES)):
         raise ValueError(f"capture must be among {', '.join(CAPTURES)}: got {', '.join(unknown)}; leave it out")
@@ -82,7 +84,8 @@ def apply(
     if key is not None:
         places = Places.of(slot_places(batch), batch["positions"], config)
         places_BLD = places.hidden_TD.reshape(*batch["positions"].shape, -1)
-    embeddings_BLD = bind(params["embeddings"], Embeddings, config)(batch, seed=dropouts[0], places_BLD=places_BLD)
+    embeddings = bind(params["embeddings"], Embeddings, config)
+    embeddings_BLD = embeddings(batch, seed=dropouts[0], places_BLD=places_BLD, codes_BLD=codes_BLD)
     encoder = bind(params["encoder"], Encoder, config)
     hidden_BLD, out = encoder(
         embeddings_BLD, batch["patient_slots"], seeds=dropouts[1:], places=places, capture=capture
@@ -90,6 +93,21 @@ def apply(
     if "embeddings" in capture:
         out["embeddings"] = embeddings_BLD
     return hidden_BLD, out
+
+
+def code_vectors(
+    params: Params, code_ids: Sequence[Int[Array, "_ _"]], *, groups: int
+) -> list[Float32[Array, "_ _ D"]]:
+    """What the code table has for several arrays of ids, by one look-up: (B, L, D) of each.
+
+    `groups` are the devices that share the rows of every array: no vector goes from one to another.
+    """
+    parts = [ids.reshape(groups, -1) for ids in code_ids]
+    table_VD = params["embeddings"]["code_table"]
+    vectors_GTD = jnp.take(table_VD, jnp.concatenate(parts, axis=1), axis=0, mode="clip")
+    ends = np.cumsum([part.shape[1] for part in parts])[:-1]
+    of_each = jnp.split(vectors_GTD, ends, axis=1)
+    return [one.reshape(*ids.shape, -1) for one, ids in zip(of_each, code_ids, strict=True)]
 
 
 def masked_code_logits(

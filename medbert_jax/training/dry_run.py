@@ -51,10 +51,11 @@ def dry_run(config: PretrainConfig, pretrain: Callable[[PretrainConfig], Path]) 
 
 def _shapes(plan: RowPlan) -> Table:
     rows = tuple(
-        (f"{tier.rows_per_step:,}", f"{tier.row_length:,}", f"{tier.patients_per_row:,}") for tier in plan.tiers
+        (f"{tier.rows_per_step:,}", f"{tier.row_length:,}", f"{tier.patients_per_row:,}", f"{tier.share_of_steps:.0%}")
+        for tier in plan.tiers
     )
     note = f"{plan.patients_per_step:,.1f} patients a step, {plan.fill:.1%} of the slots filled in an epoch."
-    return Table("Rows of a step", ("rows", "slots", "patients at most"), rows, ">>>", (note,))
+    return Table("Rows of a step", ("rows", "slots", "patients at most", "of the steps"), rows, ">>>>", (note,))
 
 
 def _parameters(model: ModelConfig) -> Table:

@@ -18,7 +18,7 @@ from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.row_plan import RowPlan
 from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
-from medbert_jax.models.med_bert import apply, masked_code_states, prolonged_los_logits
+from medbert_jax.models.med_bert import apply, code_vectors, masked_code_states, prolonged_los_logits
 from medbert_jax.training.losses import cross_entropy
 from medbert_jax.training.masked_code_loss import masked_code_loss
 from medbert_jax.training.masking import Masked, MaskingConfig, mask_codes, masked_per_patient
@@ -46,6 +46,8 @@ class StepShapes:
     """Upper bound of masked codes per group, for every tier."""
     patients: tuple[int, ...]
     """Places for patients in a row, for every tier."""
+    rare: tuple[bool, ...]
+    """Of every tier, whether many steps have no row of it: it is asked for, and left out."""
     expected_masked: float
     """Mean number of masked codes in a step: the masked-code loss is divided by it."""
     expected_patients: float
@@ -59,6 +61,7 @@ def step_shapes(plan: RowPlan, masking: MaskingConfig) -> StepShapes:
         plan.groups,
         plan.most_per_group(per_patient),
         tuple(tier.patients_per_row for tier in plan.tiers),
+        tuple(tier.rare for tier in plan.tiers),
         float(per_patient[plan.lengths].mean() * plan.patients_per_step),
         plan.patients_per_step,
     )
@@ -120,26 +123,37 @@ def pretraining_losses(
 
     The states of masked slots are gathered before the decoder, within each device's rows.
     """
+    epoch, size, mask_id = batch["epoch"], model.vocabulary_size, model.mask_id
+    given = {"config": masking, "key": mask_key, "epoch": epoch, "vocabulary_size": size, "mask_id": mask_id}
+    masked_tiers = [mask_codes(rows, **given) for rows in batch["tiers"]]
+    # At once, because the gradient of every look-up is as large as the table. Nothing else below reads the table.
+    looked_up = code_vectors(params, [masked.code_ids for masked in masked_tiers], groups=shapes.groups)
+    table_VD = params["embeddings"]["code_table"]
+    encoding = params | {"embeddings": params["embeddings"] | {"code_table": jax.lax.stop_gradient(table_VD)}}
     states, targets, weights = [], [], []
     los_sum = los_weight = 0.0
     los_logits = []
-    tiers = zip(batch["tiers"], shapes.masked, shapes.patients, strict=True)
-    for rows, most_masked, patients in tiers:
-        masked, inputs, hidden_BLD = encode_masked(
-            params, rows, batch["epoch"], model=model, masking=masking, mask_key=mask_key, dropout_key=dropout_key
-        )
+    tiers = zip(batch["tiers"], masked_tiers, looked_up, shapes.masked, shapes.patients, shapes.rare, strict=True)
+    for rows, masked, codes_BLD, most_masked, patients, rare in tiers:
         # Group = the rows of one device, so that this gather never crosses devices.
         flags_GN = masked.is_masked.reshape(shapes.groups, -1)
         none = flags_GN.shape[1]
         slots_GM = jax.vmap(lambda flags, m=most_masked, n=none: jnp.nonzero(flags, size=m, fill_value=n)[0])(flags_GN)
         found_GM = slots_GM < none
         slots_GM = jnp.where(found_GM, slots_GM, 0)
-        hidden_GND = hidden_BLD.reshape(shapes.groups, none, -1)
-        states.append(jnp.take_along_axis(hidden_GND, slots_GM[..., None], axis=1))
+
+        def encoded(params, codes_BLD, rows=rows, masked=masked, slots_GM=slots_GM, patients=patients):
+            inputs = rows | {"code_ids": masked.code_ids}
+            hidden_BLD, _ = apply(params, inputs, config=model, key=dropout_key, codes_BLD=codes_BLD)
+            hidden_GND = hidden_BLD.reshape(shapes.groups, -1, hidden_BLD.shape[-1])
+            states_GMD = jnp.take_along_axis(hidden_GND, slots_GM[..., None], axis=1)
+            return states_GMD, prolonged_los_logits(params, hidden_BLD, inputs, config=model, patients=patients)
+
+        run = _where_any(rows["patients"] >= 0, encoded) if rare else encoded
+        states_GMD, logits_BPC = run(encoding, codes_BLD)
+        states.append(states_GMD)
         targets.append(jnp.take_along_axis(rows["code_ids"].reshape(shapes.groups, -1), slots_GM, axis=1))
         weights.append(found_GM)
-
-        logits_BPC = prolonged_los_logits(params, hidden_BLD, inputs, config=model, patients=patients)
         loss, weight = cross_entropy(logits_BPC, rows["prolonged_los"], rows["patients"] >= 0)
         los_sum, los_weight = los_sum + loss, los_weight + weight
         los_logits.append(logits_BPC[..., 1] - logits_BPC[..., 0])
@@ -147,7 +161,7 @@ def pretraining_losses(
     targets_GM, weights_GM = jnp.concatenate(targets, axis=1), jnp.concatenate(weights, axis=1)
     code_sum, correct = masked_code_loss(
         masked_code_states(params, jnp.concatenate(states, axis=1), config=model),
-        params["embeddings"]["code_table"],
+        table_VD,
         params["masked_code_head"]["bias"],
         targets_GM,
         weights_GM,
@@ -161,6 +175,19 @@ def pretraining_losses(
         "prolonged_los_weight": los_weight,
         "prolonged_los_logits": tuple(los_logits),
     }
+
+
+def _where_any(flags: jax.Array, run: Callable) -> Callable:
+    """`run` where a flag is set; elsewhere zeros of its shapes, at no cost.
+
+    The gradient computes again what it needs: kept, it would be cleared in every step that does not run.
+    """
+    run = jax.checkpoint(run)
+
+    def zeros(*given: object) -> object:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(run, *given))
+
+    return lambda *given: jax.lax.cond(jnp.any(flags), run, zeros, *given)
 
 
 def make_train_step(

@@ -39,13 +39,25 @@ def test_epochs_differ_and_a_seed_repeats_them():
     assert any((a != b).any() for a, b in zip(plan.epoch(1, 2), plan.epoch(1, 3), strict=True))
 
 
-@pytest.mark.parametrize(("batch_size", "short_row"), [(256, 128), (1024, 128), (512, 64)])
-def test_rows_are_full_and_steps_hold_equal_numbers_of_patients(batch_size, short_row):
-    plan = plan_rows(lengths(200_000), RowsConfig(batch_size=batch_size, short_row=short_row), max_length=512)
-    assert [tier.row_length for tier in plan.tiers] == [short_row, 512]
-    epoch = plan.epoch(0, 0)
-    slots = sum(patients.shape[0] * patients.shape[1] * tier.row_length
-                for tier, patients in zip(plan.tiers, epoch, strict=True))  # fmt: skip
+@pytest.mark.parametrize(
+    ("batch_size", "rows", "row_lengths", "rare"),
+    [
+        (256, {"short_row": 64}, [64, 256, 512], [512]),
+        (1024, {"short_row": 64}, [64, 256, 512], [512]),
+        (4096, {"short_row": 32}, [32, 128, 512], []),
+        (256, {"short_row": 128, "middle_rows": False}, [128, 512], []),
+        (512, {"short_row": 64, "middle_rows": False}, [64, 512], []),
+    ],
+)
+def test_rows_are_full_and_steps_hold_equal_numbers_of_patients(batch_size, rows, row_lengths, rare):
+    plan = plan_rows(lengths(200_000), RowsConfig(batch_size=batch_size, **rows), max_length=512)
+    assert [tier.row_length for tier in plan.tiers] == row_lengths
+    assert [tier.row_length for tier in plan.tiers if tier.rare] == rare
+    epoch, slots = plan.epoch(0, 0), 0
+    for tier, patients in zip(plan.tiers, epoch, strict=True):
+        in_use = (patients >= 0).any(axis=-1)
+        assert in_use.any(axis=1).mean() == pytest.approx(tier.share_of_steps)
+        slots += tier.row_length * (in_use.sum() if tier.rare else in_use.size)
     assert plan.fill == pytest.approx(plan.lengths.sum() / slots)
     assert plan.fill > 0.99
     per_step = sum((patients >= 0).sum(axis=(1, 2)) for patients in epoch)
@@ -103,8 +115,24 @@ def test_faults_of_the_configuration_itself_are_in_one_error():
 
 
 def test_a_given_long_row_is_kept():
-    plan = plan_rows(np.full(100, 20), RowsConfig(batch_size=10, short_row=16, long_row=48), max_length=512)
-    assert [tier.row_length for tier in plan.tiers] == [48]
+    for patients, middle_rows, row_lengths in ((20, False, [48]), (20, True, [32]), (40, True, [48])):
+        config = RowsConfig(batch_size=10, short_row=8, long_row=48, middle_rows=middle_rows)
+        plan = plan_rows(np.full(100, patients), config, max_length=512)
+        assert [tier.row_length for tier in plan.tiers] == row_lengths
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_everybody_has_a_row_whatever_the_lengths(seed):
+    rng = np.random.default_rng(seed)
+    longest = int(rng.integers(1, 513))
+    drawn = np.minimum(rng.geometric(1 / rng.uniform(1, longest + 1), int(rng.integers(1, 400))), longest)
+    config = RowsConfig(batch_size=int(rng.integers(1, 300)), short_row=int(2 ** rng.integers(2, 8)))
+    plan = plan_rows(drawn, config, max_length=512)
+    epoch = plan.epoch(0, 0)
+    placed = np.concatenate(patients_of(plan, epoch))
+    assert sorted(placed[placed >= 0]) == list(range(len(drawn)))
+    for tier, patients in zip(plan.tiers, epoch, strict=True):
+        assert np.where(patients >= 0, plan.lengths[patients], 0).sum(axis=-1).max() <= tier.row_length
 
 
 PATIENTS = RowsConfig(batching="patients", batch_size=32)

@@ -83,6 +83,45 @@ def test_packed_equals_padded_in_losses_and_every_gradient(epoch, dropout):
         assert np.linalg.norm(one - two) <= 1e-5 * np.linalg.norm(two) + 1e-7, jax.tree_util.keystr(path)
 
 
+@pytest.mark.parametrize("dropout", [False, True])
+def test_rows_that_few_steps_have_change_nothing_where_they_are_left_out(dropout):
+    sequences, params = made_sequences(300, seed=0), init(MODEL, jax.random.key(0))
+    few = np.flatnonzero(sequences.lengths > 16)[:5]
+    sequences = sequences.take(np.sort(np.append(few, np.flatnonzero(sequences.lengths <= 16))))
+    plan = plan_rows(sequences.lengths, RowsConfig(batch_size=20, short_row=16), max_length=MODEL.max_length)
+    shapes, key = step_shapes(plan, MASKING), jax.random.key(7) if dropout else None
+    assert shapes.rare == (False, True)
+
+    def found(params, batch, shapes):
+        def loss(params):
+            parts = pretraining_losses(
+                params,
+                batch,
+                model=MODEL,
+                masking=MASKING,
+                shapes=shapes,
+                mask_key=jax.random.key(5),
+                dropout_key=key,
+            )
+            return parts["masked_code_sum"] + parts["prolonged_los_sum"], parts
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
+
+    asked = jax.jit(partial(found, shapes=shapes))
+    always = jax.jit(partial(found, shapes=replace(shapes, rare=(False, False))))
+    feed, steps_with = batches(sequences, plan, seed=0, start=0), 0
+    for _ in range(plan.steps_per_epoch):
+        batch = jax.tree.map(jnp.asarray, next(feed))
+        steps_with += bool((batch["tiers"][1]["patients"] >= 0).any())
+        ((one, parts), grads), ((two, other_parts), other_grads) = asked(params, batch), always(params, batch)
+        # What is not computed has logits of 0 where there is no patient.
+        parts.pop("prolonged_los_logits"), other_parts.pop("prolonged_los_logits")
+        np.testing.assert_allclose(one, two, rtol=1e-6)
+        for a, b in zip(jax.tree.leaves((parts, grads)), jax.tree.leaves((other_parts, other_grads)), strict=True):
+            assert np.linalg.norm(a - b) <= 1e-5 * np.linalg.norm(b) + 1e-7
+    assert 0 < steps_with < plan.steps_per_epoch
+
+
 def test_without_the_mask_between_patients_the_comparison_fails(monkeypatch):
     def open_to_all(slots_BL, *, padding_reads=False):
         rows, length = slots_BL.shape
