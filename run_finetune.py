@@ -1,4 +1,5 @@
-"""Fine-tune Med-BERT on one disease cohort and evaluate it, or run a whole grid of such runs with their baselines.
+"""Fine-tune Med-BERT on one disease cohort and evaluate it, or run a whole grid of such runs with their baselines,
+or tune the rows of a grid.
 
     python run_finetune.py configs/finetune_small.py --dataset data/disease_cohort/NAME/1.0.0 --checkpoint runs/NAME
 
@@ -26,10 +27,11 @@ from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.experiments.grid import GridConfig, with_standing_baselines
 from medbert_jax.experiments.running import run_all
+from medbert_jax.experiments.tuning import TuningConfig, tune
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.checkpointing import committed_steps, save_step
-from medbert_jax.training.cohort_data import CohortData, training_subset
+from medbert_jax.training.cohort_data import CohortData
 from medbert_jax.training.cohort_scores import CohortScores, cohort_layout, predict
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import FinetuneConfig
@@ -52,24 +54,34 @@ from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.progress import MetricsLog, Progress, announce
 from medbert_jax.training.rounds import Rounds
 from medbert_jax.training.run_directory import RunDirectory
+from medbert_jax.training.sampling import training_subset
 from medbert_jax.training.sharding import make_mesh, replicated
+from medbert_jax.training.stored_vectors import CodeVectors
 from medbert_jax.training.tuned_parts import everything, head_alone
 from medbert_jax.training.unfinished import Unfinished
 
 CORPUS = CorpusConfig(placement="replicated")
 # What may change when a run is gone on with: what decides no number. The unfinished one is under an id that knows the
 # contents behind the paths.
-MAY_DIFFER, PATHS = ("cache_dir", "log_every"), ("dataset", "checkpoint", "run", "results")
+MAY_DIFFER, PATHS = ("cache_dir", "log_every"), ("dataset", "checkpoint", "vectors", "run", "results")
 
 
-def main(config: FinetuneConfig | GridConfig) -> Path:
-    """Do every run that is not done yet; returns the folder of the results. Interrupted after SIGTERM or Ctrl-C."""
+def main(config: FinetuneConfig | GridConfig | TuningConfig) -> Path:
+    """Do every run that is not done yet; returns the folder of the results, or the file of a tuning.
+
+    Interrupted after SIGTERM or Ctrl-C.
+    """
+    if isinstance(config, TuningConfig):
+        keep_programs()
+        with Interruption() as interruption:
+            return tune(config, partial(FineTuning, interruption=interruption), interruption)
     is_grid = isinstance(config, GridConfig)
     runs, common = (config.runs(), config.finetune) if is_grid else (with_standing_baselines(config), config)
     keep_programs()
     with Interruption() as interruption:
         fine_tuning = partial(FineTuning, interruption=interruption)
-        run_all(runs, fine_tuning, interruption, cache_dir=common.cache_dir)
+        minimum = config.minimum_cases if is_grid else 0
+        run_all(runs, fine_tuning, interruption, minimum_cases=minimum, cache_dir=common.cache_dir)
     return Path(common.results)
 
 
@@ -107,7 +119,7 @@ class FineTuning:
         (train, _), (validation, _) = cut(train), cut(validation.take(seen))
 
         # ── 3 Model: without an encoder where there is to be no backbone; the directory for it, where one is wanted ───
-        model = replace(model, layers=0) if config.backbone == "none" else model
+        model = replace(model, layers=0) if config.backbone in ("none", "tw2v") else model
         directory = opened(self.directory(config.run, model, MAY_DIFFER)) if config.run else None
         unfinished = Unfinished(opened(self.directory(self.unfinished, model, (*MAY_DIFFER, *PATHS))))
 
@@ -123,6 +135,8 @@ class FineTuning:
         params = init_finetuning(model, config.head, jax.random.key(config.replicate))
         if config.backbone in ("pretrained", "frozen"):
             params = start_from(params, self.checkpoint.parameters)
+        if config.backbone == "tw2v":
+            params = CodeVectors.read(config.vectors).put_into(params)
         if config.backbone == "frozen":
             parts = head_alone(params, train, validation, model=model, mesh=mesh)
         else:
@@ -175,8 +189,14 @@ class FineTuning:
             validation={"auroc": stopping.best, "best_step": stopping.best_step},
             stopping_reason="patience" if stopping.over else "max_epochs",
             epochs=-(-step // per_epoch),  # begun
-            checkpoint=self.checkpoint.fingerprint if config.backbone in ("pretrained", "frozen") else "",
+            checkpoint=self.began_with(),
         )
+
+    def began_with(self) -> str:
+        """Fingerprint of the pretrained parameters or of the vectors of codes; empty for neither."""
+        if self.config.backbone == "tw2v":
+            return CodeVectors.read(self.config.vectors).fingerprint
+        return self.checkpoint.fingerprint if self.config.backbone in ("pretrained", "frozen") else ""
 
     def directory(self, path: str | Path, model: ModelConfig, may_differ: tuple[str, ...]) -> RunDirectory:
         """A run directory of this configuration, opened before any training, so that what is wrong is told at once."""
@@ -192,4 +212,4 @@ class FineTuning:
 
 
 if __name__ == "__main__":
-    run_script(main, (FinetuneConfig, GridConfig), "run_finetune.py")
+    run_script(main, (FinetuneConfig, GridConfig, TuningConfig), "run_finetune.py")

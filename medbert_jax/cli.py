@@ -22,6 +22,8 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.training.code_vectors_command import code_vectors
+from medbert_jax.training.code_vectors_options import CodeVectorsOptions
 from tfds_builders.options import CohortOptions, PrepareOptions
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
@@ -31,6 +33,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "prepare": (PrepareOptions, commands.prepare),
     "cohort": (CohortOptions, commands.cohort),
     "attrition": (AttritionOptions, commands.attrition),
+    "code-vectors": (CodeVectorsOptions, code_vectors),
     "describe": (DescribeOptions, commands.describe),
     "evaluate": (EvaluateOptions, commands.evaluate),
     "health": (HealthOptions, commands.health),

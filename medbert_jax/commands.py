@@ -368,7 +368,9 @@ def finetune(arguments: list[str]) -> None:
     """Fine-tune and evaluate on a cohort, or run a whole grid: PRESET --field.name value …, as run_finetune.py."""
     import run_finetune
     from medbert_jax.experiments.grid import GridConfig
+    from medbert_jax.experiments.tuning import TuningConfig
     from medbert_jax.training.command_line import run_script
     from medbert_jax.training.config import FinetuneConfig
 
-    run_script(run_finetune.main, (FinetuneConfig, GridConfig), "medbert finetune", arguments)
+    kinds = (FinetuneConfig, GridConfig, TuningConfig)
+    run_script(run_finetune.main, kinds, "medbert finetune", arguments)

@@ -17,15 +17,16 @@ import tyro
 
 from medbert_jax import cli
 from medbert_jax.experiments.grid import GridConfig
+from medbert_jax.experiments.tuning import TuningConfig
 from medbert_jax.ingest.formats import FORMATS
 from medbert_jax.training.command_line import parse_config
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 
 ROOT = Path(__file__).parents[1]
-KINDS = {"pretrain": (PretrainConfig,), "finetune": (FinetuneConfig, GridConfig)}
+KINDS = {"pretrain": (PretrainConfig,), "finetune": (FinetuneConfig, GridConfig, TuningConfig)}
 PRESETS = {
     "pretrain": ["medbert pretrain pretrain_small"],
-    "finetune": ["medbert finetune finetune_small", "medbert finetune diabetes130"],
+    "finetune": ["medbert finetune finetune_small", "medbert finetune diabetes130", "medbert finetune table4_tune"],
 }
 OURS = ("medbert", "python", "python3", "bash", "pip")
 FOREIGN = {"--dependency"}

@@ -15,6 +15,7 @@ from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.optimizer import OptimizerConfig
+from medbert_jax.training.sampling import SamplingConfig
 from medbert_jax.training.sharding import MeshConfig
 
 KINDS = (FinetuneConfig, HeadConfig, OptimizerConfig, MeshConfig, ModelConfig, BaselineConfig, SerializationConfig)
@@ -122,4 +123,11 @@ def test_defaults_of_later_fields_are_known():
                 value = getattr(kind(), each.name)
                 plain = asdict(value) if is_dataclass(value) else value
                 introduced[f"{kind.__name__}.{each.name}"] = each.metadata.get(INTRODUCED, plain)
-    assert introduced == {}
+    assert introduced == {
+        "FinetuneConfig.vectors": "",
+        "FinetuneConfig.sampling": asdict(SamplingConfig()),
+        "BaselineConfig.sampling": asdict(SamplingConfig()),
+        "BaselineConfig.C": 0.0,
+        "BaselineConfig.min_samples_leaf": 1,
+        "BaselineConfig.learning_rate": 0.05,
+    }

@@ -29,6 +29,7 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.training.code_vectors_options import CodeVectorsConfig, CodeVectorsOptions
 from medbert_jax.training.command_line import parse_config, shipped_preset
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 from tfds_builders.options import CohortOptions, PrepareOptions
@@ -63,6 +64,8 @@ EHR = Path("ehr")
                        3, 4, "me", 2, "1/8", ("x=y",), True)),
         ("cohort ehr mine.yaml mine --check --json-out found.json",
          CohortOptions(EHR, "mine.yaml", "mine", check=True, json_out=Path("found.json"))),
+        ("code-vectors data v.npz --size 8 --window-days 90 --cache-dir c",
+         CodeVectorsOptions(Path("data"), Path("v.npz"), CodeVectorsConfig(8, 90), Path("c"))),
         ("attrition ehr data --out run --share", AttritionOptions((EHR, Path("data")), Path("run"), True)),
         ("describe a b --paper DHF-Cerner PaCa-Truven --max-length 64",
          DescribeOptions((Path("a"), Path("b")), paper=("DHF-Cerner", "PaCa-Truven"), max_length=64)),

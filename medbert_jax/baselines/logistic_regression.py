@@ -112,7 +112,8 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
         y = check_both_labels(y, "training")
         matrix = self._design_matrix(X)
         self.n_features_in_ = matrix.shape[1]
-        if grid.size > 1:
+        judged = X_validation is not None and y_validation is not None
+        if judged:
             y_validation = check_both_labels(y_validation, "validation")
             validation_matrix = self._design_matrix(X_validation)
 
@@ -123,7 +124,7 @@ class CodesLogisticRegression(ClassifierMixin, BaseEstimator):
         best = -np.inf
         for i, C in enumerate(grid):
             model.set_params(C=C).fit(matrix, y)
-            if grid.size > 1:
+            if judged:
                 self.validation_aurocs_[i] = auroc_where_ordered(
                     y_validation, model.decision_function(validation_matrix)
                 )

@@ -54,7 +54,8 @@ class ShapeBoosting(ClassifierMixin, BaseEstimator):
     def fit(self, X, y, X_validation, y_validation) -> "ShapeBoosting":
         """Fit on X, y (n,) of 0/1, choose on validation; ValueError when a class is missing in either."""
         y, y_validation = check_both_labels(y, "training"), check_both_labels(y_validation, "validation")
-        shape = shape_of(X)
+        self._learn_columns(X)
+        shape = self._columns(X)
         self._known = ~np.isnan(shape).all(axis=0)  # what nobody has is no column
         shape = shape[:, self._known]
         model = HistGradientBoostingClassifier(
@@ -65,7 +66,7 @@ class ShapeBoosting(ClassifierMixin, BaseEstimator):
             random_state=0,
         ).fit(shape, y)
         best, self.trees_ = -np.inf, 1
-        stages = model.staged_predict_proba(shape_of(X_validation)[:, self._known])
+        stages = model.staged_predict_proba(self._columns(X_validation)[:, self._known])
         for trees, probabilities in enumerate(stages, start=1):
             found = auroc_where_ordered(y_validation, probabilities[:, 1])
             if better(found, best):
@@ -79,8 +80,15 @@ class ShapeBoosting(ClassifierMixin, BaseEstimator):
     def predict_proba(self, X) -> np.ndarray:
         """Probabilities of class 0 and class 1, (n, 2)."""
         check_is_fitted(self, "trees_")
-        return self._model.predict_proba(shape_of(X)[:, self._known])
+        return self._model.predict_proba(self._columns(X)[:, self._known])
 
     def predict(self, X) -> np.ndarray:
         """Class 1 where its probability is above one half, (n,)."""
         return self.classes_[(self.predict_proba(X)[:, 1] > 0.5).astype(np.int64)]
+
+    def _learn_columns(self, X) -> None:
+        """What the columns are that depends on the patients to fit on; nothing here."""
+
+    def _columns(self, X) -> np.ndarray:
+        """(n, columns) float64, NaN where unknown."""
+        return shape_of(X)

@@ -15,11 +15,11 @@ from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.metrics.discrimination import auroc_delong, delong_difference, order_nobody
 from medbert_jax.metrics.masked_codes import Accuracy, MaskedCodes, accuracy, accuracy_difference, guess_ranks
 from medbert_jax.printed_tables import Table
-from medbert_jax.training.cohort_data import training_subset
 from medbert_jax.training.lineage import check_dataset
 from medbert_jax.training.masked_ranks import answer_masked_codes
 from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.pretrained import load_pretrained
+from medbert_jax.training.sampling import training_subset
 from medbert_jax.training.stored_config import read_config
 
 MODEL = "med_bert"

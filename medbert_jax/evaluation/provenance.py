@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 
+from medbert_jax.baselines.linear_probe import ProbeConfig
 from medbert_jax.evaluation.held_out import without_degenerate
 from medbert_jax.evaluation.results import RunRecord, result_rows, write_results
 from medbert_jax.identity import identity, identity_of
@@ -16,14 +17,19 @@ from medbert_jax.training.cohort_data import CohortData
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.disease_model import Fitted, RunSpec
 from medbert_jax.training.progress import versions
+from medbert_jax.training.stored_vectors import CodeVectors
 
 
 def identify(run: RunSpec, cohort: CohortData, checkpoint_at: Callable[[str], Checkpoint]) -> dict:
     """What decides the numbers of a run: its configuration, with contents in place of paths; see `identity`.
 
-    ValueError where a fine-tuning's checkpoint does not go with the cohort.
+    ValueError where a fine-tuning's checkpoint, or vectors of codes, do not go with the cohort.
     """
     known = {"kind": type(run).__name__} | identity(run) | {"dataset": cohort.metadata["dataset_hash"], "results": ""}
+    if isinstance(run, ProbeConfig):
+        checkpoint = checkpoint_at(run.checkpoint)
+        checkpoint.check_cohort(cohort)
+        known["checkpoint"] = checkpoint.fingerprint
     if isinstance(run, FinetuneConfig):
         checkpoint = checkpoint_at(run.checkpoint)
         checkpoint.check_cohort(cohort)
@@ -31,6 +37,11 @@ def identify(run: RunSpec, cohort: CohortData, checkpoint_at: Callable[[str], Ch
         known["run"] = ""
         model = identity_of(ModelConfig, checkpoint.config["model"])
         known["checkpoint"] = checkpoint.fingerprint if pretrained else model
+        known.pop("vectors", None)  # those who do not begin with them are known without
+        if run.backbone == "tw2v":
+            vectors = CodeVectors.read(run.vectors)
+            vectors.check_cohort(cohort.metadata)
+            known["vectors"] = vectors.fingerprint
     return known
 
 

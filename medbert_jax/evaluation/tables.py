@@ -9,7 +9,19 @@ from medbert_jax.evaluation.held_out import DEGENERATE
 from medbert_jax.evaluation.reruns import VARIANT, with_variants
 from medbert_jax.printed_tables import Table
 
-BACKBONE_ORDER = ("age_band", "age_sex", "record_shape", "logistic_regression", "none", "untrained", "pretrained")
+BACKBONE_ORDER = (
+    "age_band",
+    "age_sex",
+    "record_shape",
+    "logistic_regression",
+    "random_forest",
+    "boosting",
+    "none",
+    "tw2v",
+    "untrained",
+    "frozen",
+    "pretrained",
+)
 """Backbones from the humblest to the one under test; others follow in alphabetical order."""
 
 MISSING = "–"

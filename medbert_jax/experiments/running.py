@@ -23,6 +23,7 @@ def run_all(
     fine_tuning: Callable[[FinetuneConfig, CohortData, Checkpoint, Path], DiseaseModel],
     interruption: Interruption | None = None,
     *,
+    minimum_cases: int = 0,
     cache_dir: str = "",
 ) -> None:
     """Do every run that is not done yet, and file its predictions and results.
@@ -30,12 +31,21 @@ def run_all(
     A run is done when its results are there, and the fine-tuned checkpoint where it is to leave one. `fine_tuning`
     makes the model of a FinetuneConfig, given the folder where it may keep what is unfinished, which goes when the
     results are filed; any other configuration makes its own. Between two runs, Interrupted is raised where the
-    `interruption` says stop. `cache_dir` is where token stores of read-only datasets are kept.
+    `interruption` says stop. A run of fewer than `minimum_cases` training patients with the outcome is not made, which
+    is told, and once more at the end. `cache_dir` is where token stores of read-only datasets are kept.
     """
+    too_few: list[str] = []
     checkpoint_at = cache(Checkpoint)  # one for each path, so that no run verifies and reads again what another has
     for number, run in enumerate(runs, start=1):
         place = f"[{number}/{len(runs)}]"
-        cohort = load_cohort(run.dataset, train_size=run.train_size, replicate=run.replicate, cache_dir=cache_dir)
+        # A model of one's own need not say how its patients are drawn.
+        drawn = {"train_size": run.train_size, "replicate": run.replicate, "sampling": getattr(run, "sampling", None)}
+        cohort = load_cohort(run.dataset, **drawn, cache_dir=cache_dir)
+        if (cases := int(cohort.train.outcomes["label"].sum())) < minimum_cases:
+            cell = f"{cohort.name}, {len(cohort.train):,} training patients, replicate {run.replicate}"
+            say(f"{place} left empty: {cell}: a run needs {minimum_cases} training cases and has {cases}")
+            too_few.append(f"{cell} ({cases} cases)")
+            continue
         identity = identify(run, cohort, checkpoint_at)
         name = run_id(identity, run.replicate)
         unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
@@ -60,4 +70,10 @@ def run_all(
         say(
             f"{place} {cohort.name}, {fitted.backbone}, {fitted.head}, {len(cohort.train):,} "
             f"training patients, replicate {run.replicate}: {told(test)}, {seconds:.0f} s"
+        )
+    if too_few:
+        cells = "; ".join(dict.fromkeys(too_few))
+        say(
+            f"a cell must rest on {minimum_cases} training cases: {len(too_few)} of {len(runs)} runs were not made, "
+            f"and their cells are empty: {cells}; raise train_sizes, or lower minimum_cases"
         )

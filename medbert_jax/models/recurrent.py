@@ -46,14 +46,38 @@ def last_states(
     """
     order = time_order(slots_BL, patients, directions=len(units))
     codes_XTD = _reordered(hidden_BLD.reshape(-1, hidden_BLD.shape[-1]), order.slots_XT, order.places_XS)
-    kernel_XDH, bias_XH = (jnp.stack([getattr(unit, f"input_{name}")[...] for unit in units]) for name in _PARTS)
+    kernel_XDH, bias_XH = _stacked(units, "input")
     inputs_XTH = jnp.einsum("XTD,XDH->XTH", codes_XTD, kernel_XDH) + bias_XH[:, None, :]
-    kernel_XGH, bias_XH = (jnp.stack([getattr(unit, f"hidden_{name}")[...] for unit in units]) for name in _PARTS)
-    states_XNG = _recur(inputs_XTH, kernel_XGH, bias_XH, order.starts_L, order.counts_L, len(order.ranks_N))
+    recurrent = _stacked(units, "hidden")
+    states_XNG = _recur(inputs_XTH, *recurrent, order.starts_L, order.counts_L, len(order.ranks_N))
     return states_XNG[:, order.ranks_N].reshape(len(units), slots_BL.shape[0], patients, -1)
 
 
-_PARTS = ("kernel", "bias")
+def all_states(
+    units: Sequence[GatedRecurrentUnit],
+    hidden_BLD: Float32[Array, "B L D"],
+    slots_BL: Int[Array, "B L"],
+    patients: int,
+) -> Float32[Array, "{len(units)} B L G"]:
+    """State of each unit after each of a patient's codes, all of them reading forward; 0 at an empty slot.
+
+    `patients` is P, the slots of a patient lie side by side.
+    """
+    order = time_order(slots_BL, patients, directions=1)
+    codes_TD = _reordered(hidden_BLD.reshape(-1, hidden_BLD.shape[-1]), order.slots_XT, order.places_XS)[0]
+    kernel_XDH, bias_XH = _stacked(units, "input")
+    inputs_XTH = jnp.einsum("TD,XDH->XTH", codes_TD, kernel_XDH) + bias_XH[:, None, :]
+    recurrent = _stacked(units, "hidden")
+    states_XTG = _recur_everywhere(inputs_XTH, *recurrent, order.starts_L, order.counts_L, len(order.ranks_N))
+    # Back from places to slots, which is the same way in the other direction.
+    units_TK = states_XTG.transpose(1, 0, 2).reshape(states_XTG.shape[1], -1)
+    back_BLXG = _reordered(units_TK, order.places_XS, order.slots_XT).reshape(*slots_BL.shape, len(units), -1)
+    return jnp.moveaxis(back_BLXG, 2, 0)
+
+
+def _stacked(units: Sequence[GatedRecurrentUnit], of: str) -> list[Float32[Array, "X ..."]]:
+    """Kernels and biases of the products "input" or "hidden"."""
+    return [jnp.stack([getattr(unit, f"{of}_{name}")[...] for unit in units]) for name in ("kernel", "bias")]
 
 
 class TimeOrder(NamedTuple):
@@ -160,6 +184,11 @@ def _recur_forward(inputs_XTH, kernel_XGH, bias_XH, starts_L, counts_L, patients
 
 
 def _recur_backward(patients, kept, gradient_XNG):
+    return _backward(kept, gradient_XNG, None)
+
+
+def _backward(kept: tuple, last_XNG: Float32[Array, "X N G"], every_XTG: Float32[Array, "X T G"] | None) -> tuple:
+    """The gradients of `_recur`'s arrays from those of the last states, and of the state after every place if given."""
     inputs_XTH, kernel_XGH, bias_XH, starts_L, counts_L, before_XTG = kept
     products_XTH = jnp.einsum("XTG,XGH->XTH", before_XTG, kernel_XGH) + bias_XH[:, None, :]
     reset, update, new = _gates(inputs_XTH, products_XTH)
@@ -175,6 +204,8 @@ def _recur_backward(patients, kept, gradient_XNG):
         time = end - 1 - number
         here = _present(counts_L[time], read)
         old_XMG = state_XNG[:, :read]
+        if every_XTG is not None:
+            old_XMG = old_XMG + jnp.where(here, _rows(every_XTG, starts_L[time], read), 0)
         # The places behind are those of the step after, whose gradients are there already.
         behind_XMG = _rows(gradients_XTG, starts_L[time], read)
         gradients_XTG = _written(gradients_XTG, jnp.where(here, old_XMG, behind_XMG), starts_L[time])
@@ -183,8 +214,8 @@ def _recur_backward(patients, kept, gradient_XNG):
         before_XMG = kept_XMG + jnp.einsum("XMH,XHG->XMG", gates_XMH, transposed_XHG)
         return gradients_XTG, state_XNG.at[:, :read].set(jnp.where(here, before_XMG, old_XMG))
 
-    carry = jnp.zeros_like(before_XTG), gradient_XNG
-    for read, begin, end in reversed(_stretches(counts_L, patients)):
+    carry = jnp.zeros_like(before_XTG), last_XNG
+    for read, begin, end in reversed(_stretches(counts_L, last_XNG.shape[1])):
         carry = jax.lax.fori_loop(0, end - begin, partial(step, read, end), carry)
     gradients_XTG, _ = carry
     gates_XTH = jnp.tile(gradients_XTG, 3) * factors_XTH
@@ -195,6 +226,35 @@ def _recur_backward(patients, kept, gradient_XNG):
 
 
 _recur.defvjp(_recur_forward, _recur_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _recur_everywhere(
+    inputs_XTH: Float32[Array, "X T H"],
+    kernel_XGH: Float32[Array, "X G H"],
+    bias_XH: Float32[Array, "X H"],
+    starts_L: Int32[Array, "L"],
+    counts_L: Int32[Array, "L"],
+    patients: int,
+) -> Float32[Array, "X T G"]:
+    """The state after every place; one at a place without a code is finite and means nothing."""
+    return _everywhere_forward(inputs_XTH, kernel_XGH, bias_XH, starts_L, counts_L, patients)[0]
+
+
+def _everywhere_forward(inputs_XTH, kernel_XGH, bias_XH, starts_L, counts_L, patients):
+    _, kept = _recur_forward(inputs_XTH, kernel_XGH, bias_XH, starts_L, counts_L, patients)
+    before_XTG = kept[-1]
+    products_XTH = jnp.einsum("XTG,XGH->XTH", before_XTG, kernel_XGH) + bias_XH[:, None, :]
+    _, update, new = _gates(inputs_XTH, products_XTH)
+    return new + update * (before_XTG - new), kept
+
+
+def _everywhere_backward(patients, kept, gradient_XTG):
+    directions, _, width = gradient_XTG.shape
+    return _backward(kept, jnp.zeros((directions, patients, width), jnp.float32), gradient_XTG)
+
+
+_recur_everywhere.defvjp(_everywhere_forward, _everywhere_backward)
 
 
 def _gates(inputs: Float32[Array, "X M H"], products: Float32[Array, "X M H"]) -> tuple[Float32[Array, "X M G"], ...]:

@@ -11,12 +11,21 @@ AGE, AGE_AND_SEX, SHAPE = "age alone", "age and sex alone", "shape of the record
 _BASELINES = {"age_band": AGE, "age_sex": AGE_AND_SEX, "record_shape": SHAPE}
 _BACKBONES = {
     "logistic_regression": "logistic regression",
+    "random_forest": "random forest",
+    "boosting": "gradient boosting",
     "none": "no backbone",
+    "tw2v": "t-W2V",
     "untrained": "Med-BERT untrained",
+    "frozen": "Med-BERT frozen",
     "pretrained": "Med-BERT pretrained",
 }
 _HEADS = {"feed_forward": "feed-forward", "bi_gru": "Bi-GRU", "gru": "GRU", "retain": "RETAIN"}
-_ABOUT = ("pretrained", "untrained", "none", "logistic_regression")
+_HEADS |= {
+    "mean_linear": "linear on the mean state",
+    "default": "codes, C = 1",
+    "record": "codes, age, sex, use of care",
+}
+_ABOUT = ("pretrained", "frozen", "untrained", "tw2v", "none", "boosting", "random_forest", "logistic_regression")
 """Backbones in the order in which a page is about them."""
 
 

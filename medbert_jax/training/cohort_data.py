@@ -3,15 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from medbert_jax.data.labelled import labelled
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.ehr.hashing import patient_hash
 from medbert_jax.training.lineage import check_dataset
 from medbert_jax.training.progress import say
+from medbert_jax.training.sampling import SamplingConfig, training_patients
 
 
 @dataclass(frozen=True)
@@ -25,29 +23,25 @@ class CohortData:
     validation: PatientSequences
 
 
-def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0, cache_dir: str = "") -> CohortData:
+def load_cohort(
+    dataset: str | Path,
+    *,
+    train_size: int = 0,
+    replicate: int = 0,
+    sampling: SamplingConfig | None = None,
+    cache_dir: str = "",
+) -> CohortData:
     """The cohort with the training subset of this size and replicate; whole sequences. See `open_token_store`."""
     metadata = read_metadata(dataset)
     check_dataset(metadata, kind="cohort")
     train = labelled(open_token_store(dataset, "train", cache_dir, say))
+    chosen = training_patients(
+        train.patient_id, train.outcomes["label"], train_size, replicate, sampling or SamplingConfig()
+    )
     return CohortData(
         metadata["cohort"]["name"],
         metadata,
         read_vocabulary(dataset),
-        train.take(training_subset(train.patient_id, train_size, replicate)),
+        train.take(chosen),
         labelled(open_token_store(dataset, "validation", cache_dir, say)),
     )
-
-
-def training_subset(patient_ids: np.ndarray, size: int, replicate: int) -> np.ndarray:
-    """Indices of the `size` patients with the lowest hash of this replicate's key; 0 takes all.
-
-    Subsets of one replicate are nested: its 300 patients are among its 1,000.
-    """
-    if size > len(patient_ids):
-        raise ValueError(
-            f"train_size must not exceed the cohort's training patients: got {size} and {len(patient_ids)}; "
-            "use 0 for all of them"
-        )
-    order = np.argsort(patient_hash(patient_ids, key=f"training subset {replicate}"), kind="stable")
-    return np.sort(order[: size or len(order)])

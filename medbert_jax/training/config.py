@@ -17,7 +17,10 @@ from medbert_jax.training.masking import MaskingConfig
 from medbert_jax.training.optimizer import OptimizerConfig
 from medbert_jax.training.pretraining import TasksConfig
 from medbert_jax.training.processes import ProcessesConfig
+from medbert_jax.training.sampling import SamplingConfig
 from medbert_jax.training.sharding import MeshConfig
+
+Backbone = Literal["pretrained", "frozen", "untrained", "none", "tw2v"]
 
 
 @dataclass(frozen=True)
@@ -100,15 +103,18 @@ class FinetuneConfig:
     """Folder of the results and predictions, one Parquet file per run."""
     experiment: str = "finetune"
     """Name under which the results are filed."""
-    backbone: Literal["pretrained", "frozen", "untrained", "none"] = "pretrained"
+    backbone: Backbone = "pretrained"
     """frozen: pretrained, and only the head is trained, on states that are computed once; untrained: the same
-    architecture, fresh; none: fresh embeddings without an encoder, so that head gru or bi_gru is the paper's plain
-    recurrent baseline."""
+    architecture, fresh; none: fresh embeddings without an encoder, so that head gru, bi_gru or retain is the paper's
+    plain baseline; tw2v: as none, but the table of codes begins with `vectors`."""
+    vectors: str = ""
+    """File of `medbert code-vectors`, for backbone tw2v."""
     head: HeadConfig = field(default_factory=HeadConfig)
     train_size: Annotated[int, Ge(0)] = 0
     """Training patients; 0 takes all. Subsets of one replicate are nested."""
     replicate: Annotated[int, Interval(ge=0, lt=2**32)] = 0
     """Seeds the subset, the head (and an untrained backbone), the order and dropout."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(
             learning_rate=1e-5,

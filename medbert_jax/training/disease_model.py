@@ -28,7 +28,7 @@ class Fitted:
     epochs: int = 0
     """Begun; 0 where there are none."""
     checkpoint: str = ""
-    """Fingerprint of the pretrained parameters; empty where there were none."""
+    """Fingerprint of the pretrained parameters, or of the vectors of codes, that it began with; empty for neither."""
 
 
 @runtime_checkable  # a signature that names it is checked in the tests

@@ -8,9 +8,9 @@ from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.token_store import open_token_store
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.training.cohort_data import training_subset
 from medbert_jax.training.config import PretrainConfig
 from medbert_jax.training.progress import say
+from medbert_jax.training.sampling import training_subset
 
 
 def load_split(

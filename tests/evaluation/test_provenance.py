@@ -45,6 +45,16 @@ def test_what_decides_the_numbers_makes_another_run(change):
     assert run_id(identified(**change), 2) != run_id(identified(), 2)
 
 
+def test_vectors_of_codes_are_known_by_their_contents_and_by_those_alone_who_begin_with_them(monkeypatch):
+    looked = []
+    stored = SimpleNamespace(fingerprint="of the file", check_cohort=looked.append)
+    monkeypatch.setattr("medbert_jax.evaluation.provenance.CodeVectors", SimpleNamespace(read=lambda path: stored))
+    known = identified(backbone="tw2v", vectors="here/v.npz")
+    assert known["vectors"] == "of the file" and looked == [COHORT.metadata]
+    assert known["checkpoint"] == {"layers": 2}  # the architecture alone
+    assert identified(vectors="here/v.npz") == identified()
+
+
 def test_another_dataset_or_checkpoint_makes_another_run(monkeypatch):
     before = run_id(identified(), 2)
     assert run_id(identified("step 6, manifest 01"), 2) != before

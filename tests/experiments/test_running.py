@@ -20,11 +20,13 @@ from medbert_jax.evaluation.results import read_results
 from medbert_jax.evaluation.tables import auroc_table
 from medbert_jax.experiments.grid import GridConfig
 from medbert_jax.experiments.running import run_all
+from medbert_jax.training.cohort_data import load_cohort
 from medbert_jax.training.command_line import run_script
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.disease_model import Fitted
 from medbert_jax.training.interruption import Interrupted, Interruption
 from medbert_jax.training.run_directory import RunDirectory
+from medbert_jax.training.sampling import SamplingConfig, training_patients
 
 CODES = ("ICD10CM/A", "ICD10CM/B")
 FITTED: dict[str, list] = {}  # by the name of the test's results folder
@@ -145,6 +147,34 @@ def test_the_test_patients_are_read_after_the_fit_and_by_evaluation_alone(cohort
     monkeypatch.setattr(HasCode, "fit", lambda *parts: opened.append("fit") or fit(*parts))
     run_all([HasCodeConfig(str(cohort), str(tmp_path / "results"))], no_fine_tuning)
     assert opened == ["train", "validation", "fit", "test"]
+
+
+def test_a_cell_of_too_few_training_cases_is_empty_and_says_so_and_the_others_run_on(cohort, tmp_path, capsys):
+    run = HasCodeConfig(str(cohort), str(tmp_path / "results"))
+    run_all([replace(run, train_size=2), run], no_fine_tuning, minimum_cases=3)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(
+        "[1/2] left empty: drawn-failure, 2 training patients, replicate 0: a run needs 3 training"
+    )
+    assert said[1].startswith("[2/2] drawn-failure, has_code, 17, 6 training patients")
+    assert said[2].startswith("a cell must rest on 3 training cases: 1 of 2 runs were not made") and len(said) == 3
+    assert set(read_results(run.results)["train_size_name"]) == {"all"}
+
+
+def test_a_run_is_trained_on_the_patients_that_its_sampling_draws(cohort, tmp_path):
+    @dataclass(frozen=True)
+    class Drawing(HasCodeConfig):
+        sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    run = Drawing(str(cohort), str(tmp_path / "results"), train_size=2, replicate=5)
+    stratified = SamplingConfig(stratified=True, resample="bootstrap")
+    run_all([run, replace(run, sampling=stratified)], no_fine_tuning)
+    by_hash, drawn = (train for train, _ in FITTED[run.results])
+    train = load_cohort(cohort).train
+    for sampling, found in ((SamplingConfig(), by_hash), (stratified, drawn)):
+        chosen = training_patients(train.patient_id, train.outcomes["label"], 2, 5, sampling)
+        assert found == train.patient_id[chosen].tolist()
+    assert read_results(run.results)["run_id"].n_unique() == 2
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ def states_and_batch(width: int):
         hidden = np.pad(hidden, ((0, 0), (0, width - 12), (0, 0)), constant_values=-1e3)
     slots = np.zeros((len(LENGTHS), width), np.int32)
     slots[:, :12] = real[:, :width]
-    return jnp.asarray(hidden), {"patient_slots": jnp.asarray(slots)}
+    visits = np.where(slots > 0, np.arange(width) // 2 + 1, 7)  # of two codes each; what padding says must not matter
+    return jnp.asarray(hidden), {"patient_slots": jnp.asarray(slots), "visit_ids": jnp.asarray(visits, jnp.int32)}
 
 
 @functools.cache
@@ -84,7 +85,7 @@ def test_final_states_are_those_of_the_real_codes(kind):
         np.testing.assert_allclose(logits[row, 0], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru"])
+@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru", "retain"])
 def test_independent_of_the_padding(kind):
     config, params = head(kind)
 
@@ -135,7 +136,7 @@ def test_feed_forward_reads_packed_rows():
     np.testing.assert_allclose(logits, (sums @ kernel + bias)[None], rtol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru"])
+@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru", "retain"])
 def test_dropout_only_with_a_key(kind):
     config, params = head(kind)
     hidden, batch = states_and_batch(12)
@@ -148,17 +149,21 @@ def test_dropout_only_with_a_key(kind):
 
 PACKED = ((3, 1, 4), (6,), (2, 2, 2, 2), ())
 """Codes of the patients of some rows, one of them empty."""
+VISITS = (1, 2, 2, 3, 3, 3)
+"""Of a patient's codes, one after the other."""
 
 
 def packed_and_padded(width: int = 9):
     """The same patients and states in shared rows and in rows of their own, and where each is in the shared ones."""
     rng, slots, alone, places = np.random.default_rng(1), np.zeros((len(PACKED), width), np.int32), [], []
+    visits = np.zeros_like(slots)
     hidden = rng.normal(size=(len(PACKED), width, MODEL.hidden_size)).astype(np.float32)
     own_hidden = []
     for row, lengths in enumerate(PACKED):
         ends = np.cumsum(lengths, dtype=int)
         for place, (length, end) in enumerate(zip(lengths, ends, strict=True)):
             slots[row, end - length : end] = place + 1
+            visits[row, end - length : end] = VISITS[:length]
             own = np.full((width, MODEL.hidden_size), 1e3, np.float32)
             own[:length] = hidden[row, end - length : end]
             own_hidden.append(own)
@@ -167,13 +172,14 @@ def packed_and_padded(width: int = 9):
     numbers = np.full((len(PACKED), max(map(len, PACKED))), -1, np.int32)
     for number, place in enumerate(places):
         numbers[place] = number
-    packed = {"patient_slots": slots, "patients": numbers}
+    packed = {"patient_slots": slots, "patients": numbers, "visit_ids": visits}
     padded = {"patient_slots": np.array(alone, np.int32), "patients": np.arange(len(places), dtype=np.int32)[:, None]}
+    padded["visit_ids"] = np.tile(np.resize(VISITS, width).astype(np.int32), (len(places), 1))
     return (hidden, packed), (np.array(own_hidden), padded), tuple(np.transpose(places))
 
 
 @pytest.mark.parametrize("dropped", [False, True])
-@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru"])
+@pytest.mark.parametrize("kind", ["feed_forward", "first", "gru", "bi_gru", "retain"])
 def test_a_patient_in_a_shared_row_is_as_in_one_of_his_own(kind, dropped):
     """Logits and gradients, of the parameters and of the states."""
     config, params = head(kind)
@@ -233,10 +239,11 @@ def test_the_gradient_by_hand_is_that_of_a_plain_loop():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, expected)
 
 
-def test_an_empty_row_and_bfloat16_give_finite_gradients():
-    config, params = head("bi_gru")
+@pytest.mark.parametrize("kind", ["bi_gru", "retain"])
+def test_an_empty_row_and_bfloat16_give_finite_gradients(kind):
+    config, params = head(kind)
     hidden, _ = states_and_batch(12)
-    batch = {"patient_slots": jnp.zeros((3, 12), jnp.int32)}
+    batch = {"patient_slots": jnp.zeros((3, 12), jnp.int32), "visit_ids": jnp.zeros((3, 12), jnp.int32)}
     total = lambda params: logits_of(config, params, hidden.astype(jnp.bfloat16), batch).sum()  # noqa: E731
     gradients = jax.jit(jax.grad(total), compiler_options=QUICK)(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

@@ -16,7 +16,6 @@ from medbert_jax.data.rows import padded_batch
 from medbert_jax.models.finetune_heads import HeadConfig, apply_head
 from medbert_jax.models.med_bert import apply, init
 from medbert_jax.training.cohort_codes import CohortCodes
-from medbert_jax.training.cohort_data import training_subset
 from medbert_jax.training.cohort_scores import predict
 from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.corpus import CorpusConfig
@@ -31,6 +30,7 @@ from medbert_jax.training.finetuning import (
     start_from,
 )
 from medbert_jax.training.patient_source import PatientSource
+from medbert_jax.training.sampling import training_subset
 from medbert_jax.training.sharding import MeshConfig, make_mesh
 from medbert_jax.training.tuned_parts import kept_states
 
