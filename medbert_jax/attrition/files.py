@@ -56,8 +56,12 @@ def _branches(folder: Path) -> Branches:
         sizes, cases = metadata["split"]["counts"], metadata.get("cases")
         if cases is None:
             return {split: Counts(patients=int(size)) for split, size in sizes.items()}
+        level = "predictions" if "patients" in metadata else "patients"  # of a split, where they are fewer
         return {
-            split: {"cases": Counts(int(cases[split])), "controls": Counts(int(size) - int(cases[split]))}
+            split: {
+                "cases": Counts(**{level: int(cases[split])}),
+                "controls": Counts(**{level: int(size) - int(cases[split])}),
+            }
             for split, size in sizes.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError):

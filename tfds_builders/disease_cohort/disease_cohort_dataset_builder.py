@@ -136,7 +136,7 @@ def _check(
     _check_seen_before(pretraining_dataset, split, found, work, options.cache_dir, announce)
     if isinstance(spec, LabelFolder):
         unlabelled = next(line.left.patients for line in found.ledger.lines if line.rule == "not_labelled")
-        labelled, here = spec.read().height, found.ledger.came.patients - unlabelled
+        labelled, here = spec.read()["patient_id"].n_unique(), found.ledger.came.patients - unlabelled
         announce(f"labels: {labelled:,} subjects, of whom {here:,} are in the EHR tables")
         if not here:
             raise ValueError(
