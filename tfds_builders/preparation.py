@@ -244,7 +244,7 @@ def _merge(
         **described,
     }
     if found.patients is not None:
-        metadata["patients"] = dict(zip(SPLITS, found.patients.tolist(), strict=True))
+        metadata["patients"] = dict(zip(SPLITS, found.patients[0].tolist(), strict=True))
     tables = {}
     if ingredients.cohort is not None:
         tables[COHORT_TABLE] = cohort_rows(work, source.shards, ingredients.cohort)

@@ -73,7 +73,7 @@ class Serialized:
     sizes: np.ndarray
     """(shards, splits) patients; predictions, where one may have several."""
     patients: np.ndarray | None
-    """(splits,) patients, where one may have several predictions."""
+    """(3, splits) where a patient may have several predictions: patients, those with label 1 at some time, with 0."""
     cases: np.ndarray
     """(splits,) of `sizes` with label 1."""
     censored: np.ndarray
@@ -181,7 +181,7 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     note = {
         "ehr": [job.content_hash, job.shards],
         "sizes": np.bincount(split, minlength=len(SPLITS)).tolist(),
-        **({"patients": np.bincount(split[each], minlength=len(SPLITS)).tolist()} if several else {}),
+        **({"patients": _of_patients(histories, split)} if several else {}),
         "cases": np.bincount(split[cases], minlength=len(SPLITS)).tolist(),
         "censored": np.bincount(split[censored], minlength=len(SPLITS)).tolist(),
         "died_first": np.bincount(split[died_first], minlength=len(SPLITS)).tolist(),
@@ -313,6 +313,13 @@ def _without(
         ledger.leave(rule, text, tag=tag, **histories.take(out).counts(several=ledger.counts_predictions))
     stay = ~np.logical_or.reduce([out for _, out in lines.values()])
     return histories.take(stay), split[stay]
+
+
+def _of_patients(histories: PatientSequences, split: np.ndarray) -> list[list[int]]:
+    """Return how many patients of each split have a row, one with label 1, one with label 0."""
+    label = histories.outcomes["label"]
+    rows = [[(split == place) & of for place in range(len(SPLITS))] for of in (label == label, label == 1, label == 0)]
+    return [[len(np.unique(histories.patient_id[each])) for each in some] for some in rows]
 
 
 def _predictions(histories: PatientSequences) -> pl.DataFrame:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NotRequired, TypedDict
 
-from medbert_jax.attrition.disclosure import SMALLEST, hidden_cells
+from medbert_jax.attrition.disclosure import SMALLEST, hidden_cells, refuse_predictions
 from medbert_jax.disk.stored_json import form_faults
 from medbert_jax.printed_tables import Table, table_text
 
@@ -294,11 +294,7 @@ class Attrition:
 
         Raises ValueError where predictions are to be shared: how few patients they are of, their number does not say.
         """
-        if share and "predictions" in levels_of(self.steps):
-            raise ValueError(
-                "counts that are shared must be of patients: got predictions, several of a patient, of which 11 may be"
-                " of one; share a cohort with --labels first, last or random"
-            )
+        refuse_predictions(share and "predictions" in levels_of(self.steps))
         lines = [(number, line.left) for number, step in enumerate(self.steps) for line in step.lines]
         branches, cells = self.groups(), {}
         for level in levels_of(self.steps):

@@ -40,14 +40,15 @@ def load_cohort(dataset: str | Path, *, train_size: int = 0, replicate: int = 0,
 
 
 def training_subset(patient_ids: np.ndarray, size: int, replicate: int) -> np.ndarray:
-    """Indices of the `size` patients with the lowest hash of this replicate's key; 0 takes all.
+    """Indices of all rows of the `size` patients with the lowest hash of this replicate's key; 0 takes all.
 
     Subsets of one replicate are nested: its 300 patients are among its 1,000.
     """
-    if size > len(patient_ids):
+    hashes = patient_hash(patient_ids, key=f"training subset {replicate}")
+    patients = np.unique(hashes)  # with several predictions of a patient fewer than rows
+    if size > len(patients):
         raise ValueError(
-            f"train_size must not exceed the cohort's training patients: got {size} and {len(patient_ids)}; "
+            f"train_size must not exceed the cohort's training patients: got {size} and {len(patients)}; "
             "use 0 for all of them"
         )
-    order = np.argsort(patient_hash(patient_ids, key=f"training subset {replicate}"), kind="stable")
-    return np.sort(order[: size or len(order)])
+    return np.flatnonzero(hashes <= patients[size - 1]) if size else np.arange(len(hashes))
