@@ -49,7 +49,8 @@ class Line:
 
 def labels_at_ends(tables) -> pl.DataFrame:
     """A label at the end of every encounter but the last: is heart failure coded at the next one?"""
-    failed = tables.diagnoses.filter(pl.col("code").str.starts_with(OUTCOME.partition("/")[2].split(".")[0])).select("visit_id").unique()
+    category = OUTCOME.partition("/")[2].split(".")[0]
+    failed = tables.diagnoses.filter(pl.col("code").str.starts_with(category)).select("visit_id").unique()
     visits = tables.visits.join(failed.with_columns(failed=True), on="visit_id", how="left").sort("patient_id", "order")
     following = pl.col("failed").fill_null(False).shift(-1).over("patient_id")
     return visits.select(
@@ -82,7 +83,9 @@ def line(tmp_path_factory) -> Line:
     )  # fmt: skip
     run = run_pretrain.main(replace(PRETRAIN, dataset=str(pretraining), run=str(folder / "run")))
     finetune = replace(FINETUNE, checkpoint=str(run), results=str(folder / "results"))
-    grid = GridConfig((str(dataset),), finetune, (0,), 1, backbones=("pretrained",), heads=("bi_gru",), baselines=("age",))
+    grid = GridConfig(
+        (str(dataset),), finetune, (0,), 1, backbones=("pretrained",), heads=("bi_gru",), baselines=("age",)
+    )
     run_finetune.main(replace(grid, train_sizes=(150,), heads=()))
     return Line(labels, rows, dataset, told, run_finetune.main(grid), folder)
 
@@ -151,9 +154,9 @@ def test_results_are_of_subjects_and_evaluated_as_clusters(line):
 def test_predictions_of_our_own_are_judged_on_the_folder_of_labels_too(line, tmp_path):
     """A folder with the test rows alone: the same figures as on the dataset."""
     patients = read_evaluated(line.dataset)
-    rows = pl.DataFrame({"subject_id": patients.subject, "prediction_time": pl.Series(patients.time).cast(pl.Datetime("us")),
-                         "boolean_value": patients.label.astype(bool)})  # fmt: skip
-    rows.write_parquet(tmp_path / "test.parquet")
+    times = pl.Series(patients.time).cast(pl.Datetime("us"))
+    columns = {"subject_id": patients.subject, "prediction_time": times, "boolean_value": patients.label.astype(bool)}
+    pl.DataFrame(columns).write_parquet(tmp_path / "test.parquet")
     paths, asked = sorted((line.results / "predictions").glob("*.parquet"))[:2], EvaluationSettings(draws=50)
     on_labels = read_evaluated(tmp_path)
     one, other = (evaluate(who, read_models(paths, who, ("a", "b")), asked).figures.filter(stratum="everyone")

@@ -34,13 +34,13 @@ from medbert_jax.attrition.ledger import Counts
 from medbert_jax.data.metadata import METADATA_VERSION
 from medbert_jax.data.vocabulary import Vocabulary, check_unknown, fit_vocabulary, with_titles
 from medbert_jax.ehr.hashing import SPLITS
-from medbert_jax.ehr.shard_files import SPLITS_FILE
 from medbert_jax.ehr.tables import read_titles
 from tfds_builders.excluded_cohort import COHORT_TABLE
 from tfds_builders.existing_dataset import is_as_asked, take_existing
 from tfds_builders.ingredients import Ingredients
 from tfds_builders.options import CohortOptions, PrepareOptions
 from tfds_builders.patient_sequences import Made, PatientSequencesBuilder
+from tfds_builders.predictions import check_one_split
 from tfds_builders.shards import (
     SERIALIZED,
     Serialized,
@@ -165,12 +165,7 @@ def _check_rows(job: ShardJob, found: Serialized) -> None:
     check_source(job)
     hashes, splits = patient_hashes(job.work, job.shards)
     with _removed_where_refused(job.work):
-        in_splits = np.unique(np.stack([hashes, splits.astype(np.uint64)]), axis=1).shape[1]
-        if torn := in_splits - len(np.unique(hashes)):
-            raise ValueError(
-                f"all rows of a patient must be in one split: got {torn} patients with rows in several; name each"
-                f" patient once in {SPLITS_FILE}, or write the EHR tables again with `medbert ingest`"
-            )
+        check_one_split(hashes, splits)
         if repeated := len(hashes) - len(np.unique(hashes)):
             raise ValueError(
                 f"patient_id must be in one row of one shard: got {repeated} of {len(hashes)} patients again;"

@@ -29,7 +29,7 @@ from medbert_jax.data.token_store import store_columns
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.disk.tables_on_disk import scan_parquet
 from medbert_jax.disk.whole_files import sha256_of
-from medbert_jax.ehr.hashing import SPLITS, patient_hash
+from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.icd import back_off
 from medbert_jax.ehr.known import PREDICTION
 from medbert_jax.ehr.schema import EhrSource
@@ -38,6 +38,7 @@ from medbert_jax.ehr.split_rule import GIVEN, Split
 from medbert_jax.ehr.tables import read_shard, read_source
 from tfds_builders.excluded_cohort import ExcludedCohort
 from tfds_builders.period import outside_period
+from tfds_builders.predictions import hashed_patients, may_be_several, patients_with, predictions
 from tfds_builders.record_files import write_records
 from tfds_builders.work_folder import WorkFolder, write_columns
 
@@ -134,10 +135,8 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     if job.cohort is not None:
         of_everybody = job.split.assign(job.ehr_directory, tables.patients["patient_id"])
         chosen, selection = select_cohort(tables, job.cohort, of_everybody)
-    several = isinstance(job.cohort, LabelFolder) and job.cohort.all_times
-    histories, codes, ledger = order_histories(
-        tables, job.serialization, until=chosen, races=races, several=several
-    )
+    several = may_be_several(job.cohort)
+    histories, codes, ledger = order_histories(tables, job.serialization, until=chosen, races=races, several=several)
     split = job.split.assign(job.ehr_directory, histories.patient_id)
     if job.split.key == GIVEN:
         lines = {"no_split": ("Patients whom splits.parquet puts into no split", split < 0)}
@@ -154,7 +153,7 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     if chosen is not None and selection is not None:
         ledger = _continued(selection, ledger)
         # Of those who stay: the serialization lets some of the selected leave.
-        rows = chosen.join(_predictions(histories), on=PREDICTION, how="semi", maintain_order="left")
+        rows = chosen.join(predictions(histories), on=PREDICTION, how="semi", maintain_order="left")
         flags, cases = count_flagged(rows), histories.outcomes["label"] == 1
         censored = histories.outcomes["label"] == UNKNOWN
         if DEATH_DAY in rows.columns:
@@ -163,9 +162,6 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         cohort = {"cohort": for_review | {"split": split}}
     fitted_on = np.flatnonzero(job.fit_on_everybody | (split == SPLITS.index("train")))
     counted, patients = count_patients(histories.take(fitted_on), codes)
-    hashes = patient_hash(histories.patient_id, "unique") if len(histories) else np.zeros(0, np.uint64)
-    # Several rows of a patient are one here, as long as they are of one split: `check_patients` sees those that are not.
-    each = np.unique(np.stack([hashes, split.astype(np.uint64)]), axis=1, return_index=True)[1] if several else slice(None)
     places = histories.code_ids.astype(np.int64) * len(SPLITS) + np.repeat(split, histories.lengths)
     occurrences = np.bincount(places, minlength=len(codes) * len(SPLITS)).reshape(-1, len(SPLITS))
     columns = dict(vars(histories))
@@ -175,13 +171,13 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         "sequences": columns,
         "counts": {"codes": counted, "patients": patients},
         "occurrences": {"codes": codes, "occurrences": occurrences},
-        "patients": {"hash": hashes[each], "split": split[each]},
+        "patients": hashed_patients(histories, split, several=several),
         **cohort,
     }
     note = {
         "ehr": [job.content_hash, job.shards],
         "sizes": np.bincount(split, minlength=len(SPLITS)).tolist(),
-        **({"patients": _of_patients(histories, split)} if several else {}),
+        **({"patients": patients_with(histories, split)} if several else {}),
         "cases": np.bincount(split[cases], minlength=len(SPLITS)).tolist(),
         "censored": np.bincount(split[censored], minlength=len(SPLITS)).tolist(),
         "died_first": np.bincount(split[died_first], minlength=len(SPLITS)).tolist(),
@@ -201,7 +197,7 @@ def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], s
     files, note = {}, {}
     for place in np.unique(split):
         name, part = SPLITS[place], sequences.take(split == place)
-        note[name] = part.counts(several=isinstance(job.cohort, LabelFolder) and job.cohort.all_times)
+        note[name] = part.counts(several=may_be_several(job.cohort))
         files[name] = functools.partial(_write_records, sequences=part, counts=note[name])
         files[f"{name}.columns"] = functools.partial(write_columns, columns=store_columns(part))
     job.work.seal(written(vocabulary, races), shard, files, note)
@@ -313,20 +309,6 @@ def _without(
         ledger.leave(rule, text, tag=tag, **histories.take(out).counts(several=ledger.counts_predictions))
     stay = ~np.logical_or.reduce([out for _, out in lines.values()])
     return histories.take(stay), split[stay]
-
-
-def _of_patients(histories: PatientSequences, split: np.ndarray) -> list[list[int]]:
-    """Return how many patients of each split have a row, one with label 1, one with label 0."""
-    label = histories.outcomes["label"]
-    rows = [[(split == place) & of for place in range(len(SPLITS))] for of in (label == label, label == 1, label == 0)]
-    return [[len(np.unique(histories.patient_id[each])) for each in some] for some in rows]
-
-
-def _predictions(histories: PatientSequences) -> pl.DataFrame:
-    """Return `PREDICTION` of each row."""
-    ids = pl.Series(histories.patient_id.tolist(), dtype=pl.Binary).cast(pl.String)
-    times = pl.Series(histories.outcomes["prediction_time"]).cast(pl.Datetime("us"))
-    return pl.DataFrame(dict(zip(PREDICTION, (ids, times), strict=True)))
 
 
 def _continued(selection: Ledger, serialized: Ledger) -> Ledger:

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medbert_jax.attrition.flow_chart import flow_chart
-from medbert_jax.attrition.ledger import Attrition, Branches, Counts, Ledger
+from medbert_jax.attrition.ledger import Counts, Ledger
+from medbert_jax.attrition.steps import Attrition, Branches
 from medbert_jax.disk.seals import check_files, check_seal
 from medbert_jax.disk.stored_json import parse_object, read_object
 from medbert_jax.disk.whole_files import write_whole

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from medbert_jax.attrition.ledger import Attrition, Branches, Cell, Ledger, levels_of, signed
+from medbert_jax.attrition.ledger import Ledger, levels_of, signed
+from medbert_jax.attrition.steps import Attrition, Branches, Cell
 
 SIZE, LEADING, PADDING, GAP, MARGIN = 13, 18, 10, 24, 20  # px
 KEPT_WIDTH, LEFT_WIDTH, BRANCH_WIDTH = 300, 400, 175

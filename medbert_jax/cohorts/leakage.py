@@ -14,7 +14,7 @@ def check_no_leak(tables: EhrTables, frame: pl.DataFrame, spec: CohortSpec) -> N
     codes = input_diagnoses(tables, visits)
     # As they are in the tables, and not as `ehr.known` gives them.
     read = tables.visits.join(frame, on="patient_id").filter(pl.col("order") <= pl.col("input_until"))
-    coded = codes.drop("prediction_time").join(read.drop("order"), on=["patient_id", "visit_id"])
+    coded = codes.join(read.drop("order"), on=["patient_id", "visit_id"])
     past = (
         pl.col("order") >= pl.col("index_order")
         if spec.input.until == "before_index"

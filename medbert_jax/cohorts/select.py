@@ -47,8 +47,10 @@ def select_cohort(
 
     Of a folder of labels in place of a spec see `judge_labelled`. Where all its times are taken the ledger counts
     predictions too: a patient leaves with his last one, and after the line of who has no label a line of its own says
-    how much is read again, so that from there on visits and codes count once for each prediction. With `split`, (patients,) of the rows of
-    `tables.patients`, the sets of a matched cohort are drawn within it (`drawn_apart`).
+    how much is read again, so that from there on visits and codes count once for each prediction.
+
+    With `split`, (patients,) of the rows of `tables.patients`, the sets of a matched cohort are drawn within it
+    (`drawn_apart`).
 
     Raises ValueError for a rule that the source cannot decide, RuntimeError for a leak, which is a fault of this code.
     """

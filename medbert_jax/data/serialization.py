@@ -97,10 +97,10 @@ def order_histories(
     Args:
         tables: one shard, checked, as `read_shard` gives it: every row of its patients.
         config: what the rules leave open.
-        until: None, or a cohort as `select_cohort` gives it: only its patients, a sequence for each of its rows, only
-            the visits up to input_until, of these the diagnoses that were known (`ehr.known`), and its label, index_day, index_order
-            and prediction_time as outcomes instead of prolonged_los. Nothing after the cut is looked at: a visit
-            that was not over has neither a discharge nor a length of stay.
+        until: None, or a cohort as `select_cohort` gives it: a sequence for each of its rows, of the visits up to
+            input_until alone, of these the diagnoses that were known (`ehr.known`), with its label, index_day,
+            index_order and prediction_time as outcomes instead of prolonged_los. Nothing after the cut is looked at:
+            a visit that was not over has neither a discharge nor a length of stay.
         races: the names behind the numbers 1, 2, … of race; others are 0.
         several: whether a patient may have several rows of `until`: the ledger then counts predictions too, and a
             patient leaves with his last one.
@@ -219,8 +219,7 @@ def _who_stays(
 ) -> tuple[np.ndarray, Ledger]:
     """Return which rows stay, and the ledger; `visit` and `code` have each code once per visit.
 
-    A row is a patient or, where one may have `several`, a prediction. `whose`: the row of each visit, and the number
-    of the patient of each row, in order.
+    A row is a patient or, of `several`, a prediction. `whose`: the row of each visit, the patient's number of each row.
     """
     owner, person = whose
     n, per_visit = len(codes_in), visits["encounters"].to_numpy().astype(np.int64)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medbert_jax.attrition.files import read_attrition
-from medbert_jax.attrition.ledger import Attrition
+from medbert_jax.attrition.steps import Attrition
 from medbert_jax.data.ages import age_at_index
 from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary

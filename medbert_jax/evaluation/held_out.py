@@ -64,8 +64,8 @@ def summarize_predictions(
 ) -> dict[str, float]:
     """AUROC with DeLong's 95 % interval, and the rest, of (n,) labels 0/1 and (n,) probabilities.
 
-    With `subjects` (n,) of whom one has several rows the interval is Obuchowski's, of subjects, and `predictions` counts
-    the rows beside `patients`; there is none where cases, or controls, are of one subject alone.
+    With `subjects` (n,) of whom one has several rows the interval is Obuchowski's, and `predictions` counts the rows
+    beside `patients`; there is no interval where cases, or controls, are of one subject alone.
 
     NaN is what does not exist: what ranks, of probabilities that order nobody; all of it, where some are not finite.
     """

@@ -2,7 +2,8 @@
 
 import itertools
 
-from medbert_jax.attrition.ledger import Attrition, Counts, Ledger, LedgerLine
+from medbert_jax.attrition.ledger import Counts, Ledger, LedgerLine
+from medbert_jax.attrition.steps import Attrition
 
 MOST = 8
 """Lines of all steps that took patients."""

@@ -50,7 +50,7 @@ def labelled(tables):
                          for name in ("admit_time", "discharge_time")]).drop_nulls()  # fmt: skip
     of = {patient: group["time"].to_list() for (patient,), group in moments.group_by("patient_id")}
     for patient in tables.patients["patient_id"]:
-        some = of.get(patient, []) + [datetime(2008, 1, 1) + timedelta(days=chance.randrange(4000), hours=3)]
+        some = [*of.get(patient, []), datetime(2008, 1, 1) + timedelta(days=chance.randrange(4000), hours=3)]
         times = sorted({chance.choice(some) for _ in range(chance.randrange(1, 7))})
         if chance.random() < 0.66:
             rows += [(patient, time, chance.random() < 0.3) for time in times]
@@ -78,9 +78,7 @@ def records_of(tables, labels, config, vocabulary) -> dict:
 
 
 @pytest.mark.parametrize("config", SETTINGS, ids=("encounters", "random order", "discharge dates"))
-def test_each_row_is_what_its_label_alone_gives_in_every_byte(
-    tables, labelled, labels, vocabulary, config, tmp_path
-):
+def test_each_row_is_what_its_label_alone_gives_in_every_byte(tables, labelled, labels, vocabulary, config, tmp_path):
     together, alone = records_of(tables, labels, config, vocabulary), {}
     for number, row in enumerate(labelled):
         one = write(tmp_path / str(number), [row])
