@@ -21,6 +21,7 @@ from medbert_jax.data.token_store import open_token_store, read_metadata
 from medbert_jax.description.descriptives import describe_dataset
 from medbert_jax.description.table2 import table2
 from medbert_jax.ehr.hashing import SPLITS
+from medbert_jax.ehr.split_rule import Split
 from medbert_jax.ehr.tables import write_tables
 from medbert_jax.evaluation.compared_models import read_models
 from medbert_jax.evaluation.evaluate import EvaluationSettings, evaluate
@@ -41,6 +42,7 @@ class Line:
 
     labels: Path
     rows: pl.DataFrame
+    pretraining: Path
     dataset: Path
     told: list[str]
     results: Path
@@ -87,7 +89,40 @@ def line(tmp_path_factory) -> Line:
         (str(dataset),), finetune, (0,), 1, backbones=("pretrained",), heads=("bi_gru",), baselines=("age",)
     )
     run_finetune.main(replace(grid, train_sizes=(150,), heads=()))
-    return Line(labels, rows, dataset, told, run_finetune.main(grid), folder)
+    return Line(labels, rows, pretraining, dataset, told, run_finetune.main(grid), folder)
+
+
+def prepare(line: Line, folder: Path, **settings) -> Path | None:
+    """A dataset of the same tables and other labels."""
+    common = {"few_cases": True, "workers": 1, "announce": lambda text: None, "pretraining_dataset": line.pretraining}
+    return prepare_cohort(line.folder / "ehr", str(folder), "made", **common | settings)
+
+
+def test_where_nobody_has_several_every_byte_is_that_of_the_first(line, tmp_path):
+    (tmp_path / "labels").mkdir()
+    single = line.rows.unique("subject_id", keep="last", maintain_order=True)
+    single.write_parquet(tmp_path / "labels" / "0.parquet")
+    made = [prepare(line, tmp_path / "labels", data_dir=tmp_path / which, labels=which) for which in ("first", "all")]
+    first, every = ({path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+                    for folder in made)  # fmt: skip
+    assert len(first) > 30 and first == every
+
+
+def test_rows_of_a_patient_in_two_splits_are_refused(line, tmp_path, monkeypatch):
+    by_patient = Split.assign
+
+    def by_row(self, directory, ids):
+        """As by the patient, but for one row."""
+        split = by_patient(self, directory, ids)
+        ids = [str(one) for one in ids]
+        again = next((place for place, one in enumerate(ids) if one in ids[:place]), None)
+        if again is not None:
+            split[again] = (split[again] + 1) % len(SPLITS)
+        return split
+
+    monkeypatch.setattr(Split, "assign", by_row)
+    with pytest.raises(ValueError, match="all rows of a patient must be in one split: got 2 patients with rows in"):
+        prepare(line, line.labels, data_dir=tmp_path, labels="all")
 
 
 def test_the_dataset_has_a_row_for_each_label_and_each_patient_one_split(line):
