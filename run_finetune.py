@@ -115,7 +115,7 @@ class FineTuning:
         model = self.checkpoint.model
         limits = {name: getattr(model, name) for name in ("vocabulary_size", "max_visits", "max_length")}
         cut = partial(fit_to_model, **limits)
-        seen = training_subset(validation.patient_id, min(config.validation_size, len(validation)), 0)
+        seen = training_subset(validation.patient_id, min(config.validation_size, validation.patients), 0)
         (train, _), (validation, _) = cut(train), cut(validation.take(seen))
 
         # ── 3 Model: without an encoder where there is to be no backbone; the directory for it, where one is wanted ───

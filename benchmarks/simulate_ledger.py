@@ -103,8 +103,8 @@ class Found:
         """JSON-ready, with the sum of all differences."""
         ledgers = {
             name: {
-                "came": dataclasses.asdict(ledger.came),
-                "kept": dataclasses.asdict(ledger.kept),
+                "came": ledger.came.to_dict(),
+                "kept": ledger.kept.to_dict(),
                 "left": {line.rule: dataclasses.asdict(line.left) for line in ledger.lines},
                 "difference": self.unbalanced[name],
             }

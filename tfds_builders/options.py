@@ -98,8 +98,9 @@ class CohortOptions:
     looks for, who would be in, what is refused. Exit code 2 where something is."""
     json_out: Path | None = None
     """with --check, also write what it finds there, as JSON."""
-    labels: Literal["first", "last", "random"] = "first"
-    """which prediction time of a subject is taken, where a folder of MEDS labels has several."""
+    labels: Literal["first", "last", "random", "all"] = "first"
+    """which prediction time of a subject is taken, where a folder of MEDS labels has several; all: each is a row of
+    its own, and all rows of a subject are of one split."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""

@@ -40,6 +40,7 @@ from tfds_builders.existing_dataset import is_as_asked, take_existing
 from tfds_builders.ingredients import Ingredients
 from tfds_builders.options import CohortOptions, PrepareOptions
 from tfds_builders.patient_sequences import Made, PatientSequencesBuilder
+from tfds_builders.predictions import check_one_split
 from tfds_builders.shards import (
     SERIALIZED,
     Serialized,
@@ -162,8 +163,9 @@ def _removed_where_refused(work: WorkFolder) -> Generator[None]:
 def _check_rows(job: ShardJob, found: Serialized) -> None:
     """Raise ValueError where the EHR tables are others now, or not each of their rows was serialized once."""
     check_source(job)
-    hashes, _ = patient_hashes(job.work, job.shards)
+    hashes, splits = patient_hashes(job.work, job.shards)
     with _removed_where_refused(job.work):
+        check_one_split(hashes, splits)
         if repeated := len(hashes) - len(np.unique(hashes)):
             raise ValueError(
                 f"patient_id must be in one row of one shard: got {repeated} of {len(hashes)} patients again;"
@@ -214,9 +216,10 @@ def _merge(
         content.append(work.checksum(SERIALIZED, number, "sequences"))
         for split, part in work.noted(step, number).items():
             sha256 = work.checksum(step, number, split)
-            files[split].append((work.file(step, number, split), part["patients"], part["bytes"], sha256))
-            kept += Counts(part["patients"], part["visits"], part["codes"])
-    found.ledger.check(**dataclasses.asdict(kept))
+            records = part.get("predictions", part["patients"])
+            files[split].append((work.file(step, number, split), records, part["bytes"], sha256))
+            kept += Counts(**{level: count for level, count in part.items() if level != "bytes"})
+    found.ledger.check(**kept.to_dict())
     # The sequences, whose order the shards decide, and not only what they were to be made by.
     hashed = json.dumps([_HASH_VERSION, str(builder_class.VERSION), recipe, vocabulary.hash, content], sort_keys=True)
     metadata = {
@@ -235,6 +238,8 @@ def _merge(
         "time_is_ordinal": not source.has_dates,
         **described,
     }
+    if found.patients is not None:
+        metadata["patients"] = dict(zip(SPLITS, found.patients[0].tolist(), strict=True))
     tables = {}
     if ingredients.cohort is not None:
         tables[COHORT_TABLE] = cohort_rows(work, source.shards, ingredients.cohort)

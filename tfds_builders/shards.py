@@ -29,14 +29,16 @@ from medbert_jax.data.token_store import store_columns
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.disk.tables_on_disk import scan_parquet
 from medbert_jax.disk.whole_files import sha256_of
-from medbert_jax.ehr.hashing import SPLITS, patient_hash
+from medbert_jax.ehr.hashing import SPLITS
 from medbert_jax.ehr.icd import back_off
+from medbert_jax.ehr.known import PREDICTION
 from medbert_jax.ehr.schema import EhrSource
 from medbert_jax.ehr.shard_files import SPLITS_FILE
 from medbert_jax.ehr.split_rule import GIVEN, Split
 from medbert_jax.ehr.tables import read_shard, read_source
 from tfds_builders.excluded_cohort import ExcludedCohort
 from tfds_builders.period import outside_period
+from tfds_builders.predictions import hashed_patients, may_be_several, patients_with, predictions
 from tfds_builders.record_files import write_records
 from tfds_builders.work_folder import WorkFolder, write_columns
 
@@ -70,9 +72,11 @@ class Serialized:
     """What the markers of all shards say, in the order of the shards."""
 
     sizes: np.ndarray
-    """(shards, splits) patients."""
+    """(shards, splits) patients; predictions, where one may have several."""
+    patients: np.ndarray | None
+    """(3, splits) where a patient may have several predictions: patients, those with label 1 at some time, with 0."""
     cases: np.ndarray
-    """(splits,) patients with label 1."""
+    """(splits,) of `sizes` with label 1."""
     censored: np.ndarray
     """(splits,) patients whose label is unknown."""
     died_first: np.ndarray
@@ -131,7 +135,8 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     if job.cohort is not None:
         of_everybody = job.split.assign(job.ehr_directory, tables.patients["patient_id"])
         chosen, selection = select_cohort(tables, job.cohort, of_everybody)
-    histories, codes, ledger = order_histories(tables, job.serialization, until=chosen, races=races)
+    several = may_be_several(job.cohort)
+    histories, codes, ledger = order_histories(tables, job.serialization, until=chosen, races=races, several=several)
     split = job.split.assign(job.ehr_directory, histories.patient_id)
     if job.split.key == GIVEN:
         lines = {"no_split": ("Patients whom splits.parquet puts into no split", split < 0)}
@@ -148,7 +153,7 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     if chosen is not None and selection is not None:
         ledger = _continued(selection, ledger)
         # Of those who stay: the serialization lets some of the selected leave.
-        rows = chosen.filter(pl.col("patient_id").cast(pl.Binary).is_in(histories.patient_id.tolist()))
+        rows = chosen.join(predictions(histories), on=PREDICTION, how="semi", maintain_order="left")
         flags, cases = count_flagged(rows), histories.outcomes["label"] == 1
         censored = histories.outcomes["label"] == UNKNOWN
         if DEATH_DAY in rows.columns:
@@ -157,7 +162,6 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         cohort = {"cohort": for_review | {"split": split}}
     fitted_on = np.flatnonzero(job.fit_on_everybody | (split == SPLITS.index("train")))
     counted, patients = count_patients(histories.take(fitted_on), codes)
-    hashes = patient_hash(histories.patient_id, "unique") if len(histories) else np.zeros(0, np.uint64)
     places = histories.code_ids.astype(np.int64) * len(SPLITS) + np.repeat(split, histories.lengths)
     occurrences = np.bincount(places, minlength=len(codes) * len(SPLITS)).reshape(-1, len(SPLITS))
     columns = dict(vars(histories))
@@ -167,12 +171,13 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
         "sequences": columns,
         "counts": {"codes": counted, "patients": patients},
         "occurrences": {"codes": codes, "occurrences": occurrences},
-        "patients": {"hash": hashes, "split": split},
+        "patients": hashed_patients(histories, split, several=several),
         **cohort,
     }
     note = {
         "ehr": [job.content_hash, job.shards],
         "sizes": np.bincount(split, minlength=len(SPLITS)).tolist(),
+        **({"patients": patients_with(histories, split)} if several else {}),
         "cases": np.bincount(split[cases], minlength=len(SPLITS)).tolist(),
         "censored": np.bincount(split[censored], minlength=len(SPLITS)).tolist(),
         "died_first": np.bincount(split[died_first], minlength=len(SPLITS)).tolist(),
@@ -192,7 +197,7 @@ def write_shard(job: ShardJob, vocabulary: Vocabulary, races: tuple[str, ...], s
     files, note = {}, {}
     for place in np.unique(split):
         name, part = SPLITS[place], sequences.take(split == place)
-        note[name] = _size(part)
+        note[name] = part.counts(several=may_be_several(job.cohort))
         files[name] = functools.partial(_write_records, sequences=part, counts=note[name])
         files[f"{name}.columns"] = functools.partial(write_columns, columns=store_columns(part))
     job.work.seal(written(vocabulary, races), shard, files, note)
@@ -226,6 +231,7 @@ def gather(job: ShardJob) -> Serialized:
         flags.update(note["flags"])
     return Serialized(
         sizes=np.array([note["sizes"] for note in notes]),
+        patients=np.sum([note["patients"] for note in notes], axis=0) if "patients" in notes[0] else None,
         cases=np.sum([note["cases"] for note in notes], axis=0),
         censored=np.sum([note["censored"] for note in notes], axis=0),
         died_first=np.sum([note["died_first"] for note in notes], axis=0),
@@ -274,7 +280,7 @@ def patient_hashes(work: WorkFolder, shards: int) -> tuple[np.ndarray, np.ndarra
 
 
 def cohort_rows(work: WorkFolder, shards: int, cohort: CohortSpec | LabelFolder) -> pl.DataFrame:
-    """Return `select_cohort`'s rows of the patients of a cohort dataset, with their split, by patient_id; of an outcome
+    """Return `select_cohort`'s rows of the patients of a cohort dataset, with their split, in its order; of an outcome
     ahead with the weights that stand for the censored (`with_censoring_weights`)."""
     parts = [work.columns(SERIALIZED, shard, "cohort") for shard in range(shards)]
     frames = [
@@ -283,7 +289,7 @@ def cohort_rows(work: WorkFolder, shards: int, cohort: CohortSpec | LabelFolder)
     ]
     split = pl.col("split").replace_strict(range(len(SPLITS)), SPLITS, return_dtype=pl.String)
     days = [pl.col(name).cast(pl.Float64).fill_nan(None).cast(pl.Int32) for name in TIMES if name in frames[0].columns]
-    rows = pl.concat([frame.with_columns(days) for frame in frames]).with_columns(split).sort("patient_id")
+    rows = pl.concat([frame.with_columns(days) for frame in frames]).with_columns(split).sort(PREDICTION)
     if not days or isinstance(cohort, LabelFolder):
         return rows
     return with_censoring_weights(rows, cohort.outcome.known_after_days)
@@ -299,13 +305,10 @@ def _without(
 ) -> tuple[PatientSequences, np.ndarray]:
     """Return histories and splits of who is on no line (rule → text, (n,) bool); the others leave in the ledger."""
     for rule, (text, out) in lines.items():
-        ledger.leave(rule, text, tag=tag, **_size(histories.take(out)))
+        # Whoever leaves here leaves with all rows: splits and cohorts are of patients.
+        ledger.leave(rule, text, tag=tag, **histories.take(out).counts(several=ledger.counts_predictions))
     stay = ~np.logical_or.reduce([out for _, out in lines.values()])
     return histories.take(stay), split[stay]
-
-
-def _size(part: PatientSequences) -> dict[str, int]:
-    return {"patients": len(part), "visits": len(part.visit_days), "codes": len(part.code_ids)}
 
 
 def _continued(selection: Ledger, serialized: Ledger) -> Ledger:

@@ -81,6 +81,15 @@ def hidden_shares(parts: Sequence[int], *, decimals: int) -> tuple[set[int], boo
     return hidden, False
 
 
+def refuse_predictions(several: bool) -> None:
+    """Raise ValueError where what is to be shared counts predictions, of which a patient may have `several`."""
+    if several:
+        raise ValueError(
+            "counts that are shared must be of patients: got predictions, several of a patient, of which 11 may be of"
+            " one; share a cohort that was made with --labels first, last or random"
+        )
+
+
 def masked(name: str) -> str:
     """A file's or column's name that the project did not give: its digits may be a patient's id or a date."""
     return re.sub(r"\d", "#", name)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medbert_jax.attrition.flow_chart import flow_chart
-from medbert_jax.attrition.ledger import Attrition, Branches, Counts, Ledger
+from medbert_jax.attrition.ledger import Counts, Ledger
+from medbert_jax.attrition.steps import Attrition, Branches
 from medbert_jax.disk.seals import check_files, check_seal
 from medbert_jax.disk.stored_json import parse_object, read_object
 from medbert_jax.disk.whole_files import write_whole
@@ -56,8 +57,12 @@ def _branches(folder: Path) -> Branches:
         sizes, cases = metadata["split"]["counts"], metadata.get("cases")
         if cases is None:
             return {split: Counts(patients=int(size)) for split, size in sizes.items()}
+        level = "predictions" if "patients" in metadata else "patients"  # of a split, where they are fewer
         return {
-            split: {"cases": Counts(int(cases[split])), "controls": Counts(int(size) - int(cases[split]))}
+            split: {
+                "cases": Counts(**{level: int(cases[split])}),
+                "controls": Counts(**{level: int(size) - int(cases[split])}),
+            }
             for split, size in sizes.items()
         }
     except (ValueError, KeyError, TypeError, AttributeError):

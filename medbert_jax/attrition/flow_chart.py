@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from xml.sax.saxutils import escape
 
-from medbert_jax.attrition.ledger import LEVELS, Attrition, Branches, Cell, Ledger
+from medbert_jax.attrition.ledger import Ledger, levels_of, signed
+from medbert_jax.attrition.steps import Attrition, Branches, Cell
 
 SIZE, LEADING, PADDING, GAP, MARGIN = 13, 18, 10, 24, 20  # px
 KEPT_WIDTH, LEFT_WIDTH, BRANCH_WIDTH = 300, 400, 175
@@ -66,14 +67,18 @@ def flow_chart(ledgers: Sequence[Ledger], *, branches: Branches | None = None, s
     """
     attrition = Attrition(ledgers, branches or {})
     cells, groups = attrition.cells(share=share), attrition.groups()
-    counted = [level for level in LEVELS if any(getattr(step.came, level) for step in ledgers)] or ["patients"]
+    of_all = [counts for step in ledgers for counts in (step.came, step.kept)]
+    counted = [level for level in levels_of(ledgers) if any(getattr(one, level) for one in of_all)] or ["patients"]
+
+    def shown(count: Cell, left: bool) -> str:
+        return count if isinstance(count, str) else signed(count) if left else f"{count:,}"
 
     def box(
-        x: float, y: float, width: float, head: str, words: str, counts: Mapping[str, Cell], sign: str = ""
+        x: float, y: float, width: float, head: str, words: str, counts: Mapping[str, Cell], *, left: bool = False
     ) -> _Box:
         room = width - 2 * PADDING
         numbers = [
-            f"{level} hidden" if count == "hidden" else f"{count if count == '<11' else f'{sign}{count:,}'} {level}"
+            f"{level} hidden" if count == "hidden" else f"{shown(count, left)} {level}"
             for level, count in counts.items()
             if count != ""
         ]
@@ -94,9 +99,9 @@ def flow_chart(ledgers: Sequence[Ledger], *, branches: Branches | None = None, s
         }
         busy, y = [line for line in step.lines if left[line]], main[-1].bottom + GAP
         for line in busy:
-            side.append(box(LEFT_AT, y, LEFT_WIDTH, "", f"{line.text} ({line.tag})", left[line], "−"))
+            side.append(box(LEFT_AT, y, LEFT_WIDTH, "", f"{line.text} ({line.tag})", left[line], left=True))
             y = side[-1].bottom + GAP
-            if line.left.patients and line is not busy[-1]:
+            if (line.left.patients or line.left.predictions) and line is not busy[-1]:
                 main.append(kept(y, number + step.lines.index(line) + 1, "Kept"))
                 y = main[-1].bottom + GAP
         if idle := [line.text for line in step.lines if not left[line]]:

@@ -1,40 +1,44 @@
 """Attrition ledger: who and what came in, left under which rule, and was kept, with a difference of 0."""
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
-from medbert_jax.attrition.disclosure import SMALLEST, hidden_cells
 from medbert_jax.disk.stored_json import form_faults
 from medbert_jax.printed_tables import Table, table_text
 
 # Who says so: the paper, the same authors elsewhere, or we, in a gap that they leave.
 TAGS = ("paper", "group", "ehrshot", "fomoh", "ours")
 LEVELS = ("patients", "visits", "codes")
-Cell = int | str
+"""What every ledger counts; one of a cohort with several predictions of a patient counts these too: `levels_of`."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Patients, visits and codes."""
+    """Patients, visits and codes; predictions, where a patient may have several."""
 
     patients: int = 0
     visits: int = 0
     codes: int = 0
+    predictions: int = 0
 
     def __add__(self, other: "Counts") -> "Counts":
-        return Counts(self.patients + other.patients, self.visits + other.visits, self.codes + other.codes)
+        mine, theirs = asdict(self), asdict(other)
+        return Counts(**{level: count + theirs[level] for level, count in mine.items()})
 
     def __sub__(self, other: "Counts") -> "Counts":
-        return Counts(self.patients - other.patients, self.visits - other.visits, self.codes - other.codes)
+        return self + Counts(**{level: -count for level, count in asdict(other).items()})
+
+    def to_dict(self) -> dict[str, int]:
+        """As JSON data; predictions where there are some."""
+        return {level: count for level, count in asdict(self).items() if count or level in LEVELS}
 
 
 class _Counts(TypedDict):
     patients: int
     visits: int
     codes: int
+    predictions: NotRequired[int]
 
 
 class _Line(TypedDict):
@@ -55,7 +59,7 @@ class _Record(TypedDict):
 
 @dataclass(frozen=True)
 class LedgerLine:
-    """What left under one rule: whatever it was the first rule to apply to."""
+    """What left under one rule: whatever it was the first rule to apply to. Below 0 is what came, see `read_again`."""
 
     rule: str
     text: str
@@ -72,14 +76,22 @@ class Ledger:
     lines: list[LedgerLine] = field(default_factory=list)
 
     @classmethod
-    def start(cls, title: str, *, patients: int, visits: int = 0, codes: int = 0) -> "Ledger":
+    def start(cls, title: str, *, patients: int, visits: int = 0, codes: int = 0, predictions: int = 0) -> "Ledger":
         """A ledger with everything that came in and nothing left yet."""
-        ledger = cls(title, Counts(int(patients), int(visits), int(codes)))
+        ledger = cls(title, Counts(int(patients), int(visits), int(codes), int(predictions)))
         ledger._not_negative(ledger.came, "what comes in")
         return ledger
 
     def leave(
-        self, rule: str, text: str, *, tag: str = "ours", patients: int = 0, visits: int = 0, codes: int = 0
+        self,
+        rule: str,
+        text: str,
+        *,
+        tag: str = "ours",
+        patients: int = 0,
+        visits: int = 0,
+        codes: int = 0,
+        predictions: int = 0,
     ) -> None:
         """Count what leaves under a rule.
 
@@ -90,11 +102,12 @@ class Ledger:
             patients: patients that leave.
             visits: visits that leave, those of leaving patients included.
             codes: codes that leave, those of leaving patients and visits included.
+            predictions: predictions that leave; a patient leaves with the last of his.
 
         Raises:
             ValueError: a rule counted twice, an unknown tag, a negative count, or more than is still there.
         """
-        left = Counts(int(patients), int(visits), int(codes))
+        left = Counts(int(patients), int(visits), int(codes), int(predictions))
         if tag not in TAGS:
             raise ValueError(f'a ledger tag must be one of {", ".join(TAGS)}: got "{tag}"; say who made rule {rule}')
         if any(line.rule == rule for line in self.lines):
@@ -103,14 +116,37 @@ class Ledger:
         self._not_negative(self.kept - left, f"what is kept after {rule}")
         self.lines.append(LedgerLine(rule, text, tag, left))
 
+    def read_again(
+        self, rule: str, text: str, *, tag: str = "ours", predictions: int, visits: int = 0, codes: int = 0
+    ) -> None:
+        """Count what comes, from this line on, because records are read once for each prediction of a patient.
+
+        Args:
+            rule: as in `leave`.
+            text: as in `leave`.
+            tag: as in `leave`.
+            predictions: all predictions.
+            visits: visits of patients with several, once for each prediction but the first.
+            codes: their codes, likewise.
+        """
+        more = Counts(visits=int(visits), codes=int(codes), predictions=int(predictions))
+        self._not_negative(more, f"what comes under {rule}")
+        self.lines.append(LedgerLine(rule, text, tag, Counts() - more))
+
+    @property
+    def counts_predictions(self) -> bool:
+        """Whether patients may have several predictions."""
+        return bool(self.came.predictions or any(line.left.predictions for line in self.lines))
+
     @property
     def kept(self) -> Counts:
         """What is still there: came in − left."""
         return self.came - sum((line.left for line in self.lines), Counts())
 
-    def check(self, *, patients: int, visits: int, codes: int) -> None:
+    def check(self, *, patients: int, visits: int, codes: int, predictions: int = 0) -> None:
         """Compare with what is there: ValueError unless in = kept + left at every level, difference 0."""
-        there, kept = asdict(Counts(int(patients), int(visits), int(codes))), asdict(self.kept)
+        there = asdict(Counts(int(patients), int(visits), int(codes), int(predictions)))
+        kept = asdict(self.kept)
         if off := [f"{level} {kept[level]:,} and {there[level]:,}" for level in kept if kept[level] != there[level]]:
             raise ValueError(
                 f'ledger "{self.title}": in − left must be what is kept, difference 0: got {"; ".join(off)} '
@@ -140,9 +176,9 @@ class Ledger:
         """A JSON-ready dictionary, with what was kept beside what came and left."""
         return {
             "title": self.title,
-            "came": asdict(self.came),
-            "lines": [asdict(line) for line in self.lines],
-            "kept": asdict(self.kept),
+            "came": self.came.to_dict(),
+            "lines": [{**asdict(line), "left": line.left.to_dict()} for line in self.lines],
+            "kept": self.kept.to_dict(),
         }
 
     @classmethod
@@ -162,12 +198,17 @@ class Ledger:
 
     def render(self) -> str:
         """A text table: what came in, one line per rule, what was kept."""
+        levels = levels_of([self])
+
+        def cells(counts: Counts) -> list[str]:
+            return [f"{getattr(counts, level):,}" for level in levels]
+
         rows = [
-            ("in", "", *self._cells(self.came)),
-            *((line.text, line.tag, *self._cells(line.left, "−")) for line in self.lines),
-            ("kept", "", *self._cells(self.kept)),
+            ("in", "", *cells(self.came)),
+            *((line.text, line.tag, *(signed(getattr(line.left, level)) for level in levels)) for line in self.lines),
+            ("kept", "", *cells(self.kept)),
         ]
-        return table_text(Table(self.title, ("", "", *LEVELS), tuple(rows), "<<>>>"))
+        return table_text(Table(self.title, ("", "", *levels), tuple(rows), "<<" + ">" * len(levels)))
 
     def _not_negative(self, counts: Counts, what: str) -> None:
         if below := [f"{level} {count:,}" for level, count in asdict(counts).items() if count < 0]:
@@ -176,115 +217,12 @@ class Ledger:
                 "count each patient, visit and code once, under the first rule that applies"
             )
 
-    @staticmethod
-    def _cells(counts: Counts, sign: str = "") -> list[str]:
-        return [f"{sign if count else ''}{count:,}" for count in (counts.patients, counts.visits, counts.codes)]
+
+def levels_of(steps: Sequence[Ledger]) -> tuple[str, ...]:
+    """What these ledgers count: `LEVELS`, and predictions where a patient of one of them may have several."""
+    return ("patients", "predictions", *LEVELS[1:]) if any(step.counts_predictions for step in steps) else LEVELS
 
 
-Branches = Mapping[str, Counts | Mapping[str, Counts]]
-"""Groups by name; one that falls into further groups has these in place of its counts."""
-
-
-@dataclass(frozen=True)
-class Attrition:
-    """Steps in a row, each taking what the one before kept, and the groups that the last one's fall into.
-
-    Raises ValueError where a step takes something else than was kept, or the groups don't add up to what was kept. A
-    level that no group counts is not compared.
-    """
-
-    steps: Sequence[Ledger]
-    branches: Branches = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not self.steps:
-            raise ValueError("an attrition needs at least one ledger: got none; give the ledgers in order")
-        handed = [
-            (f'"{one.title}" keeps and "{two.title}" takes', asdict(one.kept), asdict(two.came))
-            for one, two in zip(self.steps, self.steps[1:], strict=False)
-        ]
-        together = asdict(sum(self._ends(), Counts()))
-        kept = {level: count for level, count in asdict(self.steps[-1].kept).items() if together[level]}
-        handed.append((f'"{self.steps[-1].title}" keeps and {", ".join(self.branches)} are', kept, together))
-        if off := [
-            f"{what} {count:,} and {there[level]:,} {level}"
-            for what, known, there in handed
-            for level, count in known.items()
-            if count != there[level]
-        ]:
-            raise ValueError(
-                f"each step must take what the one before kept, difference 0: got {'; '.join(off)}; "
-                "give the ledgers of one run, in order"
-            )
-
-    def groups(self) -> list[tuple[tuple[str, ...], range]]:
-        """Every branch: its name after that of the branch that it is of, and which of the smallest branches are its."""
-        found, start = [], 0
-        for name, inside in self.branches.items():
-            below = [] if isinstance(inside, Counts) else list(inside)
-            found.append(((name,), range(start, start + max(len(below), 1))))
-            found += [((name, other), range(place, place + 1)) for place, other in enumerate(below, start)]
-            start = found[-1][1].stop
-        return found
-
-    def _ends(self) -> list[Counts]:
-        nested = ([one] if isinstance(one, Counts) else [*one.values()] or [Counts()] for one in self.branches.values())
-        return [counts for several in nested for counts in several]
-
-    def cells(self, *, share: bool = False) -> dict[str, tuple[list[Cell], list[Cell], list[Cell]]]:
-        """Counts as they are to be read, by level: what left at each line, what remains, the branches.
-
-        Lines go on through the steps; remainder n is what is there after n of them, remainder 0 what came in. Branches
-        are those of `groups`; they read "" where none counts a level. With `share`, counts of 1 to 10 read "<11", and
-        those that would give them away "hidden" (`hidden_cells`); the files of one run are safe together when all are
-        made with the same steps and branches.
-        """
-        lines = [(number, line.left) for number, step in enumerate(self.steps) for line in step.lines]
-        branches, cells = self.groups(), {}
-        for level in LEVELS:
-            left = [getattr(counts, level) for _, counts in lines]
-            ends = [getattr(counts, level) for counts in self._ends()]
-            came, kept = getattr(self.steps[0].came, level), getattr(self.steps[-1].kept, level)
-            remainders = [came - sum(left[:number]) for number in range(len(left) + 1)]
-            parts, covered = [*left, *(ends if any(ends) else [kept])], set()
-            if share:
-                near = [number for number, _ in lines] + [-1] * (len(parts) - len(left))
-                for place, (_, inside) in enumerate(branches if any(ends) else []):
-                    if len(inside) > 1:
-                        near[len(left) + inside.start : len(left) + inside.stop] = [-2 - place] * len(inside)
-                marked, covered = hidden_cells(parts, near)
-                parts = [
-                    "<11" if 0 < count < SMALLEST else "hidden" if part in marked else count
-                    for part, count in enumerate(parts)
-                ]
-            remain = ["hidden" if number in covered else count for number, count in enumerate(remainders)]
-            shown = [""] * len(branches)
-            if any(ends):
-                for place, (_, inside) in enumerate(branches):
-                    of = range(len(left) + inside.start, len(left) + inside.stop)
-                    # The sum follows from the remainders at its two ends, or from its parts.
-                    secret = covered & {of.start, of.stop} and any(isinstance(parts[part], str) for part in of)
-                    shown[place] = "hidden" if secret else sum(ends[inside.start : inside.stop])
-                    if len(of) == 1:
-                        shown[place] = parts[of.start]
-            else:
-                remain[-1] = parts[-1]
-            cells[level] = parts[: len(left)], remain, shown
-        return cells
-
-    def to_csv(self, *, share: bool = False) -> str:
-        """One row per rule and per branch: step, rule, text, tag, then what came, left and is kept at each level.
-
-        A branch has its name as text and only what is kept, "train: cases" where it is of another. For `share` see
-        `cells`.
-        """
-        cells, out, moves = self.cells(share=share).values(), io.StringIO(), ("came", "left", "kept")
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["step", "rule", "text", "tag", *(f"{level}_{move}" for level in LEVELS for move in moves)])
-        for number, (title, line) in enumerate((step.title, line) for step in self.steps for line in step.lines):
-            counts = (cell for left, remain, _ in cells for cell in (remain[number], left[number], remain[number + 1]))
-            writer.writerow([title, line.rule, line.text, line.tag, *counts])
-        for number, (names, _) in enumerate(self.groups()):
-            counts = (cell for _, _, ends in cells for cell in ("", "", ends[number]))
-            writer.writerow([self.steps[-1].title, "branch", ": ".join(names), "", *counts])
-        return out.getvalue()
+def signed(left: int) -> str:
+    """How many left, "−12", or came, "+12"."""
+    return f"{'−' if left > 0 else '+' if left else ''}{abs(left):,}"

@@ -1,5 +1,6 @@
 """Every patient of a shard judged by every rule: index, label, input window, and under which line he leaves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -90,8 +91,12 @@ def judge(tables: EhrTables, spec: CohortSpec, *, every_rule: bool = False) -> t
     return patients, lines
 
 
-def with_counts(whole: EhrTables, lives: Lives, decided: pl.DataFrame) -> pl.DataFrame:
+def with_counts(
+    whole: EhrTables, lives: Lives, decided: pl.DataFrame, each: Sequence[str] = ("patient_id",)
+) -> pl.DataFrame:
     """`decided` (`INPUT_COLUMNS`, …) for every patient, with counts: visits and codes, in all and in the input.
+
+    `each` names a row of `decided`: `PREDICTION` where a patient may have several.
 
     read_visits, read_codes and distinct_codes are what may be read of whoever has an input, which ends before the first
     visit, by order, that begins after his death; begun_codes are all codes of these visits, whether they were known or
@@ -104,22 +109,22 @@ def with_counts(whole: EhrTables, lives: Lives, decided: pl.DataFrame) -> pl.Dat
     )
     columns = [name for name in (*INPUT_COLUMNS, UNBILLED) if name in decided.columns]
     window = input_visits(tables, decided.select(columns))
-    begun = tables.diagnoses.join(window, on=_VISIT, how="semi")
+    begun = tables.diagnoses.select(_VISIT).join(window.select(*_VISIT, "prediction_time"), on=_VISIT)
     read = input_diagnoses(tables, window)
-    one_each = pl.len()
+    one_each, who = pl.len(), ("patient_id",)
     counts = (
-        (tables.visits, {"visits": one_each}),
-        (tables.diagnoses, {"codes": one_each}),
-        (late, {"late_visits": one_each}),
-        (whole.diagnoses.join(late, on=_VISIT, how="semi"), {"late_codes": one_each}),
-        (window, {"read_visits": one_each}),
-        (begun, {"begun_codes": one_each}),
-        (read, {"read_codes": one_each, "distinct_codes": CODE_STRING.n_unique()}),
+        (tables.visits, who, {"visits": one_each}),
+        (tables.diagnoses, who, {"codes": one_each}),
+        (late, who, {"late_visits": one_each}),
+        (whole.diagnoses.join(late, on=_VISIT, how="semi"), who, {"late_codes": one_each}),
+        (window, each, {"read_visits": one_each}),
+        (begun, each, {"begun_codes": one_each}),
+        (read, each, {"read_codes": one_each, "distinct_codes": CODE_STRING.n_unique()}),
     )
     patients = tables.patients.select("patient_id").join(decided, on="patient_id", how="left")
-    for table, counted in counts:
-        patients = patients.join(table.group_by("patient_id").agg(**counted), on="patient_id", how="left")
-    return patients.with_columns(pl.col(name).fill_null(0) for _, counted in counts for name in counted)
+    for table, of, counted in counts:
+        patients = patients.join(table.group_by(of).agg(**counted), on=of, how="left")
+    return patients.with_columns(pl.col(name).fill_null(0) for *_, counted in counts for name in counted)
 
 
 def with_leaving(patients: pl.DataFrame, lines: list[Exit]) -> pl.DataFrame:

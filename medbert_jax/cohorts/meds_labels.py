@@ -5,7 +5,7 @@ have types of its own: ids that are numbers or text, times of any unit.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,13 +15,16 @@ from medbert_jax.cohorts.judging import NO_VISITS, Exit, too_few_codes, with_cou
 from medbert_jax.cohorts.life import in_life
 from medbert_jax.disk.tables_on_disk import parquet_schema, scan_parquet
 from medbert_jax.ehr.hashing import patient_hash
+from medbert_jax.ehr.known import PREDICTION
 from medbert_jax.ehr.schema import EhrTables
 from medbert_jax.ingest.reader import flag, moment, text
 
 SEVERAL_TIMES = "several_prediction_times"
-"""The flag of patients of whom the labels hold more than one prediction time."""
+"""The flag of patients of whom the labels hold more than one prediction time, and one of them was taken."""
+NOT_LABELLED = "not_labelled"
+"""The ledger's line of who has no label; who has several is read again after it, where all are taken."""
 
-Which = Literal["first", "last", "random"]
+Which = Literal["first", "last", "random", "all"]
 _DRAW = "meds labels"
 """Key of the hash that draws one of several prediction times."""
 _COLUMNS = {"subject_id": text, "prediction_time": moment, "boolean_value": flag}
@@ -43,11 +46,14 @@ class LabelFolder:
     folder: str
     sha256: str
     which: Which = "first"
-    """Which prediction time of a subject is taken, of several."""
+    """Which prediction time of a subject is taken, of several; all: each of them is a row of its own."""
 
     @classmethod
     def find(cls, folder: str | Path, which: Which = "first") -> "LabelFolder":
-        """The labels of a folder. Raises ValueError where they are none: all faults are listed."""
+        """The labels of a folder; `all` where no subject has several times is `first`, in every byte of the dataset.
+
+        Raises ValueError where they are none, all faults listed, or where `all` finds two of one subject and time.
+        """
         files = _files(folder)
         faults = [] if files else ["no .parquet file"]
         for path in files:
@@ -69,7 +75,25 @@ class LabelFolder:
         digest = hashlib.sha256()
         for path in files:
             digest.update(path.read_bytes())
-        return cls(Path(folder).name, str(Path(folder).absolute()), digest.hexdigest(), which)
+        found = cls(Path(folder).name, str(Path(folder).absolute()), digest.hexdigest(), which)
+        if which != "all":
+            return found
+        rows = found.rows()
+        found.check_distinct(rows)
+        return found if rows["patient_id"].is_duplicated().any() else replace(found, which="first")
+
+    @property
+    def all_times(self) -> bool:
+        """Whether a patient may have several rows."""
+        return self.which == "all"
+
+    def check_distinct(self, rows: pl.DataFrame) -> None:
+        """Raise ValueError where a subject has several labels at one time."""
+        if repeated := int(rows.select(PREDICTION).is_duplicated().sum()):
+            raise ValueError(
+                "labels of all times of a subject must be one for each subject and time: got"
+                f" {repeated} rows of the same in {self.folder}; keep one of each"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that say which labels these are."""
@@ -82,10 +106,12 @@ class LabelFolder:
         return labels.sort("patient_id", "prediction_time", "boolean_value")
 
     def read(self) -> pl.DataFrame:
-        """One row per subject: one prediction time with its label, and how many times he has.
+        """One row per subject, or per subject and time: prediction time with its label, and how many he has.
 
         random: that of the lowest hash of id and time, whatever the label.
         """
+        if self.all_times:
+            return self.rows().with_columns(times=pl.len().over("patient_id"))
         labels = self.rows().sort("prediction_time", "boolean_value")
         if self.which == "random" and len(labels):
             time = pl.col("prediction_time").cast(pl.Int64)
@@ -97,12 +123,12 @@ class LabelFolder:
 
 
 def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Exit]]:
-    """One row per patient of the shard, and the ledger's lines, as `judge` gives them of a spec.
+    """One row per patient of the shard, or per prediction, and the ledger's lines, as `judge` gives them of a spec.
 
     The input ends with the first visit that had not begun at the prediction time; a visit of which no time is known was
     not shown to have begun. What was known of the visits before it says `ehr.known`. index_order is input_until + 1. Of
-    several prediction times one is taken (`LabelFolder.which`); those patients are marked in
-    rule:several_prediction_times.
+    several prediction times one is taken (`LabelFolder.which`), and those patients are marked in
+    rule:several_prediction_times; or each is a row, judged as if there were no other.
 
     Raises ValueError for a source without dates.
     """
@@ -114,14 +140,14 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
     lives = in_life(tables)
     labelled = tables.patients.select("patient_id").join(labels.read(), on="patient_id", how="left")
     labelled = labelled.join(lives.ends, on="patient_id", how="left")
-    visits = lives.tables.visits.join(labelled.drop_nulls("times"), on="patient_id").sort("patient_id", "order")
+    visits = lives.tables.visits.join(labelled.drop_nulls("times"), on="patient_id").sort(*PREDICTION, "order")
     begun = pl.coalesce("admit_time", "discharge_time") <= pl.col("prediction_time")
     first_to_come = pl.col("order").filter(~begun.fill_null(False)).min()
-    inputs = visits.group_by("patient_id").agg(
+    inputs = visits.group_by(PREDICTION).agg(
         pl.coalesce(first_to_come - 1, pl.col("order").max()).alias("input_until"),
         pl.col("admit_time").first().dt.date().alias("day_one"),
     )
-    decided = labelled.join(inputs, on="patient_id", how="left").with_columns(
+    decided = labelled.join(inputs, on=PREDICTION, how="left").with_columns(
         pl.col("boolean_value").alias("label"),
         pl.col("prediction_time").alias("over_by"),
         (pl.col("input_until") + 1).alias("index_order"),
@@ -130,7 +156,7 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
         (pl.col("times") > 1).alias(f"rule:{SEVERAL_TIMES}"),
     )
     lines = [
-        Exit("not_labelled", "Patients without a label", "ours", pl.col("times").is_null()),
+        Exit(NOT_LABELLED, "Patients without a label", "ours", pl.col("times").is_null()),
         Exit(
             "predicted_after_death",
             "The prediction time comes after the death",
@@ -140,7 +166,7 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
         NO_VISITS,
         too_few_codes(1, "ours"),
     ]
-    return with_leaving(with_counts(tables, lives, decided), lines), lines
+    return with_leaving(with_counts(tables, lives, decided, PREDICTION), lines), lines
 
 
 def _read(files: list[Path]) -> pl.DataFrame:

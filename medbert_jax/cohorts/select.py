@@ -10,9 +10,9 @@ from medbert_jax.cohorts.drawn_apart import drawn_apart
 from medbert_jax.cohorts.judging import Exit, judge
 from medbert_jax.cohorts.leakage import check_no_leak
 from medbert_jax.cohorts.matching import SET_ID
-from medbert_jax.cohorts.meds_labels import SEVERAL_TIMES, LabelFolder, judge_labelled
+from medbert_jax.cohorts.meds_labels import NOT_LABELLED, SEVERAL_TIMES, LabelFolder, judge_labelled
 from medbert_jax.cohorts.spec import CohortSpec
-from medbert_jax.ehr.known import UNBILLED, input_diagnoses, input_visits
+from medbert_jax.ehr.known import PREDICTION, UNBILLED, input_diagnoses, input_visits
 from medbert_jax.ehr.schema import EhrTables
 
 _FLAG = "flag_"
@@ -23,7 +23,8 @@ UNKNOWN = -1
 def select_cohort(
     tables: EhrTables, spec: CohortSpec | LabelFolder, split: np.ndarray | None = None
 ) -> tuple[pl.DataFrame, Ledger]:
-    """The cohort's patients, one row each, sorted by patient_id, and the attrition ledger.
+    """The cohort's patients, one row each, sorted by patient_id, and the attrition ledger; or one row per prediction,
+    sorted by `PREDICTION`, where `spec` is a folder of labels that takes all times.
 
     Columns: patient_id; label Int32; index_order Int32; input_until Int32, the last visit order that may be
     read, inclusive; index_day Int32, calendar days from the first visit's admission to the index visit's (−1
@@ -44,19 +45,24 @@ def select_cohort(
     On dated sources the input ends before the first visit that had not begun at the prediction time, too; which
     diagnoses of the others were known says `ehr.known`.
 
-    Of a folder of labels in place of a spec see `judge_labelled`. With `split`, (patients,) of the rows of
-    `tables.patients`, the sets of a matched cohort are drawn within it (`drawn_apart`).
+    Of a folder of labels in place of a spec see `judge_labelled`. Where all its times are taken the ledger counts
+    predictions too: a patient leaves with his last one, and after the line of who has no label a line of its own says
+    how much is read again, so that from there on visits and codes count once for each prediction.
+
+    With `split`, (patients,) of the rows of `tables.patients`, the sets of a matched cohort are drawn within it
+    (`drawn_apart`).
 
     Raises ValueError for a rule that the source cannot decide, RuntimeError for a leak, which is a fault of this code.
     """
     frames, ledgers = zip(*(_select(part, spec) for part in drawn_apart(tables, spec, split)), strict=True)
-    return pl.concat(frames).sort("patient_id"), functools.reduce(Ledger.merge, ledgers)
+    return pl.concat(frames).sort(PREDICTION), functools.reduce(Ledger.merge, ledgers)
 
 
 def _select(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataFrame, Ledger]:
     if isinstance(spec, LabelFolder):
         patients, lines = judge_labelled(tables, spec)
-        facts, flags, tag = (), {SEVERAL_TIMES: f"rule:{SEVERAL_TIMES}"}, "ours"
+        flags = {} if spec.all_times else {SEVERAL_TIMES: f"rule:{SEVERAL_TIMES}"}
+        facts, tag = (), "ours"
     else:
         patients, lines = judge(tables, spec)
         facts, tag = spec.outcome.facts(tables.source.has_dates), spec.input.tag
@@ -78,15 +84,18 @@ def _select(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataF
             *facts,
             *(pl.col(column).fill_null(False).alias(_FLAG + id) for id, column in flags.items()),
         )
-        .sort("patient_id")
+        .sort(PREDICTION)
     )
-    ledger = _count_attrition(tables, patients, lines, spec.name, tag)
+    all_times = isinstance(spec, LabelFolder) and spec.all_times
+    ledger = _count_attrition(tables, patients, lines, spec.name, tag, all_times=all_times)
     if isinstance(spec, CohortSpec):
         check_no_leak(tables, frame, spec)
     # Counted afresh from the tables: what a reader of the frame will find.
     readable = input_visits(tables, frame)
     codes = input_diagnoses(tables, readable).height
-    ledger.check(patients=frame.height, visits=readable.height, codes=codes)
+    predictions = frame.height if all_times else 0
+    kept = frame["patient_id"].n_unique()
+    ledger.check(patients=kept, visits=readable.height, codes=codes, predictions=predictions)
     return frame, ledger
 
 
@@ -96,8 +105,13 @@ def count_flagged(frame: pl.DataFrame) -> dict[str, int]:
     return {name.removeprefix(_FLAG): int(frame[name].sum()) for name in flags}
 
 
-def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Exit], name: str, tag: str) -> Ledger:
-    """The ledger of the lines, and of what comes after the input, which `tag` says who ends."""
+def _count_attrition(
+    tables: EhrTables, patients: pl.DataFrame, lines: list[Exit], name: str, tag: str, *, all_times: bool
+) -> Ledger:
+    """The ledger of the lines, and of what comes after the input, which `tag` says who ends.
+
+    `patients` has a row for each, or for each prediction where `all_times` are taken.
+    """
     ledger = Ledger.start(
         f"{tables.source.format} → {name}",
         patients=tables.patients.height,
@@ -105,18 +119,30 @@ def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Exit
         codes=tables.diagnoses.height,
     )
     counted = ("visits", "codes", "read_visits", "begun_codes", "read_codes")
-    counts = [pl.len().alias("patients"), pl.col(counted).sum()]
+    of_one = {"is_first": pl.lit(True), "is_last": pl.lit(True)}
+    if all_times:
+        of_one = {"is_first": pl.col("patient_id").is_first_distinct(), "is_last": _leaves_with(lines)}
+    patients = patients.with_columns(**of_one)
+    labelled = (pl.col("leaves_under") != NOT_LABELLED).fill_null(True) & all_times
+    counts = [pl.col("is_last").sum().alias("patients"), pl.col(counted).sum(), labelled.sum().alias("predictions")]
     left = {row["leaves_under"]: row for row in patients.group_by("leaves_under").agg(counts).iter_rows(named=True)}
+    once = patients.filter("is_first")
     ledger.leave(
         "after_death",
         "Visits that begin after the death",
-        visits=int(patients["late_visits"].sum()),
-        codes=int(patients["late_codes"].sum()),
+        visits=int(once["late_visits"].sum()),
+        codes=int(once["late_codes"].sum()),
     )
-    nothing = dict.fromkeys(("patients", *counted), 0)
+    nothing = dict.fromkeys(("patients", *counted, "predictions"), 0)
     for line in lines:
         of = left.get(line.id, nothing)
-        ledger.leave(line.id, line.text, tag=line.tag, **{name: of[name] for name in ("patients", "visits", "codes")})
+        levels = ("patients", "visits", "codes", "predictions")
+        ledger.leave(line.id, line.text, tag=line.tag, **{level: of[level] for level in levels})
+        if line.id == NOT_LABELLED and all_times:
+            again = patients.filter(~pl.col("is_first")).select(pl.col("visits", "codes").sum()).row(0, named=True)
+            text = "The record of each of the others is read once for each of his labels"
+            predictions = sum(of["predictions"] for of in left.values())
+            ledger.read_again("each_prediction", text, predictions=predictions, **again)
     kept = left.get(None, nothing)
     ledger.leave(
         "outside_input",
@@ -128,3 +154,12 @@ def _count_attrition(tables: EhrTables, patients: pl.DataFrame, lines: list[Exit
     text = "Diagnoses of visits before the prediction that were known only after it, or nobody knows when"
     ledger.leave("known_later", text, codes=kept["begun_codes"] - kept["read_codes"])
     return ledger
+
+
+def _leaves_with(lines: list[Exit]) -> pl.Expr:
+    """Per row: does the patient leave with it, or stay with it? Of several predictions that of the last line."""
+    place = pl.col("leaves_under").replace_strict(
+        [line.id for line in lines], range(len(lines)), default=len(lines), return_dtype=pl.Int64
+    )
+    is_last = place == place.max().over("patient_id")
+    return is_last & pl.struct("patient_id", "leaves_under").is_first_distinct()

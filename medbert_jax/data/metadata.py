@@ -65,6 +65,7 @@ class _Any(TypedDict):
     cohort: NotRequired[dict[str, Any] | None]
     unknown_code_share: NotRequired[dict[str, float]]
     time_is_ordinal: NotRequired[bool]
+    patients: NotRequired[dict[str, int]]  # of a split, where a row is a prediction and several are of one patient
     cases: NotRequired[dict[str, int]]
     flags: NotRequired[dict[str, int]]
     pretraining_dataset_hash: NotRequired[str]

@@ -23,6 +23,8 @@ Keep = Literal["recent", "drop"]
 class PatientSequences:
     """The histories of n patients; columns may be memory maps and are never changed in place.
 
+    Of a cohort with all prediction times of a patient a row is a prediction: several have one patient_id.
+
     The codes of patient i lie at `code_offsets[i]:code_offsets[i + 1]` of the code columns, his visits at
     `visit_offsets[i]:visit_offsets[i + 1]` of the visit columns. Only visits that have codes are numbered, so
     row j of a patient's visit columns describes the codes whose visit_ids is j + 1.
@@ -83,6 +85,16 @@ class PatientSequences:
     def lengths(self) -> np.ndarray:
         """(n,) int64: the number of codes of each patient."""
         return np.diff(self.code_offsets)
+
+    @property
+    def patients(self) -> int:
+        """How many patients they are of, where one may have several rows, one for each prediction."""
+        return len(np.unique(self.patient_id))
+
+    def counts(self, *, several: bool = False) -> dict[str, int]:
+        """Patients, visits and codes, as a ledger counts them; predictions where a patient may have `several` rows."""
+        counted = {"patients": len(self), "visits": len(self.visit_days), "codes": len(self.code_ids)}
+        return counted | ({"patients": self.patients, "predictions": len(self)} if several else {})
 
     def take(self, indices) -> "PatientSequences":
         """Return the patients at `indices` (integers, or a mask of n booleans) in that order."""

@@ -13,7 +13,7 @@ from medbert_jax.data.code_order import code_numbers, distinct, in_order, priori
 from medbert_jax.data.example_records import OUTCOMES
 from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.vocabulary import Vocabulary
-from medbert_jax.ehr.known import input_diagnoses, input_visits
+from medbert_jax.ehr.known import PREDICTION, input_diagnoses, input_visits
 from medbert_jax.ehr.schema import SEXES, EhrTables
 
 VisitRule = Literal["encounter", "discharge_date"]
@@ -48,7 +48,7 @@ def serialize(
     until: pl.DataFrame | None = None,
     races: tuple[str, ...] = (),
 ) -> tuple[PatientSequences, Ledger]:
-    """Return the sequences of one shard, sorted by patient_id, and the ledger of who left.
+    """Return the sequences of one shard, sorted by patient_id, or by `PREDICTION`, and the ledger of who left.
 
     A pure function of the shard's tables: `order_histories`, then `with_vocabulary`. The builders call the two
     apart, since a vocabulary is fitted in between. Arguments, rules and errors are those of `order_histories`;
@@ -77,6 +77,7 @@ def order_histories(
     *,
     until: pl.DataFrame | None = None,
     races: tuple[str, ...] = (),
+    several: bool = False,
 ) -> tuple[PatientSequences, np.ndarray, Ledger]:
     """Return sequences whose code_ids index the second value, the shard's own codes; and the ledger.
 
@@ -96,11 +97,13 @@ def order_histories(
     Args:
         tables: one shard, checked, as `read_shard` gives it: every row of its patients.
         config: what the rules leave open.
-        until: None, or a cohort as `select_cohort` gives it: only its patients, only their visits up to
-            input_until, of these the diagnoses that were known (`ehr.known`), and its label, index_day, index_order
-            and prediction_time as outcomes instead of prolonged_los. Nothing after the cut is looked at: a visit
-            that was not over has neither a discharge nor a length of stay.
+        until: None, or a cohort as `select_cohort` gives it: a sequence for each of its rows, of the visits up to
+            input_until alone, of these the diagnoses that were known (`ehr.known`), with its label, index_day,
+            index_order and prediction_time as outcomes instead of prolonged_los. Nothing after the cut is looked at:
+            a visit that was not over has neither a discharge nor a length of stay.
         races: the names behind the numbers 1, 2, … of race; others are 0.
+        several: whether a patient may have several rows of `until`: the ledger then counts predictions too, and a
+            patient leaves with his last one.
 
     Raises:
         ValueError: visit_rule "discharge_date" on a source without dates, cohort patients that the tables do
@@ -118,13 +121,14 @@ def order_histories(
         rank = priority_rank(diagnoses)
     codes_in = np.bincount(owner[visit], minlength=len(patients))
     visit, code = in_order(visit, code, rank)
-    stays, ledger = _who_stays(tables.source.format, visits, owner, codes_in, visit, code, config)
+    whose = owner, patients["patient_id"].rle_id().to_numpy() if several else np.arange(len(patients))
+    stays, ledger = _who_stays(tables.source.format, visits, whose, codes_in, visit, code, config, several=several)
     visit, code = visit[stays[owner[visit]]], code[stays[owner[visit]]]
     stay = visits["length_of_stay"].fill_null(-1).to_numpy() > config.prolonged_los_days
     patients = patients.with_columns(prolonged_los=np.bincount(owner, stay, len(patients)) > 0)
     kind = "pretraining" if until is None else "cohort"
     sequences = _columns(patients, visits, stays, visit, code, OUTCOMES[kind], races)
-    ledger.check(patients=len(sequences), visits=len(sequences.visit_days), codes=len(sequences.code_ids))
+    ledger.check(**sequences.counts(several=several))
     return sequences, codes, ledger
 
 
@@ -132,24 +136,26 @@ def _encounters(tables: EhrTables, until: pl.DataFrame | None) -> tuple[pl.DataF
     """Return the encounters that may be read, by patient and order, their diagnoses, and the patients by id."""
     visits, diagnoses = tables.visits, tables.diagnoses
     patients = tables.patients.select("patient_id", "birth_date", "sex", "race")
+    each = ["patient_id"]
     if until is not None:
+        each = [*PREDICTION]
         patients = patients.join(until, on="patient_id")
         if len(patients) != len(until):
             raise ValueError(
                 "every patient of a cohort must be in the tables it is read from: got"
                 f" {len(until) - len(patients)} of {len(until)} who are not; select it from the same shard"
             )
-    patients = patients.sort("patient_id").with_row_index("patient")
+    patients = patients.sort(each).with_row_index("patient")
     if until is not None:
         visits = input_visits(tables, until)
         diagnoses = input_diagnoses(tables, visits)
-    people = patients.select("patient", "patient_id", "birth_date")
-    encounters = visits.join(people, on="patient_id").sort("patient", "order")
+    people = patients.select("patient", *each, "birth_date")
+    encounters = visits.join(people, on=each).sort("patient", "order")
     admitted = pl.col("admit_time").dt.date()
     age = (admitted - pl.col("birth_date")).dt.total_days()
     backwards = pl.col("admit_time") < pl.col("admit_time").cum_max().over("patient")
     wrong = (pl.col("discharge_time") < pl.col("admit_time")) | (pl.col("length_of_stay") < 0) | backwards
-    columns = ("patient_id", "visit_id", "patient", "order", "admit_time", "discharge_time", "length_of_stay")
+    columns = (*each, "visit_id", "patient", "order", "admit_time", "discharge_time", "length_of_stay")
     encounters = encounters.select(
         *columns,
         # A birth date is more exact than an age band; an age below 0 is not known.
@@ -192,7 +198,7 @@ def _visits(
 def _with_visit(diagnoses: pl.DataFrame, encounters: pl.DataFrame) -> tuple[pl.DataFrame, np.ndarray]:
     """Return the diagnoses of these encounters and the number of the visit of each (int64)."""
     # A visit id is unique within its patient only. Looking up two columns is twice as fast as joining all.
-    key = ["patient_id", "visit_id"]
+    key = [name for name in (*PREDICTION, "visit_id") if name in encounters.columns]
     places = encounters.select(*key, "visit")
     visit = diagnoses.select(key).join(places, on=key, how="left", maintain_order="left")["visit"]
     if visit.has_nulls():  # of patients that the tables lack, which the ledger will miss
@@ -203,13 +209,19 @@ def _with_visit(diagnoses: pl.DataFrame, encounters: pl.DataFrame) -> tuple[pl.D
 def _who_stays(
     source: str,
     visits: pl.DataFrame,
-    owner: np.ndarray,
+    whose: tuple[np.ndarray, np.ndarray],
     codes_in: np.ndarray,
     visit: np.ndarray,
     code: np.ndarray,
     config: SerializationConfig,
+    *,
+    several: bool,
 ) -> tuple[np.ndarray, Ledger]:
-    """Return which patients stay, and the ledger; `visit` and `code` have each code once per visit."""
+    """Return which rows stay, and the ledger; `visit` and `code` have each code once per visit.
+
+    A row is a patient or, of `several`, a prediction. `whose`: the row of each visit, the patient's number of each row.
+    """
+    owner, person = whose
     n, per_visit = len(codes_in), visits["encounters"].to_numpy().astype(np.int64)
     encounters_in = np.bincount(owner, per_visit, n).astype(np.int64)
     counted = owner[visit]
@@ -217,8 +229,14 @@ def _who_stays(
         names = 1 + int(code.max(initial=0))
         counted = distinct(counted * names + code) // names
     words = f"Fewer than {config.minimum_codes} {'different ' if config.unique else ''}codes"
-    stays = np.ones(n, bool)
-    ledger = Ledger.start(f"{source} → patient sequences", patients=n, visits=encounters_in.sum(), codes=codes_in.sum())
+    stays, people = np.ones(n, bool), int(person[-1]) + 1 if n else 0
+    ledger = Ledger.start(
+        f"{source} → patient sequences",
+        patients=people,
+        visits=encounters_in.sum(),
+        codes=codes_in.sum(),
+        predictions=n if several else 0,
+    )
     for rule, text, applies in (
         ("no_diagnoses", "Patients without a diagnosis code", codes_in == 0),
         ("wrong_times", "A wrong recorded time", np.bincount(owner, visits["wrong"].to_numpy(), n) > 0),
@@ -226,8 +244,10 @@ def _who_stays(
     ):
         left = stays & applies
         counts = {"visits": encounters_in[left].sum(), "codes": codes_in[left].sum()}
-        ledger.leave(rule, text, tag="paper", patients=left.sum(), **counts)
+        counts |= {"predictions": left.sum()} if several else {}
+        before = len(distinct(person[stays]))
         stays &= ~applies
+        ledger.leave(rule, text, tag="paper", patients=before - len(distinct(person[stays])), **counts)
     theirs, has_codes = stays[owner], np.bincount(visit, minlength=len(owner)) > 0
     if config.visit_rule == "discharge_date":
         text = "Encounters that are one visit with another of the same discharge date"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from medbert_jax.attrition.files import read_attrition
-from medbert_jax.attrition.ledger import Attrition
+from medbert_jax.attrition.steps import Attrition
 from medbert_jax.data.ages import age_at_index
 from medbert_jax.data.sequences import PatientSequences, offsets_of
 from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
@@ -68,8 +68,14 @@ class Description:
 
     @property
     def patients(self) -> int:
-        """Patients of all splits."""
+        """Patients of all splits; predictions, where `people` says that a patient may have several."""
         return int(self.tally.sex.sum())
+
+    @property
+    def people(self) -> int | None:
+        """Patients of all splits where each may have several predictions, of which all other figures are; else None."""
+        of_splits = self.metadata.get("patients")
+        return None if of_splits is None else sum(of_splits.values())
 
 
 def describe_dataset(directory, *, max_length: int = 512, name: str | None = None, cache_dir=None) -> Description:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medbert_jax.attrition.disclosure import SMALLEST, hidden_shares
+from medbert_jax.attrition.disclosure import SMALLEST, hidden_shares, refuse_predictions
 from medbert_jax.description.descriptives import OF_SYSTEM, Description
 from medbert_jax.description.distributions import Distribution, Share
 from medbert_jax.description.figure_tables import FEW, HIDDEN, UNKNOWN, Figure, number
@@ -29,6 +29,9 @@ class ShownColumn:
 
     about: Description
     share: bool
+
+    def __post_init__(self):
+        refuse_predictions(self.share and self.about.people is not None)
 
     # The flow chart of the same dataset hides what would tell its small counts; both files must be safe together.
 

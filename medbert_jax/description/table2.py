@@ -31,7 +31,8 @@ def table2(datasets: Sequence[Description], *, paper: Sequence[str] = (), share:
     names, own_races = list(RACES), sorted(_races(datasets) - set(RACES))
     rows: list[tuple[str, str, Callable[[ShownColumn], Figure]]] = [
         ("source", "", lambda column: Figure(column.about.metadata.get("source", {}).get("format", UNKNOWN.text))),
-        ("patients", "patients", lambda column: column.patients),
+        ("patients", "patients", _people),
+        *([("predictions", "", _predictions)] if any(about.people is not None for about in datasets) else []),
         ("event", "event", lambda column: column.event()),
         ("event, of all patients of the source", "database", _of_database),
         ("age at last or index visit: mean, years", "age", lambda column: _age(column, "mean")),
@@ -55,6 +56,11 @@ def table2(datasets: Sequence[Description], *, paper: Sequence[str] = (), share:
             f"{about.name}: the source has no dates; the age is that at the last visit before the index."
             for about in datasets
             if about.is_cohort and about.metadata.get("time_is_ordinal")
+        ),
+        *(
+            f"{about.name}: a patient may have several predictions; all figures but the first are of predictions."
+            for about in datasets
+            if about.people is not None
         ),
         *(f"paper, {name}: {PAPER_NOTES[name]}" for name in paper),
         *([HIDING] if share else []),
@@ -122,8 +128,17 @@ def _event(about: Description) -> str:
     return f"a stay of more than {about.metadata['serialization']['prolonged_los_days']} days at any visit"
 
 
+def _people(column: ShownColumn) -> Figure:
+    people = column.about.people
+    return column.patients if people is None else number(people)
+
+
+def _predictions(column: ShownColumn) -> Figure:
+    return UNKNOWN if column.about.people is None else column.patients
+
+
 def _of_database(column: ShownColumn) -> Figure:
-    if not column.about.is_cohort or column.about.attrition is None:
+    if not column.about.is_cohort or column.about.attrition is None or column.about.people is not None:
         return UNKNOWN
     return column.event(2, of=column.about.attrition.steps[0].came.patients)
 

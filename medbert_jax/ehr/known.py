@@ -13,6 +13,8 @@ from medbert_jax.ehr.schema import EhrTables
 INPUT_COLUMNS = ("patient_id", "index_order", "input_until", "prediction_time", "over_by")
 """Of who is predicted: order of the index, of the last visit that had begun, the time, inclusive, and the latest
 discharge that was one by then, which may be the admission of the index itself: a transfer."""
+PREDICTION = ("patient_id", "prediction_time")
+"""What names one prediction: of a folder of labels a patient may have several."""
 UNBILLED = "unbilled_order"
 """Column beside those, of a cohort that asks for it: order of the visit of which no code of the bill was known."""
 
@@ -31,7 +33,7 @@ _VISIT = ["patient_id", "visit_id"]
 def input_visits(tables: EhrTables, until: pl.DataFrame) -> pl.DataFrame:
     """The visits that had begun, with the columns of `until` and `is_over`; what was not over has no end yet.
 
-    `until` has `INPUT_COLUMNS`, one row per patient who is predicted.
+    `until` has `INPUT_COLUMNS`, one row per prediction. The visits of a patient with several come once for each.
     """
     visits = tables.visits.join(until, on="patient_id").filter(pl.col("order") <= pl.col("input_until"))
     if not tables.source.has_dates:  # there a visit before another is all that is known
@@ -42,7 +44,10 @@ def input_visits(tables: EhrTables, until: pl.DataFrame) -> pl.DataFrame:
 
 
 def input_diagnoses(tables: EhrTables, visits: pl.DataFrame) -> pl.DataFrame:
-    """The diagnoses of `input_visits` that were known, in their order, with `order` of their visit."""
+    """The diagnoses of `input_visits` that were known, in their order, with `order` of their visit and the time.
+
+    Of a patient with several predictions they come once for each, told apart by `PREDICTION`.
+    """
     beside = [name for name in ("order", "is_over", "discharge_time", "prediction_time", "index_order", UNBILLED)
               if name in visits.columns]  # fmt: skip
     time, ended = pl.col("time"), pl.col("discharge_time")
@@ -52,4 +57,4 @@ def input_diagnoses(tables: EhrTables, visits: pl.DataFrame) -> pl.DataFrame:
         billed = pl.col("captured_at_billing").fill_null(True)
         known = known & ~(billed & (pl.col("order") == pl.col(UNBILLED)).fill_null(False))
     found = tables.diagnoses.join(visits.select(*_VISIT, *beside), on=_VISIT, maintain_order="left")
-    return found.filter(known.fill_null(False)).select(*tables.diagnoses.columns, "order")
+    return found.filter(known.fill_null(False)).select(*tables.diagnoses.columns, "order", "prediction_time")

@@ -90,16 +90,21 @@ def _check(patients: EvaluatedPatients, models: Sequence[ComparedModel], referen
 
 
 def _groups(patients: EvaluatedPatients) -> dict[str, dict[str, np.ndarray]]:
-    """Group → level → which of the patients with a known label; of levels with enough cases and controls, if two."""
-    label, found = patients.label[patients.known], {}
+    """Group → level → which of the patients with a known label; of levels with enough cases and controls, if two.
+
+    Of a patient with several rows one case and one control count.
+    """
+    label, subject, found = patients.label[patients.known], patients.subject[patients.known], {}
+    clustered = patients.is_clustered
+
+    def few(places: np.ndarray) -> bool:
+        of = [places[label[places] == one] for one in (0, 1)]
+        return min(len(np.unique(subject[rows])) if clustered else len(rows) for rows in of) < FEWEST_OF_GROUP
+
     for group, levels in patients.strata.items():
         of_known = levels[patients.known]
         rows = {level: np.flatnonzero(of_known == level) for level in in_order(np.unique(of_known).tolist())}
-        rows = {
-            level: places
-            for level, places in rows.items()
-            if min(np.bincount(label[places], minlength=2)) >= FEWEST_OF_GROUP
-        }
+        rows = {level: places for level, places in rows.items() if not few(places)}
         if len(rows) > 1:
             found[group] = rows
     return found

@@ -14,6 +14,7 @@ from medbert_jax.data.metadata import read_metadata
 from medbert_jax.data.token_store import open_token_store, read_vocabulary
 from medbert_jax.disk.seals import check_files
 from medbert_jax.disk.tables_on_disk import read_parquet
+from medbert_jax.ehr.known import PREDICTION
 from medbert_jax.evaluation.design import Design, design_of
 from medbert_jax.evaluation.strata import strata_of
 
@@ -103,8 +104,10 @@ def _of_dataset(directory: Path, cache_dir: str) -> EvaluatedPatients:
     check_files(directory / "metadata.json", metadata, [COHORT_TABLE], _AGAIN)
     patients = open_token_store(directory, "test", cache_dir, _tell)
     rows = _cohort_rows(directory).filter(pl.col("split") == "test")
-    order = pl.DataFrame({"patient_id": [one.decode() for one in patients.patient_id.tolist()]})
-    rows = order.join(rows, on="patient_id", how="left", maintain_order="left")
+    ids = [one.decode() for one in patients.patient_id.tolist()]
+    times = pl.Series(np.asarray(patients.outcomes["prediction_time"])).cast(pl.Datetime("us"))
+    order = pl.DataFrame(dict(zip(PREDICTION, (ids, times), strict=True)))
+    rows = order.join(rows, on=PREDICTION, how="left", maintain_order="left")
     label = np.asarray(patients.outcomes["label"])
     if not np.array_equal(rows["label"].fill_null(-2).to_numpy(), label):
         raise ValueError(

@@ -150,7 +150,8 @@ def _notes(evaluation: Evaluation) -> tuple[str, ...]:
         tested = f"{rows:,} rows{several}: {counts['cases']:,} cases, {counts['controls']:,} controls,"
         tested += f" {counts['censored']:,} censored"
     return (
-        f"{tested}. Sampling: {design['sampling']}{', weighted' if about['weighted'] else ''}. {estimand}.",
+        f"{tested}. Sampling: {design['sampling']}{', weighted' * about['weighted']}"
+        f"{', clustered by patient' * evaluation.is_clustered}. {estimand}.",
         f"{100 * about['confidence']:g} % intervals: {_ways(evaluation)}; {about['draws']:,} draws of"
         f" {about['resampled']}, the same for all models.",
         *(f"{line[0].upper()}{line[1:]}." for line in about["said"]),

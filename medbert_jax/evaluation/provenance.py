@@ -57,7 +57,7 @@ def file_results(
             cohort=cohort.name,
             backbone=fitted.backbone,
             head=fitted.head,
-            train_size=len(cohort.train),
+            train_size=cohort.train.patients,
             train_size_name=str(run.train_size or "all"),
             replicate=run.replicate,
             split=split,

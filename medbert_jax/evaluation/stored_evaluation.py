@@ -98,6 +98,12 @@ class Evaluation:
     curves: pl.DataFrame
     """Of CURVE_SCHEMA."""
 
+    @property
+    def is_clustered(self) -> bool:
+        """Whether a patient has several rows; False where counts are hidden."""
+        counts = self.about["counts"]
+        return bool(counts) and counts["rows"] != counts["subjects"]
+
 
 def write_evaluation(evaluation: Evaluation, folder: str | Path) -> Path:
     """Write the three files, in place of an earlier evaluation's; equal evaluations are equal bytes."""

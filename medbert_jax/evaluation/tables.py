@@ -177,7 +177,8 @@ def _looks(results: pl.DataFrame, split: str, designs: Mapping[str, str]) -> dic
     found = {}
     for (dataset,), runs in results.filter(split=split).group_by("dataset_hash", maintain_order=True):
         looks = runs["run_id"].n_unique()
-        of = {name: runs.filter(metric=name)["value"].unique().sort().to_list() for name in ("patients", "cases")}
+        counts = ("patients", "predictions", "cases")  # predictions where patients have several
+        of = {name: runs.filter(metric=name)["value"].unique().sort().to_list() for name in counts}
         counted = ", ".join(f"{count:,.0f} {name}" for name, counts in of.items() for count in counts[-1:])
         times = "once" if looks == 1 else f"{looks:,} times, once by each run"
         said = f"{split}: {f'{counted}; ' if counted else ''}looked at {times}."

@@ -68,7 +68,7 @@ def run_all(
         file_results(run, cohort, identity, fitted, test, seconds=seconds)
         remove_unfinished_folder(unfinished)
         say(
-            f"{place} {cohort.name}, {fitted.backbone}, {fitted.head}, {len(cohort.train):,} "
+            f"{place} {cohort.name}, {fitted.backbone}, {fitted.head}, {cohort.train.patients:,} "
             f"training patients, replicate {run.replicate}: {told(test)}, {seconds:.0f} s"
         )
     if too_few:

@@ -194,6 +194,11 @@ class Answers:
             return ""
         enough = min(counts["cases"], counts["controls"]) >= EVENTS_FOR_VALIDATION
         asked = f"{EVENTS_FOR_VALIDATION} cases and controls tested are asked for"
+        if self.evaluation is not None and self.evaluation.is_clustered:
+            return (
+                f"author must judge: {asked}; there are predictions of {counts['subjects']:,} patients, of whom one has"
+                " several."
+            )
         return (
             f"{'Probably yes' if enough else 'No'}: {asked}, there are {counts['cases']:,} and {counts['controls']:,}."
         )

@@ -56,6 +56,12 @@ def _of_design(cohort: ReportedCohort, facts: CohortFacts, share: bool) -> Itera
             f"Competing deaths: {count} test patients died before the outcome could come and count as without it; a"
             " risk here is that of the outcome in a world with these deaths."
         )
+    if evaluation is not None and evaluation.is_clustered:
+        of = evaluation.about["counts"]
+        yield (
+            f"Several predictions of a patient: {of['rows']:,} of {of['subjects']:,} test patients. Who has more labels"
+            " weighs more in the training and in every figure; intervals know which rows are of one patient."
+        )
     if evaluation is not None and evaluation.about["counts"]["censored"]:
         count = "Some" if share else f"{evaluation.about['counts']['censored']:,}"
         yield (

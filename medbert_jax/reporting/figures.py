@@ -191,7 +191,9 @@ def _sample_words(evaluation: Evaluation) -> str:
     counts = evaluation.about["counts"]
     if not counts:
         return ""
-    return f" n = {counts['cases'] + counts['controls']:,} test patients, {counts['cases']:,} cases."
+    tested = counts["cases"] + counts["controls"]
+    of = f"predictions of {counts['subjects']:,} patients" if evaluation.is_clustered else "patients"
+    return f" n = {tested:,} test {of}, {counts['cases']:,} cases."
 
 
 def _labels(evaluation: Evaluation, metric: str) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,8 @@
 
 import itertools
 
-from medbert_jax.attrition.ledger import Attrition, Counts, Ledger, LedgerLine
+from medbert_jax.attrition.ledger import Counts, Ledger, LedgerLine
+from medbert_jax.attrition.steps import Attrition
 
 MOST = 8
 """Lines of all steps that took patients."""
@@ -16,7 +17,7 @@ def grouped(attrition: Attrition, most: int = MOST) -> Attrition:
     steps = [list(step.lines) for step in attrition.steps]
     while sum(_busy(line) for lines in steps for line in lines) > most:
         pairs = [
-            (lines[one].left.patients + lines[two].left.patients, number, one, two)
+            (sum(_took(lines[place]) for place in (one, two)), number, one, two)
             for number, lines in enumerate(steps)
             for one, two in _neighbours(lines)
         ]
@@ -38,10 +39,15 @@ def _busy(line: LedgerLine) -> bool:
     return line.left != Counts()
 
 
+def _took(line: LedgerLine) -> int:
+    """Patients, or predictions where they are counted: each of these is of one patient."""
+    return max(line.left.patients, line.left.predictions)
+
+
 def _neighbours(lines: list[LedgerLine]) -> list[tuple[int, int]]:
-    """Places of lines that took something, with nothing but idle ones between."""
+    """Places of lines that took something, with nothing but idle ones between; what came is put together with none."""
     busy = [place for place, line in enumerate(lines) if _busy(line)]
-    return list(itertools.pairwise(busy))
+    return [pair for pair in itertools.pairwise(busy) if all(lines[place].left.predictions >= 0 for place in pair)]
 
 
 def _joined(one: LedgerLine, two: LedgerLine) -> LedgerLine:

@@ -191,11 +191,11 @@ def _slider(one: CohortSection) -> str:
         f"<label>Model <select>{names}</select></label>"
         '<label class="risk">Act at a predicted risk of <output data-out="risk">–</output> or more'
         '<input type="range" min="0" max="0" value="0" step="1" aria-label="Threshold of predicted risk"></label>'
-        '<div class="bar" role="img" aria-label="Of 1,000 patients"><i data-bar="caught"></i><i data-bar="false"></i>'
-        '<i data-bar="missed"></i><i data-bar="spared"></i></div>'
+        f'<div class="bar" role="img" aria-label="Of 1,000 {one.thresholds.counted}"><i data-bar="caught"></i>'
+        '<i data-bar="false"></i><i data-bar="missed"></i><i data-bar="spared"></i></div>'
         '<p class="key"><span class="caught">flagged, with the outcome</span><span class="false">false alarm</span>'
         '<span class="missed">missed</span><span class="spared">rightly left alone</span></p>'
-        f'<div class="counts"><table><thead><tr><th colspan="2">of 1,000 patients</th></tr></thead>'
+        f'<div class="counts"><table><thead><tr><th colspan="2">of 1,000 {one.thresholds.counted}</th></tr></thead>'
         f'<tbody>{rows[0]}</tbody></table><table><thead><tr><th colspan="2">shares</th></tr></thead>'
         f"<tbody>{rows[1]}</tbody></table></div>"
         f'<p class="note">{escape(one.thresholds.note)}</p></form>'

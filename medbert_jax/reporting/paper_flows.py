@@ -1,6 +1,6 @@
 """Counts that the paper prints of its two cohorts: Rasmy et al. 2021, npj Digital Medicine 4:86."""
 
-from medbert_jax.attrition.ledger import Attrition, Cell
+from medbert_jax.attrition.steps import Attrition, Cell
 from medbert_jax.printed_tables import Table
 
 _AFTER = "after "

@@ -39,7 +39,7 @@ def design_words(evaluation: Evaluation) -> str:
     design = evaluation.about["design"]
     within = f" within {design['horizon_days']} days" if design["horizon_days"] is not None else ""
     estimand = _ESTIMANDS[design["estimand"]].format(within=within)
-    weighted = ", weighted" if evaluation.about["weighted"] else ""
+    weighted = ", weighted" * evaluation.about["weighted"] + ", clustered by patient" * evaluation.is_clustered
     return f"Estimand: {estimand}. Sampling: {design['sampling']}{weighted}."
 
 
@@ -55,7 +55,7 @@ def tested_words(cohort: ReportedCohort, evaluation: Evaluation | None) -> str:
     if not counts:
         return f"Test split: counts {'hidden' if evaluation else 'not known here'}; {looks}."
     censored = f", {counts['censored']:,} censored" if counts["censored"] else ""
-    rows = f" ({counts['rows']:,} predictions)" if counts["rows"] != counts["subjects"] else ""
+    rows = f" ({counts['rows']:,} predictions)" if evaluation is not None and evaluation.is_clustered else ""
     return (
         f"Test split: {counts['subjects']:,} patients{rows}: {counts['cases']:,} cases, {counts['controls']:,}"
         f" controls{censored}; {looks}."

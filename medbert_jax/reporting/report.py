@@ -11,7 +11,7 @@ import polars as pl
 
 from medbert_jax.attrition.disclosure import SMALLEST
 from medbert_jax.attrition.flow_chart import flow_chart
-from medbert_jax.attrition.ledger import Attrition
+from medbert_jax.attrition.steps import Attrition
 from medbert_jax.description.table2 import table2
 from medbert_jax.disk.replaced_folder import replaced
 from medbert_jax.disk.whole_files import write_whole

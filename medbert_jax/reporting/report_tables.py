@@ -15,7 +15,7 @@ from medbert_jax.reporting.question import design_words, tested_words
 from medbert_jax.reporting.reported_cohort import ReportedCohort
 
 _HEADLINE = ("auroc", "concordance_within_sets", "average_precision", "brier", "calibration_slope")
-_COUNTED = ("patients", "cases")
+_COUNTED = ("patients", "predictions", "cases")
 """Metrics of results that are counts of the test split."""
 
 

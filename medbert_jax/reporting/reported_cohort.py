@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 
 from medbert_jax.attrition.files import read_attrition
-from medbert_jax.attrition.ledger import Attrition
+from medbert_jax.attrition.steps import Attrition
 from medbert_jax.cohorts.loading import stored_spec
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.metadata import read_metadata

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from medbert_jax.attrition.disclosure import SMALLEST, hidden_cells
+from medbert_jax.attrition.disclosure import SMALLEST, hidden_cells, refuse_predictions
 from medbert_jax.evaluation.evaluate import EVERYONE
 from medbert_jax.evaluation.figures import BOUND, FIGURE, GROUP_DIFFERENCE, MODEL_DIFFERENCE
 from medbert_jax.evaluation.stored_evaluation import CURVE_SCHEMA, Evaluation
@@ -38,11 +38,12 @@ def shareable(evaluation: Evaluation, *, hides_totals: bool = False) -> Evaluati
     then nothing is left that could be multiplied by them, no curve and no threshold. Otherwise every model keeps the
     thresholds between which at least 11 cases or none, and 11 controls or none, lie; ROC, precision and recall,
     decision curve and histogram have only their points. Of groups AUROC, Brier and O/E stay; their counts as
-    `hidden_cells`.
+    `hidden_cells`. Raises ValueError where a patient has several predictions.
     """
     counts = evaluation.about["counts"]
     parts = [counts["cases"], counts["controls"], counts["censored"]]
-    hidden = hides_totals or any(0 < part < SMALLEST for part in (*parts, counts["rows"] - counts["subjects"]))
+    refuse_predictions(evaluation.is_clustered)
+    hidden = hides_totals or any(0 < part < SMALLEST for part in parts)
     kept = {} if hidden else {name: kept_cuts(evaluation, name) for name in _names(evaluation)}
     about = evaluation.about | {"said": [*_without_numbers(evaluation.about["said"], hidden), SAID]}
     if hidden:

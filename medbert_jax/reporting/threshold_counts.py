@@ -21,6 +21,8 @@ class ThresholdCounts:
     start: float
     """Risk that is shown first."""
     note: str
+    counted: str = "patients"
+    """What is counted: predictions, where a patient may have several."""
 
     def to_dict(self) -> dict:
         """JSON data."""
@@ -52,10 +54,12 @@ def threshold_counts(evaluation: Evaluation, models: Sequence[str]) -> Threshold
     asked = evaluation.about["risks"]
     several = {model["name"]: model["replicates"] for model in evaluation.about["models"]}
     first = " Of a model of several replicates, its first." if max(several.values(), default=1) > 1 else ""
+    counted = "predictions" if evaluation.is_clustered else "patients"
     return ThresholdCounts(
         tuple(found),
         tuple(found.values()),
         asked[min(1, len(asked) - 1)] if asked else 0.1,
-        "Counts per 1,000 patients like those tested; a threshold is chosen for what acting costs and brings, before"
+        f"Counts per 1,000 {counted} like those tested; a threshold is chosen for what acting costs and brings, before"
         f" the figures are seen.{first}",
+        counted,
     )

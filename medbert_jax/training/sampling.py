@@ -26,7 +26,7 @@ class SamplingConfig:
 
 
 def training_subset(patient_ids: np.ndarray, size: int, replicate: int) -> np.ndarray:
-    """Indices of the `size` patients with the lowest hash of this replicate's key; 0 takes all.
+    """Indices of all rows of the `size` patients with the lowest hash of this replicate's key; 0 takes all.
 
     Subsets of one replicate are nested: its 300 patients are among its 1,000.
     """
@@ -36,30 +36,33 @@ def training_subset(patient_ids: np.ndarray, size: int, replicate: int) -> np.nd
 def training_patients(
     patient_ids: np.ndarray, labels: np.ndarray, size: int, replicate: int, sampling: SamplingConfig
 ) -> np.ndarray:
-    """Indices, ascending, of the patients (n,) with labels (n,) of 0/1 to train on; 0 takes as many as there are.
+    """Indices, ascending, of the rows (n,) with labels (n,) of 0/1 to train on; size 0 takes as many patients as there are.
 
-    Nested over sizes: of one replicate, the patients of a size are among those of a larger one, as often or more often.
-    They do not depend on the order of the patients. ValueError for more patients than there are.
+    A patient is taken with all his rows, and is a case where one of them is. Nested over sizes: of one replicate, the
+    patients of a size are among those of a larger one, as often or more often. They do not depend on the order of the
+    rows. ValueError for more patients than there are.
     """
-    if size > len(patient_ids):
+    key = replicate if sampling.resample == "subset" else 0
+    hashes, patient_of_row = np.unique(patient_hash(patient_ids, key=f"training subset {key}"), return_inverse=True)
+    patients = len(hashes)  # by their hash, ascending
+    if size > patients:
         raise ValueError(
-            f"train_size must not exceed the cohort's training patients: got {size} and {len(patient_ids)}; "
+            f"train_size must not exceed the cohort's training patients: got {size} and {patients}; "
             "use 0 for all of them"
         )
-    size = size or len(patient_ids)
-    key = replicate if sampling.resample == "subset" else 0
-    order = np.argsort(patient_hash(patient_ids, key=f"training subset {key}"), kind="stable")
+    size, order = size or patients, np.arange(patients)
     strata = [(order, size)]
     if sampling.stratified:
-        is_case = np.asarray(labels)[order] == 1
-        cases = (2 * size * int(is_case.sum()) + len(order)) // (2 * len(order))  # rounded half up, so nested
+        is_case = np.bincount(patient_of_row, np.asarray(labels) == 1, patients) > 0
+        cases = (2 * size * int(is_case.sum()) + patients) // (2 * patients)  # rounded half up, so nested
         strata = [(order[is_case], cases), (order[~is_case], size - cases)]
     if sampling.resample == "bootstrap":
         strata = [
-            (_with_replacement(stratum, len(order), (replicate, place)), count)
+            (_with_replacement(stratum, patients, (replicate, place)), count)
             for place, (stratum, count) in enumerate(strata)
         ]
-    return np.sort(np.concatenate([stratum[:count] for stratum, count in strata]))
+    times = np.bincount(np.concatenate([stratum[:count] for stratum, count in strata]), minlength=patients)
+    return np.repeat(np.arange(len(patient_ids)), times[patient_of_row])
 
 
 def _with_replacement(stratum: np.ndarray, draws: int, seed: tuple[int, int]) -> np.ndarray:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from medbert_jax.attrition.disclosure import hidden_cells
-from medbert_jax.attrition.ledger import Attrition, Counts, Ledger
+from medbert_jax.attrition.ledger import Counts, Ledger
+from medbert_jax.attrition.steps import Attrition
 
 
 def figure_1() -> Ledger:

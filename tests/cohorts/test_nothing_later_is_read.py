@@ -199,7 +199,8 @@ def test_a_reader_that_looks_further_is_found(cohorts, records, monkeypatch):
     frame, _ = select_cohort(tables, cohorts["hf-later"])
 
     def all_codes(tables, visits):
-        return tables.diagnoses.join(visits.select("patient_id", "visit_id", "order"), on=["patient_id", "visit_id"])
+        visits = visits.select("patient_id", "visit_id", "order", "prediction_time")
+        return tables.diagnoses.join(visits, on=["patient_id", "visit_id"])
 
     monkeypatch.setattr(serialization, "input_diagnoses", all_codes)
     before, other = inputs(tables, frame), tables_of_rows(changed(records, frame, Random(1)))

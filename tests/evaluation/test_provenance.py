@@ -14,7 +14,7 @@ HASH = "d" * 64
 COHORT = SimpleNamespace(
     name="made",
     metadata={"dataset_hash": HASH, "vocabulary_hash": "v", "split": {"key": "k"}},
-    train=range(300),
+    train=SimpleNamespace(patients=300),
 )
 RUN = FinetuneConfig(dataset="here/cohort", checkpoint="here/run", results="here/results", train_size=300, replicate=2)
 

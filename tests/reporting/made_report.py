@@ -9,7 +9,8 @@ import polars as pl
 from evaluation.made_patients import made_patients, made_risks, model
 from scipy.special import expit, logit
 
-from medbert_jax.attrition.ledger import Attrition, Counts, Ledger
+from medbert_jax.attrition.ledger import Counts, Ledger
+from medbert_jax.attrition.steps import Attrition
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.evaluation.evaluate import EvaluationSettings, evaluate
 from medbert_jax.evaluation.reruns import with_variants

@@ -10,7 +10,8 @@ from evaluation.made_patients import made_patients, made_risks, model
 from reporting.made_report import MODEL, made_attrition, made_cohort, made_evaluation, made_figures, made_runs
 
 from medbert_jax.attrition.disclosure import SMALLEST
-from medbert_jax.attrition.ledger import Attrition, Counts, Ledger
+from medbert_jax.attrition.ledger import Counts, Ledger
+from medbert_jax.attrition.steps import Attrition
 from medbert_jax.cohorts.loading import load_spec
 from medbert_jax.evaluation.design import MATCHED, Design
 from medbert_jax.evaluation.evaluate import EvaluationSettings, evaluate

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from reporting.made_report import MODEL, made_attrition, made_evaluation
 
-from medbert_jax.attrition.ledger import Attrition, Counts, Ledger
+from medbert_jax.attrition.ledger import Counts, Ledger
+from medbert_jax.attrition.steps import Attrition
 from medbert_jax.evaluation.evaluate import EVERYONE
 from medbert_jax.evaluation.figures import FIGURE, GROUP_DIFFERENCE
 from medbert_jax.reporting.grouped_attrition import grouped

@@ -136,7 +136,7 @@ def _check(
     _check_seen_before(pretraining_dataset, split, found, work, options.cache_dir, announce)
     if isinstance(spec, LabelFolder):
         unlabelled = next(line.left.patients for line in found.ledger.lines if line.rule == "not_labelled")
-        labelled, here = spec.read().height, found.ledger.came.patients - unlabelled
+        labelled, here = spec.read()["patient_id"].n_unique(), found.ledger.came.patients - unlabelled
         announce(f"labels: {labelled:,} subjects, of whom {here:,} are in the EHR tables")
         if not here:
             raise ValueError(
@@ -146,19 +146,31 @@ def _check(
     of_splits = (found.cases, found.sizes.sum(axis=0) - found.censored, found.censored, found.died_first)
     cases, counts, censored, died = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in of_splits)
     shown = ", ".join(f"{name} {cases[name]} of {counts[name]}" for name in SPLITS)
+    people, with_case, with_control = ({}, cases, {name: counts[name] - cases[name] for name in SPLITS})
+    if found.patients is not None:
+        people, with_case, with_control = (dict(zip(SPLITS, of.tolist(), strict=True)) for of in found.patients)
+        shown = ", ".join(
+            f"{name} {cases[name]} of {counts[name]} predictions, of {with_case[name]} of {people[name]} patients"
+            for name in SPLITS
+        )
     fault = None
     if any(not 0 < cases[name] < counts[name] for name in SPLITS):
         fault = f"every split of a cohort must have cases and controls: got cases {shown}; {_cure(spec, options)}"
-    elif cases["test"] < FEWEST_TEST_CASES and not options.few_cases:
+    elif with_case["test"] < FEWEST_TEST_CASES and not options.few_cases:
         fault = f"a cohort must have at least {FEWEST_TEST_CASES} test cases: got cases {shown}; take more"
         fault += " patients, or give --few-cases (few_cases=True)"
-    half_width = auroc_half_width(cases["test"], counts["test"] - cases["test"])
     for name in SPLITS:
         said = f", of whom {died[name]:,} died first" * bool(died[name])
         said += f"; {censored[name]:,} censored, of unknown label" * bool(censored[name])
+        said += f"; predictions of {people[name]:,} patients" if people else ""
         announce(f"{name}: {cases[name]:,} cases, {counts[name] - cases[name]:,} controls{said}")
-    announce(f"an AUROC of 0.80 on the test split would be known to ± {half_width:.3f} (95 %)")
-    if 0 < cases["test"] < counts["test"] and not _is_drawn(spec):
+    half_width = f"± {auroc_half_width(cases['test'], counts['test'] - cases['test']):.3f}"
+    if people:  # the truth lies between: rows of a patient that tell as much as other patients', and nothing new
+        half_width += f", or {auroc_half_width(with_case['test'], with_control['test']):.3f} where the rows of a"
+        half_width += " patient say the same"
+    announce(f"an AUROC of 0.80 on the test split would be known to {half_width} (95 %)")
+    # Riley's formulas are of independent patients.
+    if 0 < cases["test"] < counts["test"] and not people and not _is_drawn(spec):
         size = validation_size(cases["test"] / counts["test"])
         announce(
             f"to judge a model of that AUROC by Riley et al. 2021: {size.auroc:,} patients for the AUROC (± 0.05),"
