@@ -36,9 +36,9 @@ def training_subset(patient_ids: np.ndarray, size: int, replicate: int) -> np.nd
 def training_patients(
     patient_ids: np.ndarray, labels: np.ndarray, size: int, replicate: int, sampling: SamplingConfig
 ) -> np.ndarray:
-    """Indices, ascending, of the rows (n,) with labels (n,) of 0/1 to train on; size 0 takes as many patients as there are.
+    """Indices, ascending, of the rows (n,) with labels (n,) of 0/1 to train on.
 
-    A patient is taken with all his rows, and is a case where one of them is. Nested over sizes: of one replicate, the
+    `size` is of patients; 0 takes as many as there are. A patient is taken with all his rows, and is a case where one of them is. Nested over sizes: of one replicate, the
     patients of a size are among those of a larger one, as often or more often. They do not depend on the order of the
     rows. ValueError for more patients than there are.
     """

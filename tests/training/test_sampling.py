@@ -42,6 +42,21 @@ def test_patients_do_not_depend_on_their_order(sampling):
     assert Counter(here) == Counter(there)
 
 
+@pytest.mark.parametrize("sampling", EVERY, ids=str)
+def test_a_patient_is_taken_with_all_his_rows(sampling):
+    of_row = np.repeat(np.arange(500), 1 + np.arange(500) % 3)
+    labels = LABELS[of_row] * (np.random.default_rng(0).random(len(of_row)) < 0.6)  # of a case not every row is one
+    rows = training_patients(IDS[of_row], labels, 90, 4, sampling)
+    cases = np.unique(of_row[labels == 1])
+    times = np.bincount(rows, minlength=len(of_row))
+    per_patient = np.array([times[of_row == patient] for patient in range(500)], dtype=object)
+    assert all(len(set(one)) == 1 for one in per_patient)
+    taken = np.array([one[0] for one in per_patient])
+    assert taken.sum() == 90
+    if sampling.stratified:
+        assert abs(taken[cases].sum() - 90 * len(cases) / 500) <= 0.5
+
+
 def test_what_a_replicate_changes():
     def of(resample: str, replicate: int, size: int = 90) -> list[int]:
         return training_patients(IDS, LABELS, size, replicate, SamplingConfig(True, resample)).tolist()
