@@ -38,9 +38,9 @@ def training_patients(
 ) -> np.ndarray:
     """Indices, ascending, of the rows (n,) with labels (n,) of 0/1 to train on.
 
-    `size` is of patients; 0 takes as many as there are. A patient is taken with all his rows, and is a case where one of them is. Nested over sizes: of one replicate, the
-    patients of a size are among those of a larger one, as often or more often. They do not depend on the order of the
-    rows. ValueError for more patients than there are.
+    `size` is of patients; 0 takes as many as there are. A patient is taken with all his rows, and is a case where one
+    of them is. Nested over sizes: of one replicate, the patients of a size are among those of a larger one, as often or
+    more often. They do not depend on the order of the rows. ValueError for more patients than there are.
     """
     key = replicate if sampling.resample == "subset" else 0
     hashes, patient_of_row = np.unique(patient_hash(patient_ids, key=f"training subset {key}"), return_inverse=True)
