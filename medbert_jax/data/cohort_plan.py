@@ -61,7 +61,11 @@ def layout(
     longer = lengths[lengths > SHORT_ROWS[0]].sum() / lengths.sum()
     short_row = min(SHORT_ROWS[int(longer > MOST_ELSEWHERE)], max_length)
     longest, eighth = int(lengths.max()), -(-max_length // 8)
-    row_lengths = (short_row,) if longest <= short_row else (short_row, min(max_length, -(-longest // eighth) * eighth))
+    long_row = min(max_length, -(-longest // eighth) * eighth)
+    # Attention takes as long as the square of a row's length: few patients need the longest rows.
+    middle_row = -(-long_row // 2 // eighth) * eighth
+    longer_rows = () if longest <= short_row else (middle_row, long_row)
+    row_lengths = (short_row, *sorted({row for row in longer_rows if row > short_row}))
     single = Layout(batch_size, row_lengths, (1,) * len(row_lengths), min(4, int(lengths.min())))
     sample = np.random.default_rng(0).permutation(len(lengths))[: SAMPLED_STEPS * batch_size]
     used = [(rows >= 0).any(axis=2).sum(axis=1) for rows in plan_cohort(lengths[sample], single).epoch(0, 0)]

@@ -32,11 +32,8 @@ def test_everybody_once_in_rows_that_hold_them(batch_size):
 
 def test_a_step_is_of_random_patients_not_of_those_of_one_length():
     plan = plan_cohort(LENGTHS, layout(LENGTHS, batch_size=32, **CHUNKS))
-    short, long = plan.epoch(0, 0)
-    means = [
-        np.mean([LENGTHS[patient] for tier in (short[step], long[step]) for patient in tier[tier >= 0]])
-        for step in range(plan.steps_per_epoch)
-    ]
+    steps = zip(*plan.epoch(0, 0), strict=True)
+    means = [np.mean([LENGTHS[patient] for tier in tiers for patient in tier[tier >= 0]]) for tiers in steps]
     of_one_length = np.sort(LENGTHS)[:320].reshape(10, 32).mean(axis=1)
     assert np.std(means) < LENGTHS.std() / np.sqrt(30) * 2 < np.std(of_one_length)
 
@@ -44,7 +41,7 @@ def test_a_step_is_of_random_patients_not_of_those_of_one_length():
 def test_rows_are_filled_and_long_patients_do_not_cost_everybody():
     many = np.tile(LENGTHS, 10)
     rows = layout(many, batch_size=32, **CHUNKS)
-    assert rows.row_lengths == (128, 512)
+    assert rows.row_lengths == (128, 256, 512)
     used = [-(-(tier >= 0).any(axis=2).sum(axis=1) // size) for tier, size in _tiers(many, rows)]
     slots = sum((chunks * size * length).sum() for chunks, size, length in zip(used, *_sizes(rows), strict=True))
     assert many.sum() / slots > 0.8
