@@ -12,7 +12,7 @@ from medbert_jax.command_end import listen
 if __name__ == "__main__":  # before what takes seconds to import
     listen("run_finetune.py", resumes=True)
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -54,6 +54,7 @@ from medbert_jax.training.rounds import Rounds
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import make_mesh, replicated
 from medbert_jax.training.tuned_parts import everything, head_alone
+from medbert_jax.training.tuned_together import trains_together, tune_together
 from medbert_jax.training.unfinished import Unfinished
 
 CORPUS = CorpusConfig(placement="replicated")
@@ -69,8 +70,33 @@ def main(config: FinetuneConfig | GridConfig) -> Path:
     keep_programs()
     with Interruption() as interruption:
         fine_tuning = partial(FineTuning, interruption=interruption)
-        run_all(runs, fine_tuning, interruption, cache_dir=common.cache_dir)
+        joins = is_grid and trains_together(config.replicates_together)
+        together = partial(fit_together, interruption=interruption) if joins else None
+        run_all(runs, fine_tuning, interruption, together=together, cache_dir=common.cache_dir)
     return Path(common.results)
+
+
+def fit_together(
+    configs: Sequence[FinetuneConfig],
+    cohorts: Sequence[CohortData],
+    checkpoint: Checkpoint,
+    unfinished: Path,
+    *,
+    interruption: Interruption,
+) -> list[Fitted]:
+    """What `FineTuning` makes of each of these replicates, trained in one program (`training.tuned_together`)."""
+    first = FineTuning(configs[0], cohorts[0], checkpoint, unfinished, interruption)
+    told = {"replicates": [config.replicate for config in configs]}
+    with ExitStack() as stack:
+        return tune_together(
+            configs,
+            [cohort.train for cohort in cohorts],
+            cohorts[0].validation,
+            checkpoint=checkpoint,
+            open_unfinished=lambda model: first.directory(unfinished, model, (*MAY_DIFFER, *PATHS), told),
+            interruption=interruption,
+            opened=stack.enter_context,
+        )
 
 
 @dataclass(frozen=True)
@@ -178,9 +204,12 @@ class FineTuning:
             checkpoint=self.checkpoint.fingerprint if config.backbone in ("pretrained", "frozen") else "",
         )
 
-    def directory(self, path: str | Path, model: ModelConfig, may_differ: tuple[str, ...]) -> RunDirectory:
+    def directory(
+        self, path: str | Path, model: ModelConfig, may_differ: tuple[str, ...], told: Mapping | None = None
+    ) -> RunDirectory:
         """A run directory of this configuration, opened before any training, so that what is wrong is told at once."""
         described = asdict(self.config) | {"model": asdict(model), "dataset_hash": self.cohort.metadata["dataset_hash"]}
+        described |= told or {}
         return RunDirectory.create_or_open(
             path,
             config=described,

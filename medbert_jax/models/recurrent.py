@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
+from medbert_jax.models.loop_bounds import common_bound
+
 SHRINK = 2
 """By how much the patients in the loop become fewer at a time; each stretch of it is a loop of its own."""
 NARROWEST = 4
@@ -209,6 +211,7 @@ def _gates(inputs: Float32[Array, "X M H"], products: Float32[Array, "X M H"]) -
 
 def _stretches(counts_L: Int32[Array, "L"], patients: int) -> list[tuple[int, Array, Array]]:
     """(patients in the loop, its first time step, the one after its last), from many patients to few."""
+    counts_L = common_bound(counts_L)
     widths = [patients]
     while widths[-1] > NARROWEST:
         widths.append(-(-widths[-1] // SHRINK))
