@@ -13,9 +13,9 @@ from medbert_jax.command_end import listen
 if __name__ == "__main__":  # before what takes seconds to import
     listen("run_finetune.py", resumes=True)
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -43,8 +43,6 @@ from medbert_jax.training.finetuning import (
     compiled,
     endless_optimizer,
     fresh_state,
-    init_finetuning,
-    start_from,
     summarize,
 )
 from medbert_jax.training.interruption import Interrupted, Interruption
@@ -56,8 +54,8 @@ from medbert_jax.training.rounds import Rounds
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sampling import training_subset
 from medbert_jax.training.sharding import make_mesh, replicated
-from medbert_jax.training.stored_vectors import CodeVectors
-from medbert_jax.training.tuned_parts import everything, head_alone
+from medbert_jax.training.tuned_parts import began_with, everything, head_alone, starting_parameters, tuned_model
+from medbert_jax.training.tuned_together import trains_together, tune_together
 from medbert_jax.training.unfinished import Unfinished
 
 CORPUS = CorpusConfig(placement="replicated")
@@ -81,8 +79,33 @@ def main(config: FinetuneConfig | GridConfig | TuningConfig) -> Path:
     with Interruption() as interruption:
         fine_tuning = partial(FineTuning, interruption=interruption)
         minimum = config.minimum_cases if is_grid else 0
-        run_all(runs, fine_tuning, interruption, minimum_cases=minimum, cache_dir=common.cache_dir)
+        joins = is_grid and trains_together(config.replicates_together)
+        together = partial(fit_together, interruption=interruption) if joins else None
+        run_all(runs, fine_tuning, interruption, together=together, minimum_cases=minimum, cache_dir=common.cache_dir)
     return Path(common.results)
+
+
+def fit_together(
+    configs: Sequence[FinetuneConfig],
+    cohorts: Sequence[CohortData],
+    checkpoint: Checkpoint,
+    unfinished: Path,
+    *,
+    interruption: Interruption,
+) -> list[Fitted]:
+    """What `FineTuning` makes of each of these replicates, trained in one program (`training.tuned_together`)."""
+    first = FineTuning(configs[0], cohorts[0], checkpoint, unfinished, interruption)
+    told = {"replicates": [config.replicate for config in configs]}
+    with ExitStack() as stack:
+        return tune_together(
+            configs,
+            [cohort.train for cohort in cohorts],
+            cohorts[0].validation,
+            checkpoint=checkpoint,
+            open_unfinished=lambda model: first.directory(unfinished, model, (*MAY_DIFFER, *PATHS), told),
+            interruption=interruption,
+            opened=stack.enter_context,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +142,7 @@ class FineTuning:
         (train, _), (validation, _) = cut(train), cut(validation.take(seen))
 
         # ── 3 Model: without an encoder where there is to be no backbone; the directory for it, where one is wanted ───
-        model = replace(model, layers=0) if config.backbone in ("none", "tw2v") else model
+        model = tuned_model(config, model)
         directory = opened(self.directory(config.run, model, MAY_DIFFER)) if config.run else None
         unfinished = Unfinished(opened(self.directory(self.unfinished, model, (*MAY_DIFFER, *PATHS))))
 
@@ -132,11 +155,7 @@ class FineTuning:
         plan = plan_cohort(train.lengths, rows, groups=mesh.shape["data"])
 
         # ── 6 State: resume this fine-tuning? else pretrained parameters merged, the head new ─────────────────────────
-        params = init_finetuning(model, config.head, jax.random.key(config.replicate))
-        if config.backbone in ("pretrained", "frozen"):
-            params = start_from(params, self.checkpoint.parameters)
-        if config.backbone == "tw2v":
-            params = CodeVectors.read(config.vectors).put_into(params)
+        params = starting_parameters(config, model, self.checkpoint)
         if config.backbone == "frozen":
             parts = head_alone(params, train, validation, model=model, mesh=mesh)
         else:
@@ -189,18 +208,15 @@ class FineTuning:
             validation={"auroc": stopping.best, "best_step": stopping.best_step},
             stopping_reason="patience" if stopping.over else "max_epochs",
             epochs=-(-step // per_epoch),  # begun
-            checkpoint=self.began_with(),
+            checkpoint=began_with(config, self.checkpoint),
         )
 
-    def began_with(self) -> str:
-        """Fingerprint of the pretrained parameters or of the vectors of codes; empty for neither."""
-        if self.config.backbone == "tw2v":
-            return CodeVectors.read(self.config.vectors).fingerprint
-        return self.checkpoint.fingerprint if self.config.backbone in ("pretrained", "frozen") else ""
-
-    def directory(self, path: str | Path, model: ModelConfig, may_differ: tuple[str, ...]) -> RunDirectory:
+    def directory(
+        self, path: str | Path, model: ModelConfig, may_differ: tuple[str, ...], told: Mapping | None = None
+    ) -> RunDirectory:
         """A run directory of this configuration, opened before any training, so that what is wrong is told at once."""
         described = asdict(self.config) | {"model": asdict(model), "dataset_hash": self.cohort.metadata["dataset_hash"]}
+        described |= told or {}
         return RunDirectory.create_or_open(
             path,
             config=described,

@@ -49,10 +49,10 @@ def serve(one_round: Callable[[], float], **facts: object) -> None:
 
     answer(ready=facts)
     for _ in sys.stdin:
-        busy, cpu, began = _busy_seconds(), time.process_time(), time.perf_counter()
+        busy, cpu, began = busy_seconds(), time.process_time(), time.perf_counter()
         patients = one_round()
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        foreign = max(0.0, _busy_seconds() - busy - cpu) / (seconds * _processors())
+        foreign = max(0.0, busy_seconds() - busy - cpu) / (seconds * _processors())
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         answer(patients=patients, seconds=seconds, cpu_seconds=cpu, foreign=foreign, peak_gib=peak)
 
@@ -131,7 +131,7 @@ def _processors() -> int:
     return os.cpu_count() or 1
 
 
-def _busy_seconds() -> float:
+def busy_seconds() -> float:
     """Processor time since the start of the machine that was not idle, that of other machines included."""
     with open("/proc/stat") as file:
         used = [int(number) for number in file.readline().split()[1:9]]

@@ -71,17 +71,32 @@ def write_drawn(
     **metadata,
 ) -> Path:
     """Write the files that readers of a dataset ask for; `metadata` is added to what every dataset says of itself."""
+    sequences = {name: drawn_sequences(patients, kind) for name, patients in splits.items()}
+    vocabulary = Vocabulary(codes, np.ones(len(codes), np.int64), titles or ("",) * len(codes))
+    return write_dataset(directory, sequences, kind=kind, vocabulary=vocabulary, races=races, ledger=ledger, **metadata)
+
+
+def write_dataset(
+    directory: Path,
+    splits: dict[str, PatientSequences],
+    *,
+    kind: str,
+    vocabulary: Vocabulary,
+    races: tuple[str, ...] = (),
+    ledger: Ledger | None = None,
+    **metadata,
+) -> Path:
+    """The same of sequences that are there."""
     directory.mkdir(parents=True)
-    counts = {name: len(splits.get(name, [])) for name in ("train", "validation", "test")}
-    for name, patients in splits.items():
+    counts = {name: len(splits.get(name, ())) for name in ("train", "validation", "test")}
+    for name, sequences in splits.items():
         path = directory / f"drawn-{name}.array_record-00000-of-00001"
         writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-        for record in encode_records(drawn_sequences(patients, kind)):
+        for record in encode_records(sequences):
             writer.write(record)
         writer.close()
     info = {"name": "drawn", "splits": [{"name": name, "shardLengths": [str(len(splits[name]))]} for name in splits]}
     (directory / "dataset_info.json").write_text(json.dumps(info))
-    vocabulary = Vocabulary(codes, np.ones(len(codes), np.int64), titles or ("",) * len(codes))
     vocabulary.write(directory / "vocabulary.tsv")
     if ledger:
         (directory / "ledger.json").write_text(json.dumps(ledger.to_dict()))

@@ -14,8 +14,6 @@ SHORT_ROWS = (64, 128)
 """Slots of a short row: the first, where nearly all codes are of patients who fit into it."""
 MOST_ELSEWHERE = 0.1
 """Share of codes that may be of longer patients, where the shortest rows are taken."""
-MIDDLE_ROW = 256
-"""Slots of a row between: attention over 512 is dear, and a fourth length would be one more program to compile."""
 
 SAMPLED_STEPS = 64
 """Steps that the size of a chunk is chosen by."""
@@ -63,8 +61,10 @@ def layout(
     short_row = min(SHORT_ROWS[int(longer > MOST_ELSEWHERE)], max_length)
     longest, eighth = int(lengths.max()), -(-max_length // 8)
     long_row = min(max_length, -(-longest // eighth) * eighth)
-    middle = (MIDDLE_ROW,) if short_row < MIDDLE_ROW <= long_row * 2 / 3 else ()
-    row_lengths = (short_row,) if longest <= short_row else (short_row, *middle, long_row)
+    # Attention takes as long as the square of a row's length: few patients need the longest rows.
+    middle_row = -(-long_row // 2 // eighth) * eighth
+    longer_rows = () if longest <= short_row else (middle_row, long_row)
+    row_lengths = (short_row, *sorted({row for row in longer_rows if row > short_row}))
     single = Layout(batch_size, row_lengths, (1,) * len(row_lengths), min(4, int(lengths.min())))
     sample = np.random.default_rng(0).permutation(len(lengths))[: SAMPLED_STEPS * batch_size]
     used = [(rows >= 0).any(axis=2).sum(axis=1) for rows in plan_cohort(lengths[sample], single).epoch(0, 0)]

@@ -118,6 +118,9 @@ class GridConfig:
     """File that a tuning wrote, for recipe tuned."""
     minimum_cases: Annotated[int, Ge(0)] = 10
     """Training patients with the outcome that a run must have: with fewer it is not made, and the others are."""
+    replicates_together: Literal["auto", "true", "false"] = "auto"
+    """Whether the replicates of a cell, alike but for their number, train in one program; each is filed as if it had
+    trained alone. auto: where there is one device and it is no CPU, on which nothing is gained."""
     part: Annotated[int, Ge(0)] = 0
     """Which part of the runs to do, from 0; several processes or machines can share a grid."""
     parts: Annotated[int, Ge(1)] = 1

@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from medbert_jax.evaluation.held_out import evaluate_test, told
 from medbert_jax.evaluation.provenance import file_results, identify
@@ -11,18 +13,22 @@ from medbert_jax.evaluation.results import is_done, run_id
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.cohort_data import CohortData, load_cohort
 from medbert_jax.training.config import FinetuneConfig
-from medbert_jax.training.disease_model import DiseaseModel, ModelSpec
+from medbert_jax.training.disease_model import DiseaseModel, Fitted, ModelSpec
 from medbert_jax.training.interruption import Interruption
 from medbert_jax.training.manifest import committed_steps
 from medbert_jax.training.progress import say
 from medbert_jax.training.unfinished import remove_unfinished_folder, unfinished_folder
 
+FineTuningOf = Callable[[FinetuneConfig, CohortData, Checkpoint, Path], DiseaseModel]
+Together = Callable[[Sequence[FinetuneConfig], Sequence[CohortData], Checkpoint, Path], Sequence[Fitted]]
+
 
 def run_all(
     runs: Sequence[FinetuneConfig | ModelSpec],
-    fine_tuning: Callable[[FinetuneConfig, CohortData, Checkpoint, Path], DiseaseModel],
+    fine_tuning: FineTuningOf,
     interruption: Interruption | None = None,
     *,
+    together: Together | None = None,
     minimum_cases: int = 0,
     cache_dir: str = "",
 ) -> None:
@@ -30,50 +36,104 @@ def run_all(
 
     A run is done when its results are there, and the fine-tuned checkpoint where it is to leave one. `fine_tuning`
     makes the model of a FinetuneConfig, given the folder where it may keep what is unfinished, which goes when the
-    results are filed; any other configuration makes its own. Between two runs, Interrupted is raised where the
-    `interruption` says stop. A run of fewer than `minimum_cases` training patients with the outcome is not made, which
-    is told, and once more at the end. `cache_dir` is where token stores of read-only datasets are kept.
+    results are filed; any other configuration makes its own. `together`, where given, fits the replicates of a cell
+    that are not done, when the first of them comes. Between two runs, Interrupted is raised where the `interruption`
+    says stop. A run of fewer than `minimum_cases` training patients with the outcome is not made, which is told, and
+    once more at the end. `cache_dir` is where token stores of read-only datasets are kept.
     """
     too_few: list[str] = []
     checkpoint_at = cache(Checkpoint)  # one for each path, so that no run verifies and reads again what another has
-    for number, run in enumerate(runs, start=1):
-        place = f"[{number}/{len(runs)}]"
-        # A model of one's own need not say how its patients are drawn.
-        drawn = {"train_size": run.train_size, "replicate": run.replicate, "sampling": getattr(run, "sampling", None)}
-        cohort = load_cohort(run.dataset, **drawn, cache_dir=cache_dir)
-        if (cases := int(cohort.train.outcomes["label"].sum())) < minimum_cases:
-            cell = f"{cohort.name}, {len(cohort.train):,} training patients, replicate {run.replicate}"
-            say(f"{place} left empty: {cell}: a run needs {minimum_cases} training cases and has {cases}")
-            too_few.append(f"{cell} ({cases} cases)")
-            continue
-        identity = identify(run, cohort, checkpoint_at)
-        name = run_id(identity, run.replicate)
-        unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
-        unfinished = unfinished_folder(run.results, name)
-        if is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved:
-            remove_unfinished_folder(unfinished)  # of a process that was killed in between
-            say(f"{place} done before: {name} in {run.results}")
-            continue
-        if interruption:
-            interruption.end_here(run.results)
-        began = time.monotonic()
-        if isinstance(run, FinetuneConfig):
-            model = fine_tuning(run, cohort, checkpoint_at(run.checkpoint), unfinished)
-        else:
-            model = run.model(cohort.vocabulary)
-        fitted = model.fit(cohort.train, cohort.validation)
-        predictions = Path(run.results) / "predictions" / f"{name}.parquet"
-        test = evaluate_test(run.dataset, fitted.predict, predictions, cache_dir=cache_dir)
-        seconds = time.monotonic() - began
-        file_results(run, cohort, identity, fitted, test, seconds=seconds)
-        remove_unfinished_folder(unfinished)
-        say(
-            f"{place} {cohort.name}, {fitted.backbone}, {fitted.head}, {cohort.train.patients:,} "
-            f"training patients, replicate {run.replicate}: {told(test)}, {seconds:.0f} s"
-        )
+    for cell in _cells(runs, together is not None):
+        waiting = []
+        for number, run in cell:
+            place = f"[{number}/{len(runs)}]"
+            # A model of one's own need not say how its patients are drawn.
+            drawn = {"train_size": run.train_size, "replicate": run.replicate}
+            cohort = load_cohort(run.dataset, **drawn, sampling=getattr(run, "sampling", None), cache_dir=cache_dir)
+            if (cases := int(cohort.train.outcomes["label"].sum())) < minimum_cases:
+                empty = f"{cohort.name}, {cohort.train.patients:,} training patients, replicate {run.replicate}"
+                say(f"{place} left empty: {empty}: a run needs {minimum_cases} training cases and has {cases}")
+                too_few.append(f"{empty} ({cases} cases)")
+                continue
+            identity = identify(run, cohort, checkpoint_at)
+            name = run_id(identity, run.replicate)
+            unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
+            if is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved:
+                # Of a process that was killed in between.
+                remove_unfinished_folder(unfinished_folder(run.results, name))
+                say(f"{place} done before: {name} in {run.results}")
+            else:
+                waiting.append(_Waiting(place, run, cohort, identity, name))
+        for group in _of_one_length(waiting):
+            _fit_and_file(group, fine_tuning, together, checkpoint_at, interruption, cache_dir)
     if too_few:
         cells = "; ".join(dict.fromkeys(too_few))
         say(
             f"a cell must rest on {minimum_cases} training cases: {len(too_few)} of {len(runs)} runs were not made, "
             f"and their cells are empty: {cells}; raise train_sizes, or lower minimum_cases"
+        )
+
+
+class _Waiting(NamedTuple):
+    """A run that is not done."""
+
+    place: str
+    run: FinetuneConfig | ModelSpec
+    cohort: CohortData
+    identity: dict
+    name: str
+
+
+def _of_one_length(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
+    """Those whose training subsets have as many rows, and so steps; with several predictions a patient few have."""
+    groups: dict[int, list[_Waiting]] = {}
+    for one in waiting:
+        groups.setdefault(len(one.cohort.train), []).append(one)
+    return list(groups.values())
+
+
+def _cells(runs: Sequence[FinetuneConfig | ModelSpec], together: bool) -> list[list[tuple[int, Any]]]:
+    """The numbered runs, those side by side that train together: alike but for the replicate, and leaving no model."""
+    cells: dict[Any, list] = {}
+    for number, run in enumerate(runs, start=1):
+        joins = together and isinstance(run, FinetuneConfig) and not run.run
+        cells.setdefault(replace(run, replicate=0) if joins else number, []).append((number, run))
+    return list(cells.values())
+
+
+def _fit_and_file(
+    waiting: Sequence[_Waiting],
+    fine_tuning: FineTuningOf,
+    together: Together | None,
+    checkpoint_at: Callable[[str], Checkpoint],
+    interruption: Interruption | None,
+    cache_dir: str,
+) -> None:
+    run, cohort, names = waiting[0].run, waiting[0].cohort, [one.name for one in waiting]
+    if interruption:
+        interruption.end_here(run.results)
+    began = time.monotonic()
+    unfinished = unfinished_folder(run.results, names[0] if len(names) == 1 else run_id({"together": names}, 0))
+    if len(waiting) > 1:
+        assert together is not None and isinstance(run, FinetuneConfig)  # else no cell has several
+        runs = [one.run for one in waiting if isinstance(one.run, FinetuneConfig)]  # all of them
+        cohorts = [one.cohort for one in waiting]
+        fitted = together(runs, cohorts, checkpoint_at(run.checkpoint), unfinished)
+    elif isinstance(run, FinetuneConfig):
+        model = fine_tuning(run, cohort, checkpoint_at(run.checkpoint), unfinished)
+        fitted = [model.fit(cohort.train, cohort.validation)]
+    else:
+        fitted = [run.model(cohort.vocabulary).fit(cohort.train, cohort.validation)]
+    tests = []
+    for one, model in zip(waiting, fitted, strict=True):
+        predictions = Path(one.run.results) / "predictions" / f"{one.name}.parquet"
+        tests.append(evaluate_test(one.run.dataset, model.predict, predictions, cache_dir=cache_dir))
+    seconds = (time.monotonic() - began) / len(waiting)
+    for one, model, test in zip(waiting, fitted, tests, strict=True):
+        file_results(one.run, one.cohort, one.identity, model, test, seconds=seconds)
+    remove_unfinished_folder(unfinished)
+    for one, model, test in zip(waiting, fitted, tests, strict=True):
+        say(
+            f"{one.place} {one.cohort.name}, {model.backbone}, {model.head}, {one.cohort.train.patients:,} "
+            f"training patients, replicate {one.run.replicate}: {told(test)}, {seconds:.0f} s"
         )

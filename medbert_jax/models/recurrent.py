@@ -16,8 +16,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Float32, Int, Int32
 
-SHRINK = 4
+from medbert_jax.models.loop_bounds import common_bound
+
+SHRINK = 2
 """By how much the patients in the loop become fewer at a time; each stretch of it is a loop of its own."""
+NARROWEST = 4
+"""Patients that a step of the loop takes at least: fewer take as long."""
 
 
 class GatedRecurrentUnit(nnx.Module):
@@ -165,21 +169,21 @@ def _recur_forward(inputs_XTH, kernel_XGH, bias_XH, starts_L, counts_L, patients
     width = kernel_XGH.shape[1]
 
     def step(read: int, time: Int32[Array, ""], carry: tuple) -> tuple:
-        before_XTG, state_XNG = carry
-        old_XMG = state_XNG[:, :read]
+        before_XTG, old_XMG = carry
         before_XTG = _written(before_XTG, old_XMG, starts_L[time])
         this_XMH = _rows(inputs_XTH, starts_L[time], read)
         products_XMH = jnp.einsum("XMG,XGH->XMH", old_XMG, kernel_XGH) + bias_XH[:, None, :]
         _, update, new = _gates(this_XMH, products_XMH)
         new_XMG = jnp.where(_present(counts_L[time], read), new + update * (old_XMG - new), old_XMG)
-        return before_XTG, state_XNG.at[:, :read].set(new_XMG)
+        return before_XTG, new_XMG
 
     before_XTG = jnp.zeros((directions, places, width), jnp.float32)
     state_XNG = jnp.zeros((directions, patients, width), jnp.float32)
-    carry = before_XTG, state_XNG
     for read, begin, end in _stretches(counts_L, patients):
-        carry = jax.lax.fori_loop(begin, end, partial(step, read), carry)
-    before_XTG, state_XNG = carry
+        # A loop carries the states that change in it: the others would be copied in every step.
+        carry = before_XTG, state_XNG[:, :read]
+        before_XTG, state_XMG = jax.lax.fori_loop(begin, end, partial(step, read), carry)
+        state_XNG = state_XNG.at[:, :read].set(state_XMG)
     return state_XNG, (inputs_XTH, kernel_XGH, bias_XH, starts_L, counts_L, before_XTG)
 
 
@@ -200,10 +204,9 @@ def _backward(kept: tuple, last_XNG: Float32[Array, "X N G"], every_XTG: Float32
     transposed_XHG = kernel_XGH.transpose(0, 2, 1)
 
     def step(read: int, end: Int32[Array, ""], number: Int32[Array, ""], carry: tuple) -> tuple:
-        gradients_XTG, state_XNG = carry
+        gradients_XTG, old_XMG = carry
         time = end - 1 - number
         here = _present(counts_L[time], read)
-        old_XMG = state_XNG[:, :read]
         if every_XTG is not None:
             old_XMG = old_XMG + jnp.where(here, _rows(every_XTG, starts_L[time], read), 0)
         # The places behind are those of the step after, whose gradients are there already.
@@ -212,12 +215,13 @@ def _backward(kept: tuple, last_XNG: Float32[Array, "X N G"], every_XTG: Float32
         gates_XMH = jnp.tile(old_XMG, 3) * _rows(factors_XTH, starts_L[time], read)
         kept_XMG = old_XMG * _rows(update, starts_L[time], read)
         before_XMG = kept_XMG + jnp.einsum("XMH,XHG->XMG", gates_XMH, transposed_XHG)
-        return gradients_XTG, state_XNG.at[:, :read].set(jnp.where(here, before_XMG, old_XMG))
+        return gradients_XTG, jnp.where(here, before_XMG, old_XMG)
 
-    carry = jnp.zeros_like(before_XTG), last_XNG
+    gradients_XTG, state_XNG = jnp.zeros_like(before_XTG), last_XNG
     for read, begin, end in reversed(_stretches(counts_L, last_XNG.shape[1])):
-        carry = jax.lax.fori_loop(0, end - begin, partial(step, read, end), carry)
-    gradients_XTG, _ = carry
+        carry = gradients_XTG, state_XNG[:, :read]
+        gradients_XTG, state_XMG = jax.lax.fori_loop(0, end - begin, partial(step, read, end), carry)
+        state_XNG = state_XNG.at[:, :read].set(state_XMG)
     gates_XTH = jnp.tile(gradients_XTG, 3) * factors_XTH
     inputs_gradient_XTH = gradients_XTG[:, :, None, :] * jnp.stack([to_reset, to_update, to_new], axis=2)
     kernel_gradient_XGH = jnp.einsum("XTG,XTH->XGH", before_XTG, gates_XTH)
@@ -267,8 +271,9 @@ def _gates(inputs: Float32[Array, "X M H"], products: Float32[Array, "X M H"]) -
 
 def _stretches(counts_L: Int32[Array, "L"], patients: int) -> list[tuple[int, Array, Array]]:
     """(patients in the loop, its first time step, the one after its last), from many patients to few."""
+    counts_L = common_bound(counts_L)
     widths = [patients]
-    while widths[-1] > SHRINK:
+    while widths[-1] > NARROWEST:
         widths.append(-(-widths[-1] // SHRINK))
     ends = [jnp.sum(counts_L > fewer, dtype=jnp.int32) for fewer in (*widths[1:], 0)]
     begins = [jnp.zeros((), jnp.int32), *ends[:-1]]

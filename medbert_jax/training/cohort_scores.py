@@ -1,5 +1,6 @@
 """Predictions of a fine-tuned model for all patients of a split, in packed rows and large batches."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import jax
@@ -42,8 +43,15 @@ class CohortScores:
 
     def of(self, params: dict) -> Float64[np.ndarray, "n"]:
         """Probability of the label for every patient, in the order of the sequences."""
+        out = np.zeros(len(self._source.sequences))
+        for who, risks in self._passes(params):
+            out[who[who >= 0]] = risks[who >= 0]
+        return out
+
+    def _passes(self, params: dict) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Of every dispatch and tier, who is in its rows, (count, B, P), and what the program found, (count, …)."""
         source = self._source
-        out, done, tiers = np.zeros(len(source.sequences)), 0, source.plan.epoch(source.seed, 0)
+        done, tiers = 0, source.plan.epoch(source.seed, 0)
 
         def predicted(params: dict, corpus: Corpus[jax.Array], feed: dict) -> tuple[dict, dict]:
             return params, self._dispatch(params, corpus, feed)
@@ -51,10 +59,8 @@ class CohortScores:
         pace = Pace((), source.config, total=source.plan.steps_per_epoch)
         for step, _, found in dispatched(predicted, params, source, pace):
             for patients, risks in zip(tiers, found["risks"], strict=True):
-                who = patients[done:step]
-                out[who[who >= 0]] = risks[who >= 0]
+                yield patients[done:step], risks
             done = step
-        return out
 
 
 def predict(

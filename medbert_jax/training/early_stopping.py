@@ -1,6 +1,7 @@
 """When a fine-tuning stops, and which of its parameters are kept."""
 
 from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,19 @@ def steps_per_round(patients: int, batch_size: int, evaluate_every: int) -> tupl
     """Steps of an epoch, and steps between two validations; `evaluate_every` in patients, 0 for a whole epoch."""
     per_epoch = -(-patients // batch_size)
     return per_epoch, min(per_epoch, -(-evaluate_every // batch_size)) if evaluate_every else per_epoch
+
+
+@runtime_checkable  # a signature that names it is checked in the tests
+class KeptStopping(Protocol):
+    """What is kept of early stopping while a fine-tuning is under way: of one, or of replicates that train together."""
+
+    best_params: dict
+
+    def told(self) -> dict:
+        """All but the parameters, as JSON data."""
+
+    def remember(self, told: dict, best_params: dict) -> None:
+        """Be as one was that `told` this, and had these parameters."""
 
 
 @dataclass

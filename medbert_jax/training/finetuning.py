@@ -19,6 +19,7 @@ from medbert_jax.data.cohort_plan import Layout
 from medbert_jax.models.batch import Batch
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.finetune_heads import HeadConfig, apply_head, init_head
+from medbert_jax.models.loop_bounds import common_bound
 from medbert_jax.models.med_bert import apply, init
 from medbert_jax.training.corpus import Corpus, gather_patients
 from medbert_jax.training.dispatch import make_eval_dispatch, make_train_dispatch
@@ -190,7 +191,8 @@ def over_chunks(
     """`carry` after `of_chunk` (tier, first row, rows with their outcome, carry → carry) of every chunk in use."""
     for tier, (places, length, size) in enumerate(zip(batch["tiers"], rows.row_lengths, rows.chunk_rows, strict=True)):
         in_use = (places["patients"] >= 0).any(axis=1)
-        chunks = -(-jnp.sum(in_use, dtype=jnp.int32) // size)  # the rows in use are the first ones
+        # The rows in use are the first ones.
+        chunks = common_bound(-(-jnp.sum(in_use, dtype=jnp.int32) // size))
 
         def body(number: Array, carry: Any, tier=tier, places=places, length=length, size=size) -> Any:
             first = number * size

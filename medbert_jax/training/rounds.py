@@ -32,7 +32,12 @@ class Rounds:
         """Make and record the one that is missing after `step` steps, unless the run is to stop."""
         if not self.missing(step) or self.interruption.stopping:
             return
+        metrics = self.judge(step, params)
+        if not self.progress.recorded(step, kind="validation"):
+            self.progress.record(step, metrics, kind="validation")
+
+    def judge(self, step: int, params: dict) -> dict[str, float]:
+        """Make the validation and tell early stopping of it; what is recorded of it comes back."""
         found = auroc_where_ordered(self.labels, self.scores.of(params | self.given))
         self.stopping.should_stop(step, found, params)
-        if not self.progress.recorded(step, kind="validation"):
-            self.progress.record(step, {"auroc": found, "best_auroc": self.stopping.best}, kind="validation")
+        return {"auroc": found, "best_auroc": self.stopping.best}

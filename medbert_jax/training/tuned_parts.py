@@ -14,13 +14,19 @@ from medbert_jax.data.cohort_plan import Layout
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.models.config import ModelConfig
 from medbert_jax.models.med_bert import apply
+from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.cohort_codes import CohortCodes
 from medbert_jax.training.cohort_scores import cohort_source, scoring_layout
+from medbert_jax.training.config import FinetuneConfig
 from medbert_jax.training.corpus import rounded_up
 from medbert_jax.training.dispatch import make_train_dispatch
-from medbert_jax.training.finetuning import CohortRows, not_yet_gathered, over_chunks
+from medbert_jax.training.finetuning import CohortRows, init_finetuning, not_yet_gathered, over_chunks, start_from
 from medbert_jax.training.pace import Pace, dispatched
 from medbert_jax.training.sharding import replicated
+from medbert_jax.training.stored_vectors import CodeVectors
+
+PRETRAINED = ("pretrained", "frozen")
+"""Backbones that begin with a checkpoint's parameters."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +42,26 @@ class TunedParts:
     given: dict = field(default_factory=dict)
     """What the training steps read besides."""
     given_in_validation: dict = field(default_factory=dict)
+
+
+def starting_parameters(config: FinetuneConfig, model: ModelConfig, checkpoint: Checkpoint) -> dict:
+    """Those of the backbone that the configuration asks for; the head's are new, drawn by the replicate."""
+    params = init_finetuning(model, config.head, jax.random.key(config.replicate))
+    if config.backbone in PRETRAINED:
+        return start_from(params, checkpoint.parameters)
+    return CodeVectors.read(config.vectors).put_into(params) if config.backbone == "tw2v" else params
+
+
+def began_with(config: FinetuneConfig, checkpoint: Checkpoint) -> str:
+    """Fingerprint of the pretrained parameters or of the vectors of codes; empty for neither."""
+    if config.backbone == "tw2v":
+        return CodeVectors.read(config.vectors).fingerprint
+    return checkpoint.fingerprint if config.backbone in PRETRAINED else ""
+
+
+def tuned_model(config: FinetuneConfig, model: ModelConfig) -> ModelConfig:
+    """The architecture: without an encoder where there is to be no backbone."""
+    return replace(model, layers=0) if config.backbone in ("none", "tw2v") else model
 
 
 def everything(

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from medbert_jax.training.checkpointing import latest_good_step, restore_step, save_step
-from medbert_jax.training.early_stopping import EarlyStopping
+from medbert_jax.training.early_stopping import KeptStopping
 from medbert_jax.training.progress import say, versions, versions_of
 from medbert_jax.training.run_directory import RunDirectory
 from medbert_jax.training.sharding import put_global, with_shardings
@@ -47,7 +47,7 @@ class Unfinished:
     _saved: int = 0
     _since: float = field(default_factory=time.monotonic)
 
-    def restore(self, state: dict, stopping: EarlyStopping, everywhere: NamedSharding) -> tuple[int, dict, list]:
+    def restore(self, state: dict, stopping: KeptStopping, everywhere: NamedSharding) -> tuple[int, dict, list]:
         """(step, state, metrics that no line has told yet) of the newest intact save, or those of the beginning.
 
         `stopping` becomes what it was.
@@ -73,7 +73,7 @@ class Unfinished:
         """Whether so much has been done since the last save that another one is worth its time."""
         return time.monotonic() - self._since >= SECONDS
 
-    def keep(self, step: int, state: dict, stopping: EarlyStopping, window: list) -> None:
+    def keep(self, step: int, state: dict, stopping: KeptStopping, window: list) -> None:
         """Keep the state after `step` steps, unless it is kept already; CheckpointError as `save_step`."""
         if step == self._saved:
             return

@@ -32,11 +32,8 @@ def test_everybody_once_in_rows_that_hold_them(batch_size):
 
 def test_a_step_is_of_random_patients_not_of_those_of_one_length():
     plan = plan_cohort(LENGTHS, layout(LENGTHS, batch_size=32, **CHUNKS))
-    tiers = plan.epoch(0, 0)
-    means = [
-        np.mean([LENGTHS[patient] for tier in tiers for patient in tier[step][tier[step] >= 0]])
-        for step in range(plan.steps_per_epoch)
-    ]
+    steps = zip(*plan.epoch(0, 0), strict=True)
+    means = [np.mean([LENGTHS[patient] for tier in tiers for patient in tier[tier >= 0]]) for tiers in steps]
     of_one_length = np.sort(LENGTHS)[:320].reshape(10, 32).mean(axis=1)
     assert np.std(means) < LENGTHS.std() / np.sqrt(30) * 2 < np.std(of_one_length)
 
