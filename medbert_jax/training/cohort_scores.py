@@ -88,7 +88,7 @@ def cohort_layout(
     bounded by what a chunk has, not by the patients of a step.
     """
     if jax.default_backend() == "cpu":
-        slots, cost = 1024 if training else 2048, 128
+        slots, cost = (1024, 64) if training else (2048, 128)
     else:
         slots, cost = 2**14, 2**12
     return layout(
