@@ -62,7 +62,7 @@ def save_step(run: RunDirectory, step: int, *, params: dict, opt_state: object, 
     json.dumps(progress)  # raises before anything is written
     _check_progress(run.path, step, progress)
     folder, primary = step_folder(run.path, step), jax.process_index() == 0
-    items = {"params": params} | ({} if opt_state is None else {"opt_state": opt_state})
+    items = {"params": _without_empty(params)} | ({} if opt_state is None else {"opt_state": opt_state})
     fault = None
     if primary:
         try:
@@ -110,7 +110,7 @@ def restore_step(
     for targets unlike what is stored, with a diff.
     """
     stored = (read_manifest if verified else verify_step)(run_path, step).arrays
-    targets = {"params": abstract_params}
+    targets = {"params": _without_empty(abstract_params)}
     if abstract_opt_state is not None:
         targets["opt_state"] = abstract_opt_state
     lines = []
@@ -138,7 +138,19 @@ def restore_step(
             args=ocp.args.Composite(progress=ocp.args.JsonRestore(), **arguments),
         )
     _check_progress(run_path, step, out["progress"])
-    return Restored(out["params"], out.get("opt_state"), out["progress"])
+    return Restored(_with_empty(out["params"], abstract_params), out.get("opt_state"), out["progress"])
+
+
+def _without_empty(params: dict) -> dict:
+    """Without the parts that have no parameters, as an encoder of no layers: a manifest names arrays alone."""
+    parts = {name: _without_empty(part) if isinstance(part, dict) else part for name, part in params.items()}
+    return {name: part for name, part in parts.items() if not (isinstance(part, dict) and not part)}
+
+
+def _with_empty(params: dict, like: dict) -> dict:
+    """With the parts without parameters that `like` has."""
+    parts = {name: part for name, part in like.items() if isinstance(part, dict)}
+    return params | {name: _with_empty(params.get(name, {}), part) for name, part in parts.items()}
 
 
 def stored_parameters(run_path: str | Path, step: int) -> dict:

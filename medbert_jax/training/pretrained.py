@@ -124,7 +124,8 @@ def load_pretrained(path: str | Path, step: int | None = None) -> Pretrained:
             + "\n".join(lines)
             + "\nload it with the version of medbert_jax that its README.md names"
         )
-    params = restore_step(path, step, stored).params
+    # An encoder of no layers has no parameters, and nothing of it is stored.
+    params = {name: {} for name in _BACKBONE} | restore_step(path, step, stored).params
     vocabulary = Vocabulary.read(Path(path) / VOCABULARY)
     if vocabulary.size != config.vocabulary_size:
         raise RunDirectoryError(

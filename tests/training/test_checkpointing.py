@@ -132,6 +132,17 @@ def test_a_step_may_have_no_optimizer_state(run):
         restore_step(run.path, 1, _abstract(params), _abstract(state))
 
 
+def test_parts_without_parameters_come_back_where_they_are_asked_for(run):
+    params = {"encoder": {}, "head": {"dense": {"kernel": jnp.ones((2, 3))}, "nothing": {}}}
+    save_step(run, 1, params=params, opt_state=None, progress={"step": 1})
+    shapes = stored_parameters(run.path, 1)
+    assert list(shapes) == ["head"]
+    assert restore_step(run.path, 1, shapes).params.keys() == {"head"}
+    back = restore_step(run.path, 1, jax.eval_shape(lambda: params)).params
+    assert jax.tree.structure(back) == jax.tree.structure(params)
+    assert back["encoder"] == {} and back["head"]["nothing"] == {}
+
+
 def test_eight_devices_and_one(tmp_path):
     """Written under 4 × 2 devices; restored on 2 × 4 there, on 1 here; and the other way round."""
     with _open(tmp_path / "one") as run:
