@@ -69,17 +69,18 @@ class LabelFolder:
             faults += [f"{count} rows without {name}" for name, count in nulls.items() if count]
         if faults:
             raise ValueError(
-                f"a folder of MEDS labels holds .parquet files with {', '.join(_COLUMNS)} in every row: got"
-                f" {'; '.join(faults)} in {folder}; give the folder of the labels, or a spec"
+                f"a folder of MEDS labels holds .parquet files with {', '.join(_COLUMNS)} in every row, the last"
+                f" of them true, false, 1 or 0: got {'; '.join(faults)} in {folder}; leave out who has no label, make others"
+                " Boolean, or give a spec"
             )
         digest = hashlib.sha256()
         for path in files:
             digest.update(path.read_bytes())
         found = cls(Path(folder).name, str(Path(folder).absolute()), digest.hexdigest(), which)
-        if which != "all":
-            return found
         rows = found.rows()
         found.check_distinct(rows)
+        if which != "all":
+            return found
         return found if rows["patient_id"].is_duplicated().any() else replace(found, which="first")
 
     @property
@@ -88,10 +89,12 @@ class LabelFolder:
         return self.which == "all"
 
     def check_distinct(self, rows: pl.DataFrame) -> None:
-        """Raise ValueError where a subject has several labels at one time."""
+        """Raise ValueError where a subject has two labels at one time; of several rows each, also where they agree."""
+        if not self.all_times:
+            rows = rows.unique()
         if repeated := int(rows.select(PREDICTION).is_duplicated().sum()):
             raise ValueError(
-                "labels of all times of a subject must be one for each subject and time: got"
+                "labels must be one for each subject and time: got"
                 f" {repeated} rows of the same in {self.folder}; keep one of each"
             )
 
@@ -119,7 +122,9 @@ class LabelFolder:
             labels = labels.with_columns(drawn=patient_hash(moments, _DRAW)).sort("drawn", maintain_order=True)
         taken = pl.col("prediction_time", "boolean_value")
         taken = taken.last() if self.which == "last" else taken.first()
-        return labels.group_by("patient_id", maintain_order=True).agg(taken, pl.len().alias("times"))
+        return labels.group_by("patient_id", maintain_order=True).agg(
+            taken, pl.col("prediction_time").n_unique().alias("times")
+        )
 
 
 def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Exit]]:

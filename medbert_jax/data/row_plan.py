@@ -266,7 +266,9 @@ def _row_lengths(config: RowsConfig, long_row: int) -> list[int]:
 def _tabulate(lengths: np.ndarray, steps: int, found: Sequence[RowsOfALength], groups: int) -> CompositionPlan:
     tiers, tables, place_lengths, place = [], [], [], 0
     for rows in found:
-        width = max((len(pattern) for pattern, _ in rows.patterns), default=1)
+        if not rows.patterns:  # longer rows had room for all
+            continue
+        width = max(len(pattern) for pattern, _ in rows.patterns)
         table, row = np.full((rows.rows_per_step * steps, width), -1, np.int32), 0
         for pattern, repeats in sorted(rows.patterns, key=lambda one: -len(one[0])):
             places = place + np.arange(repeats * len(pattern), dtype=np.int32).reshape(repeats, -1)

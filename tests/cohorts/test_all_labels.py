@@ -140,6 +140,20 @@ def test_where_nobody_has_several_all_is_as_first(tmp_path, tables, labelled):
     assert "predictions" not in ledger.kept.to_dict()
 
 
+@pytest.mark.parametrize("which", ["first", "last", "random"])
+def test_a_time_at_which_a_subject_is_both_is_refused_and_one_that_is_said_twice_is_one(tmp_path, labelled, which):
+    write(tmp_path / "both", [*labelled])
+    patient, time, label = labelled[0]
+    write_again = pl.DataFrame({"subject_id": [patient], "prediction_time": [time], "boolean_value": [label]})
+    write_again.write_parquet(tmp_path / "both" / "again.parquet")
+    before = LabelFolder.find(tmp_path / "both", which).read()
+    (tmp_path / "both" / "again.parquet").unlink()
+    assert before.equals(LabelFolder.find(tmp_path / "both", which).read())
+    write_again.with_columns(~pl.col("boolean_value")).write_parquet(tmp_path / "both" / "again.parquet")
+    with pytest.raises(ValueError, match="must be one for each subject and time: got 2 rows of the same"):
+        LabelFolder.find(tmp_path / "both", which)
+
+
 def test_several_labels_of_one_time_are_refused(tmp_path, labelled):
     with pytest.raises(ValueError, match="must be one for each subject and time: got 2 rows of the same"):
         write(tmp_path / "twice", [*labelled, (labelled[0][0], labelled[0][1], not labelled[0][2])])

@@ -126,13 +126,14 @@ def test_everybody_has_a_row_whatever_the_lengths(seed):
     rng = np.random.default_rng(seed)
     longest = int(rng.integers(1, 513))
     drawn = np.minimum(rng.geometric(1 / rng.uniform(1, longest + 1), int(rng.integers(1, 400))), longest)
-    config = RowsConfig(batch_size=int(rng.integers(1, 300)), short_row=int(2 ** rng.integers(2, 8)))
+    config = RowsConfig(batch_size=int(rng.integers(1, 300)), short_row=int(2 ** rng.integers(0, 8)))
     plan = plan_rows(drawn, config, max_length=512)
     epoch = plan.epoch(0, 0)
     placed = np.concatenate(patients_of(plan, epoch))
     assert sorted(placed[placed >= 0]) == list(range(len(drawn)))
     for tier, patients in zip(plan.tiers, epoch, strict=True):
         assert np.where(patients >= 0, plan.lengths[patients], 0).sum(axis=-1).max() <= tier.row_length
+        assert (patients >= 0).any(), "a length of row for nobody"
 
 
 PATIENTS = RowsConfig(batching="patients", batch_size=32)
