@@ -70,8 +70,8 @@ class LabelFolder:
         if faults:
             raise ValueError(
                 f"a folder of MEDS labels holds .parquet files with {', '.join(_COLUMNS)} in every row, the last"
-                f" of them true, false, 1 or 0: got {'; '.join(faults)} in {folder}; leave out who has no label, make others"
-                " Boolean, or give a spec"
+                f" of them true, false, 1 or 0: got {'; '.join(faults)} in {folder}; leave out who has no label,"
+                " make others Boolean, or give a spec"
             )
         digest = hashlib.sha256()
         for path in files:
