@@ -278,6 +278,7 @@ def demo(options: DemoOptions) -> None:
             train_sizes=(sizes.train_size if sizes.train_size < there else 0,),
             replicates=1,
             heads=("bi_gru",),
+            minimum_cases=1,  # as few as there are: a first look
         )
         run_finetune.main(grid)
     report(ReportOptions(results, data_dir=datasets))

@@ -196,7 +196,7 @@ def test_nobody_leaves_a_sound_source(whole, kind):
     tables, ledger = whole[kind]
     patients, visits, codes = told(kind)
     labels = len(patients) if kind == "pytorch-ehr" else 0  # counted as codes, and none of them
-    assert asdict(ledger.came) == {"patients": len(patients), "visits": len(visits), "codes": len(codes) + labels}
+    assert ledger.came.to_dict() == {"patients": len(patients), "visits": len(visits), "codes": len(codes) + labels}
     left = [line.rule for line in ledger.lines if any(asdict(line.left).values())]
     assert left == ["label_not_taken"] * bool(labels)
     ledger.check(patients=tables.patients.height, visits=tables.visits.height, codes=tables.diagnoses.height)
