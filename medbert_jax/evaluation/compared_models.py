@@ -70,7 +70,8 @@ def aligned(path: Path, patients: EvaluatedPatients) -> np.ndarray:
     differ = joined.filter(known, pl.col("said") != pl.col("label")).height
     unfit = joined.filter(~pl.col("probability").is_between(0, 1)).height
     faults = [f"{repeated} rows of the same subject and time"] if repeated else []
-    faults += [f"{missing} of {int(patients.known.sum())} patients not predicted"] if missing else []
+    asked = "predictions missing" if patients.is_clustered else "patients not predicted"
+    faults += [f"{missing} of {int(patients.known.sum())} {asked}"] if missing else []
     faults += [f"{differ} with another label than the cohort's"] if differ else []
     faults += [f"{unfit} probabilities outside [0, 1] or NaN"] if unfit else []
     if faults:

@@ -71,7 +71,12 @@ class Answers:
     def analysed(self) -> str:
         """Patients and cases of the test split."""
         counts = self.evaluation.about["counts"] if self.evaluation else {}
-        return f"{counts['cases']:,} cases and {counts['controls']:,} controls tested" if counts else ""
+        if not counts:
+            return ""
+        if self.evaluation is not None and self.evaluation.is_clustered:
+            told = f"{counts['rows']:,} predictions of {counts['subjects']:,} patients tested"
+            return f"{told}, {counts['cases']:,} of them with the outcome"
+        return f"{counts['cases']:,} cases and {counts['controls']:,} controls tested"
 
     @property
     def building(self) -> str:
@@ -196,8 +201,8 @@ class Answers:
         asked = f"{EVENTS_FOR_VALIDATION} cases and controls tested are asked for"
         if self.evaluation is not None and self.evaluation.is_clustered:
             return (
-                f"author must judge: {asked}; there are predictions of {counts['subjects']:,} patients, of whom one has"
-                " several."
+                f"author must judge: {asked}; there are {counts['rows']:,} predictions of {counts['subjects']:,}"
+                " patients, who may have several."
             )
         return (
             f"{'Probably yes' if enough else 'No'}: {asked}, there are {counts['cases']:,} and {counts['controls']:,}."

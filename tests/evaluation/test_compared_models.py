@@ -61,17 +61,17 @@ def test_predictions_of_others_are_refused(labels, tmp_path):
     patients = read_evaluated(folder)
     few = write(tmp_path / "few.parquet", frame[:-3])
     with pytest.raises(
-        ValueError, match=r"prediction times: got 3 of 40 patients not predicted in few\.parquet; pass the"
+        ValueError, match=r"prediction times: got 3 of 40 predictions missing in few\.parquet; pass the"
     ):
         read_models([few], patients)
     turned = write(tmp_path / "turned.parquet", frame, labels=1 - frame["boolean_value"].to_numpy().astype(int))
     with pytest.raises(ValueError, match=r"40 with another label than the cohort's in turned\.parquet"):
         read_models([turned], patients)
     later = write(tmp_path / "later.parquet", frame.with_columns(pl.col("prediction_time") + pl.duration(days=500)))
-    with pytest.raises(ValueError, match="40 of 40 patients not predicted"):
+    with pytest.raises(ValueError, match="40 of 40 predictions missing"):
         read_models([later], patients)
     pl.concat([pl.read_parquet(few)] * 2).write_parquet(tmp_path / "twice.parquet")
-    with pytest.raises(ValueError, match="74 rows of the same subject and time, 3 of 40 patients not predicted"):
+    with pytest.raises(ValueError, match="74 rows of the same subject and time, 3 of 40 predictions missing"):
         read_models([tmp_path / "twice.parquet"], patients)
     # Other subjects are nobody's fault, and unknown labels are taken from the cohort.
     more = pl.concat([frame, frame.with_columns(pl.col("subject_id") + 1000)])
