@@ -117,7 +117,8 @@ class GridConfig:
     tuning: str = ""
     """File that a tuning wrote, for recipe tuned."""
     minimum_cases: Annotated[int, Ge(0)] = 10
-    """Training patients with the outcome that a run must have: with fewer it is not made, and the others are."""
+    """Training cases that a run must have (with several predictions of a patient each counts): with fewer it is not
+    made, and the others are."""
     replicates_together: Literal["auto", "true", "false"] = "auto"
     """Whether the replicates of a cell, alike but for their number, train in one program; each is filed as if it had
     trained alone. auto: where there is one device and it is no CPU, on which nothing is gained."""

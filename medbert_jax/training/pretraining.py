@@ -96,17 +96,15 @@ def encode_masked(
     dropout_key: jax.Array | None,
 ) -> tuple[Masked, Batch, jax.Array]:
     """What is masked of the rows of a tier, the rows with these codes masked, and the encoder's outputs (B, L, D)."""
-    masked = mask_codes(
-        rows,
-        config=masking,
-        key=mask_key,
-        epoch=epoch,
-        vocabulary_size=model.vocabulary_size,
-        mask_id=model.mask_id,
-    )
+    masked = _masked(rows, epoch, model=model, masking=masking, key=mask_key)
     inputs = rows | {"code_ids": masked.code_ids}
     hidden_BLD, _ = apply(params, inputs, config=model, key=dropout_key)
     return masked, inputs, hidden_BLD
+
+
+def _masked(rows: Batch, epoch: jax.Array, *, model: ModelConfig, masking: MaskingConfig, key: jax.Array) -> Masked:
+    size, mask_id = model.vocabulary_size, model.mask_id
+    return mask_codes(rows, config=masking, key=key, epoch=epoch, vocabulary_size=size, mask_id=mask_id)
 
 
 def pretraining_losses(
@@ -123,17 +121,8 @@ def pretraining_losses(
 
     The states of masked slots are gathered before the decoder, within each device's rows.
     """
-    masked_tiers = [
-        mask_codes(
-            rows,
-            config=masking,
-            key=mask_key,
-            epoch=batch["epoch"],
-            vocabulary_size=model.vocabulary_size,
-            mask_id=model.mask_id,
-        )
-        for rows in batch["tiers"]
-    ]
+    epoch = batch["epoch"]
+    masked_tiers = [_masked(rows, epoch, model=model, masking=masking, key=mask_key) for rows in batch["tiers"]]
     # At once, because the gradient of every look-up is as large as the table. Nothing else below reads the table.
     looked_up = code_vectors(params, [masked.code_ids for masked in masked_tiers], groups=shapes.groups)
     table_VD = params["embeddings"]["code_table"]

@@ -39,6 +39,20 @@ MODEL = replace(TINY_MODEL, layers=2)
 MASKING = MaskingConfig(share=0.25)
 
 
+def total_loss(params, batch, *, shapes, dropout_key):
+    """Of a step, with its parts."""
+    parts = pretraining_losses(
+        params,
+        batch,
+        model=MODEL,
+        masking=MASKING,
+        shapes=shapes,
+        mask_key=jax.random.key(5),
+        dropout_key=dropout_key,
+    )
+    return parts["masked_code_sum"] + parts["prolonged_los_sum"], parts
+
+
 def losses_and_gradients(params, sequences, *, packed: bool, epoch: int, planted=None, dropout_key=None):
     """Loss sums of one epoch in one step, and the gradient of their total."""
     config = RowsConfig(batch_size=len(sequences), short_row=32, packed=packed)
@@ -49,19 +63,8 @@ def losses_and_gradients(params, sequences, *, packed: bool, epoch: int, planted
         batch = batch | {"tiers": tuple(planted(rows) for rows in batch["tiers"])}
     batch = jax.tree.map(jnp.asarray, batch)
 
-    def loss(params):
-        parts = pretraining_losses(
-            params,
-            batch,
-            model=MODEL,
-            masking=MASKING,
-            shapes=step_shapes(plan, MASKING),
-            mask_key=jax.random.key(5),
-            dropout_key=dropout_key,
-        )
-        return parts["masked_code_sum"] + parts["prolonged_los_sum"], parts
-
-    (total, parts), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    loss = partial(total_loss, shapes=step_shapes(plan, MASKING), dropout_key=dropout_key)
+    (total, parts), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params, batch)
     return float(total), {name: float(parts[name]) for name in parts if name != "prolonged_los_logits"}, grads
 
 
@@ -92,23 +95,10 @@ def test_rows_that_few_steps_have_change_nothing_where_they_are_left_out(dropout
     shapes, key = step_shapes(plan, MASKING), jax.random.key(7) if dropout else None
     assert shapes.rare == (False, True)
 
-    def found(params, batch, shapes):
-        def loss(params):
-            parts = pretraining_losses(
-                params,
-                batch,
-                model=MODEL,
-                masking=MASKING,
-                shapes=shapes,
-                mask_key=jax.random.key(5),
-                dropout_key=key,
-            )
-            return parts["masked_code_sum"] + parts["prolonged_los_sum"], parts
+    def found(shapes):
+        return jax.jit(jax.value_and_grad(partial(total_loss, shapes=shapes, dropout_key=key), has_aux=True))
 
-        return jax.value_and_grad(loss, has_aux=True)(params)
-
-    asked = jax.jit(partial(found, shapes=shapes))
-    always = jax.jit(partial(found, shapes=replace(shapes, rare=(False, False))))
+    asked, always = found(shapes), found(replace(shapes, rare=(False, False)))
     feed, steps_with = batches(sequences, plan, seed=0, start=0), 0
     for _ in range(plan.steps_per_epoch):
         batch = jax.tree.map(jnp.asarray, next(feed))
