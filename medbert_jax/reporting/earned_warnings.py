@@ -100,6 +100,8 @@ def _of_figures(cohort: ReportedCohort, share: bool) -> Iterator[str]:
     slope = _value(evaluation, model, "calibration_slope")
     if slope is not None and not SLOPES[0] <= slope <= SLOPES[1]:
         how = "too extreme: high risks are too high and low ones too low" if slope < 1 else "not spread enough"
+        if slope <= 0:
+            how = "in no order or the wrong one: the outcome is no likelier where they are higher"
         yield f"Calibration slope far from 1: {slope:.2f}. The predicted risks are {how}; recalibrate before any use."
     if lost := cohort.unpredicted:
         yield (

@@ -144,6 +144,15 @@ def test_warnings_are_those_that_the_data_earn():
     assert "known flaw" not in bad and "look after" not in bad
 
 
+def test_risks_in_the_wrong_order_are_not_called_too_extreme():
+    label, risk = made_risks(300, 3)
+    models = [model(MODEL, 1 - risk), model(SHAPE, risk), model(AGE_AND_SEX, risk)]
+    inverted = evaluate(made_patients(label), models, EvaluationSettings(draws=100, reference=MODEL))
+    for evaluation, words in ((inverted, "no order or the wrong one"), (bad_evaluation(), "too extreme")):
+        (slope,) = [line for line in warned(evaluation=evaluation).split("\n") if line.startswith("Calibration slope")]
+        assert words in slope
+
+
 def test_no_shared_warning_has_a_count():
     said = warned(CohortFacts(300, 7, 3), True, evaluation=bad_evaluation(5), spec=load_spec("dhf-landmark"))
     assert "Outcome codes in the input of some test patients" in said and "Competing deaths: Some" in said
