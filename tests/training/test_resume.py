@@ -136,7 +136,7 @@ def quick_compilation():
 
 @dataclass
 class Runs:
-    """Runs over the small dataset; one that was not cut is made once for every configuration."""
+    """Runs over the small dataset."""
 
     folder: Path
     dataset: str
@@ -147,8 +147,7 @@ class Runs:
         return str(self.folder / f"run-{self.made}")
 
     def whole(self, config: PretrainConfig) -> Path:
-        path = self.folder / f"whole-{config.rows.batching}"
-        return path if path.exists() else run_pretrain.main(replace(config, dataset=self.dataset, run=str(path)))
+        return run_pretrain.main(replace(config, dataset=self.dataset, run=self.new()))
 
     def cut(self, config: PretrainConfig, step: int) -> Path:
         """A run that has saved `step`, and is no more."""
@@ -177,6 +176,12 @@ def runs(tmp_path_factory) -> Runs:
 
 
 @pytest.fixture(scope="module")
+def whole(runs) -> Path:
+    """A fixture, so that it is made before a test puts a fault in."""
+    return runs.whole(CONFIG)
+
+
+@pytest.fixture(scope="module")
 def cut_at_13(runs) -> Path:
     return runs.cut(CONFIG, 13)
 
@@ -190,10 +195,10 @@ def cut_at_13(runs) -> Path:
         pytest.param(PATIENTS, 11, {"steps_per_dispatch": 8}, id="patients, then longer dispatches"),
     ],
 )
-def test_k_steps_and_the_others_are_all_steps_bit_for_bit(runs, cut_at_13, monkeypatch, config, step, changed):
+def test_k_steps_and_the_others_are_all_steps_bit_for_bit(runs, whole, cut_at_13, monkeypatch, config, step, changed):
     assert config.model.dropout > 0 and config.model.attention_dropout > 0
     assert step % config.corpus.steps_per_dispatch
-    whole = runs.whole(config)
+    whole = whole if config == CONFIG else runs.whole(config)
     cut = cut_at_13 if (config, step) == (CONFIG, 13) else runs.cut(config, step)
     dispatches, feed = [], patient_source.PatientSource.feed
 
@@ -212,11 +217,11 @@ def test_k_steps_and_the_others_are_all_steps_bit_for_bit(runs, cut_at_13, monke
 
 
 @pytest.mark.parametrize("steps", [1, 3, 50])
-def test_a_run_is_the_same_whatever_the_size_of_a_dispatch(runs, steps):
+def test_a_run_is_the_same_whatever_the_size_of_a_dispatch(runs, whole, steps):
     """Its validations too, to the last bit."""
     config = replace(CONFIG, corpus=CorpusConfig(steps_per_dispatch=steps, dispatch_seconds=60.0))
     run = run_pretrain.main(replace(config, dataset=runs.dataset, run=runs.new()))
-    assert_same_runs(runs.whole(CONFIG), run, CONFIG)
+    assert_same_runs(whole, run, CONFIG)
 
 
 def forget_optimizer(*arguments):
@@ -238,16 +243,15 @@ def begin_with_the_first_patients(self, start, count, host_feed=patient_source.P
         ),
     ],
 )
-def test_the_comparison_sees_a_resume_that_forgets(runs, cut_at_13, monkeypatch, owner, name, fault):
+def test_the_comparison_sees_a_resume_that_forgets(runs, whole, cut_at_13, monkeypatch, owner, name, fault):
     monkeypatch.setattr(owner, name, fault)
     resumed = runs.resumed(CONFIG, cut_at_13)
-    whole = runs.whole(CONFIG)
     assert metrics(whole) != metrics(resumed)
     with pytest.raises(AssertionError, match="differs"):
         assert_same_states(*(state_of(run, CONFIG.steps, CONFIG) for run in (whole, resumed)))
 
 
-def test_a_disk_without_room_leaves_the_steps_before_and_no_half_one(runs, cut_at_13, monkeypatch):
+def test_a_disk_without_room_leaves_the_steps_before_and_no_half_one(runs, whole, cut_at_13, monkeypatch):
     """Simulated, with what a file system that was really full had left."""
 
     def fill(self, folder, **_):
@@ -263,7 +267,7 @@ def test_a_disk_without_room_leaves_the_steps_before_and_no_half_one(runs, cut_a
             run_pretrain.main(config)
     assert [path.name for path in (run / "steps").iterdir()] == ["000013"]
     run_pretrain.main(config)
-    assert_same_runs(runs.whole(CONFIG), run, CONFIG)
+    assert_same_runs(whole, run, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -279,14 +283,13 @@ def test_a_damaged_file_of_the_run_is_named_when_it_goes_on(runs, cut_at_13, nam
         run_pretrain.main(replace(CONFIG, dataset=runs.dataset, run=str(run)))
 
 
-def test_a_damaged_line_of_metrics_costs_nothing_else(runs, cut_at_13, capsys):
+def test_a_damaged_line_of_metrics_costs_nothing_else(runs, whole, cut_at_13, capsys):
     run = Path(shutil.copytree(cut_at_13, runs.new()))
     lines = (run / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     lines[4] = lines[4].replace(b'"train"', b'"tr\xe1in"')  # one bit
     (run / "metrics.jsonl").write_bytes(b"".join(lines))
     run_pretrain.main(replace(CONFIG, dataset=runs.dataset, run=str(run)))
     assert "got another in line 5 of" in capsys.readouterr().err
-    whole = runs.whole(CONFIG)
     intact = metrics(whole)
     assert metrics(run) == [*intact[:4], *intact[5:]]
     assert (run / "metrics.damaged.jsonl").read_bytes() == lines[4]
@@ -304,9 +307,8 @@ def test_a_run_that_goes_on_under_another_jax_says_so(runs, cut_at_13, monkeypat
     assert noted == {"kind": "versions", "step": 13} | changes
 
 
-def test_a_trained_state_goes_to_two_and_four_devices_and_without_a_mesh(runs):
+def test_a_trained_state_goes_to_two_and_four_devices_and_without_a_mesh(runs, whole):
     """Eight devices: test_checkpointing.py."""
-    run = runs.whole(CONFIG)
     fingerprints = runs.folder / "fingerprints.json"
     here = Path(__file__)
     program = f"""
@@ -316,7 +318,7 @@ def test_a_trained_state_goes_to_two_and_four_devices_and_without_a_mesh(runs):
         from training.test_resume import CONFIG, fingerprint, state_on_mesh
 
         assert jax.device_count() == 4
-        path, found = {str(run)!r}, {{}}
+        path, found = {str(whole)!r}, {{}}
         for devices, model in ((4, 1), (4, 2), (4, 4), (2, 1), (2, 2), (1, 1)):
             found[f"{{devices}} devices, {{model}} for the table"] = fingerprint(state_on_mesh(path, devices, model))
         found["load_pretrained"] = fingerprint({{"params": medbert_jax.load_pretrained(path).params}})
@@ -336,7 +338,7 @@ def test_a_trained_state_goes_to_two_and_four_devices_and_without_a_mesh(runs):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     found = json.loads(fingerprints.read_text())
-    state = state_of(run, CONFIG.steps, CONFIG)
+    state = state_of(whole, CONFIG.steps, CONFIG)
     assert found.pop("load_pretrained") == fingerprint({"params": state["params"]})
     assert len(found) == 6 and set(found.values()) == {fingerprint(state)}
     assert fingerprint(state_of(runs.cut(CONFIG, 1), 1, CONFIG)) != fingerprint(state)
