@@ -1,0 +1,83 @@
+"""How long the stages and runs of a study take, before they are made: from rates, those of done ones where there are.
+
+Rates of tables, datasets and pretrainings are those of the whole machine, which each of them uses; those of runs are of
+one process, beside which others work. An estimate is no promise.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt
+
+from medbert_jax.baselines.linear_probe import ProbeConfig
+from medbert_jax.checked_fields import check_fields
+from medbert_jax.experiments.grid import BaselineConfig, Run
+from medbert_jax.training.config import FinetuneConfig
+
+Positive = Annotated[float, Gt(0)]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Patients a second, and what else a duration is made of; raises ValueError naming every fault."""
+
+    simulated: Positive = 5_000.0
+    selected: Positive = 60_000.0
+    """For each cohort whose members alone are kept."""
+    read: Positive = 20_000.0
+    """From tables to other tables, or to a dataset."""
+    pretrained: Positive = 400.0
+    vectors: Positive = 20_000.0
+    """And passes."""
+    finetuned: Positive = 125.0
+    """In training."""
+    predicted: Positive = 400.0
+    """In validations and the test."""
+    begin_s: Annotated[float, Ge(0)] = 20.0
+    """Before the first step of a training: data, programs."""
+    baseline_s: Annotated[float, Ge(0)] = 10.0
+    """A regression or a forest."""
+    passed: tuple[tuple[int, float], ...] = ((300, 8.0), (1000, 5.5), (3000, 4.0), (10_000, 1.6))
+    """(training patients, passes until early stopping ends a run); between two sizes that of the smaller one, above the
+    largest as many patients as there."""
+    processes: Annotated[int, Ge(1)] = 2
+    """That share the runs of a grid."""
+
+    def __post_init__(self):
+        """Check every field; all faults are in one error."""
+        check_fields(self, at="rates")
+
+    def patients_passed(self, train_size: int) -> float:
+        """How many training patients pass, one counted as often as he does, until a run of this size ends."""
+        first, last = self.passed[0], self.passed[-1]
+        if train_size >= last[0]:
+            return last[0] * last[1]
+        below = [passes for size, passes in self.passed if size <= train_size] or [first[1]]
+        return train_size * below[-1]
+
+    def run_seconds(self, run: Run, sizes: tuple[int, int, int], *, tested: bool = True) -> float:
+        """Of a run of a cohort with so many training, validation and test patients."""
+        train, validation, test = sizes
+        tests = test / self.predicted if tested else 0.0
+        if isinstance(run, BaselineConfig):
+            return self.baseline_s
+        train = min(run.train_size or train, train)
+        if isinstance(run, ProbeConfig):
+            return self.baseline_s + (train + validation) / self.predicted + tests
+        assert isinstance(run, FinetuneConfig)  # there is no other run
+        passed = self.patients_passed(train)
+        if run.backbone == "frozen":  # its states are computed once
+            return self.begin_s + (train + validation) / self.predicted + tests + passed / (10 * self.finetuned)
+        rounds = passed / max(1, min(run.evaluate_every or train, train))
+        looked_at = min(run.validation_size or validation, validation)
+        return self.begin_s + passed / self.finetuned + rounds * looked_at / self.predicted + tests
+
+
+def row_of(run: Run) -> tuple[str, str, str]:
+    """Backbone, head and size of a fine-tuning; "baseline", its name and size of another run."""
+    row = (run.backbone, run.head.kind) if isinstance(run, FinetuneConfig) else ("baseline", _baseline(run))
+    return *row, str(run.train_size or "all")
+
+
+def _baseline(run: Run) -> str:
+    return run.features if isinstance(run, BaselineConfig) else "probe"
