@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from medbert_jax.experiments.study import Make, Study
     from medbert_jax.experiments.study_plan import Block, Cohort, Pretraining, PretrainingData, Tables, Tuning, Vectors
 
-Made = tuple[Path, float]
-"""The result, and how many patients (and passes) it took."""
-
 
 def study(options: StudyOptions) -> None:
     """Make what is missing of a study, or print what is there and what the rest will take."""
@@ -36,7 +33,7 @@ def study(options: StudyOptions) -> None:
 
 def makers(data: Path | None, workers: int = 0) -> Mapping[str, "Make"]:
     """Kind of a stage → what makes it; `data` is the folder of the source that a plan ingests."""
-    found: dict[str, Callable[[Any, Study], Made]] = {
+    found: dict[str, Callable[[Any, Study], Path]] = {
         "tables": partial(_tables, data=data, workers=workers),
         "datasets": partial(_dataset, workers=workers),
         "pretrainings": _pretraining,
@@ -48,33 +45,35 @@ def makers(data: Path | None, workers: int = 0) -> Mapping[str, "Make"]:
     return found
 
 
-def _tables(item: "Tables", study: "Study", *, data: Path | None, workers: int) -> Made:
+def _tables(item: "Tables", study: "Study", *, data: Path | None, workers: int) -> Path:
     from medbert_jax.cohorts.loading import load_spec
     from medbert_jax.cohorts.members import Members
     from medbert_jax.experiments.study_plan import Fold, Ingested, Joined
+    from medbert_jax.experiments.study_stages import place_of
     from medbert_jax.experiments.study_tables import write_fold, write_joined
     from medbert_jax.simulation.simulate import Keep, simulate
 
-    out = study.out / "ehr" / item.name
+    out = place_of(study.out, "tables", item.name)
     if isinstance(item, Ingested):
-        return out, _ingest(item, data, out, workers)
+        _ingest(item, data, out, workers)
+        return out
     if isinstance(item, Fold):
         settings = {"fold": item.fold, "folds": item.folds, "validation_parts": item.validation_parts}
         write_fold(study.path("tables", item.tables), out, **settings)
-        return out, _patients_of(out)
+        return out
     if isinstance(item, Joined):
         write_joined(study.path("tables", item.tables), study.path("tables", item.more), out)
-        return out, _patients_of(out)
+        return out
     keep = None
     if item.keep:
         members = Members(tuple(load_spec(name) for name in item.keep), study.plan.split_key)
         keep = Keep(members, f"members of {', '.join(item.keep)}")
     asked = {name: getattr(item, name) for name in ("patients", "site", "world", "seed", "shards")}
     simulate(out, **asked, workers=workers, keep=keep)
-    return out, item.patients
+    return out
 
 
-def _ingest(item, data: Path | None, out: Path, workers: int) -> float:
+def _ingest(item, data: Path | None, out: Path, workers: int) -> None:
     from medbert_jax.ingest.ingest import ingest
 
     if data is None:
@@ -82,16 +81,10 @@ def _ingest(item, data: Path | None, out: Path, workers: int) -> float:
             f"a plan that ingests a source needs its folder: got no --data for {item.name} ({item.format}); give "
             "it, or with --only the blocks that do without"
         )
-    return ingest(data, out, format=item.format, workers=workers).kept.patients
+    ingest(data, out, format=item.format, workers=workers)
 
 
-def _patients_of(ehr: Path) -> float:
-    from medbert_jax.ehr.tables import read_shard, read_source
-
-    return sum(read_shard(ehr, shard).patients.height for shard in range(read_source(ehr).shards))
-
-
-def _dataset(item: "PretrainingData", study: "Study", *, workers: int) -> Made:
+def _dataset(item: "PretrainingData", study: "Study", *, workers: int) -> Path:
     from medbert_jax.data.serialization import SerializationConfig
     from tfds_builders.ehr_pretraining.ehr_pretraining_dataset_builder import prepare_pretraining
     from tfds_builders.options import PrepareOptions
@@ -109,13 +102,13 @@ def _dataset(item: "PretrainingData", study: "Study", *, workers: int) -> Made:
     return _made(prepare_pretraining(options, serialization=SerializationConfig(code_order=item.code_order)))
 
 
-def _pretraining(item: "Pretraining", study: "Study") -> Made:
+def _pretraining(item: "Pretraining", study: "Study") -> Path:
     import run_pretrain
     from medbert_jax.cohorts.pretraining_labels import write_patient_labels
-    from medbert_jax.data.token_store import read_metadata
     from medbert_jax.ehr.tables import read_shard, read_source
+    from medbert_jax.experiments.study_stages import place_of
 
-    dataset, run = study.path("datasets", item.dataset), study.out / "pretraining" / item.name
+    dataset, run = study.path("datasets", item.dataset), place_of(study.out, "pretrainings", item.name)
     labels = ""
     if item.labels != "prolonged_los":
         of = next(one.tables for one in study.plan.datasets if one.name == item.dataset)
@@ -124,21 +117,20 @@ def _pretraining(item: "Pretraining", study: "Study") -> Made:
         shards = (read_shard(ehr, shard) for shard in range(read_source(ehr).shards))
         write_patient_labels(path, shards, item.labels)
         labels = str(path)
-    run_pretrain.main(replace(item.config, dataset=str(dataset), run=str(run), patient_labels=labels))
-    return run, read_metadata(dataset)["split"]["counts"]["train"] * item.config.epochs
+    return run_pretrain.main(replace(item.config, dataset=str(dataset), run=str(run), patient_labels=labels))
 
 
-def _vectors(item: "Vectors", study: "Study") -> Made:
-    from medbert_jax.data.token_store import read_metadata
+def _vectors(item: "Vectors", study: "Study") -> Path:
+    from medbert_jax.experiments.study_stages import place_of
     from medbert_jax.training.code_vectors_command import code_vectors
     from medbert_jax.training.code_vectors_options import CodeVectorsOptions
 
-    dataset, path = study.path("datasets", item.dataset), study.out / "vectors" / f"{item.name}.npz"
-    code_vectors(CodeVectorsOptions(dataset, path, item.config))
-    return path, read_metadata(dataset)["split"]["counts"]["train"] * item.config.epochs
+    path = place_of(study.out, "vectors", item.name)
+    code_vectors(CodeVectorsOptions(study.path("datasets", item.dataset), path, item.config))
+    return path
 
 
-def _cohort(item: "Cohort", study: "Study", *, workers: int) -> Made:
+def _cohort(item: "Cohort", study: "Study", *, workers: int) -> Path:
     from medbert_jax.training.unseen_patients import check_unseen
     from tfds_builders.disease_cohort.disease_cohort_dataset_builder import prepare_cohort
     from tfds_builders.options import CohortOptions
@@ -150,11 +142,12 @@ def _cohort(item: "Cohort", study: "Study", *, workers: int) -> Made:
         item.name,
         pretraining_dataset=dataset,
         data_dir=study.out / "data",
+        few_cases=item.few_cases,
         workers=workers,
     )
-    directory, patients = _made(prepare_cohort(options))
+    directory = _made(prepare_cohort(options))
     check_unseen(directory, dataset, training_seen=item.seen)
-    return directory, patients
+    return directory
 
 
 def _spec(item: "Cohort", study: "Study") -> str:
@@ -179,31 +172,28 @@ def _spec(item: "Cohort", study: "Study") -> str:
     return str(path)
 
 
-def _made(directory: Path | None) -> Made:
-    from medbert_jax.data.token_store import read_metadata
-
+def _made(directory: Path | None) -> Path:
     assert directory is not None  # no task of many was asked for
-    return directory, sum(read_metadata(directory)["split"]["counts"].values())
+    return directory
 
 
-def _tuning(item: "Tuning", study: "Study") -> Made:
+def _tuning(item: "Tuning", study: "Study") -> Path:
     import run_finetune
-    from medbert_jax.experiments.settings import read_tuning
+    from medbert_jax.experiments.study_stages import place_of
 
-    path = study.out / "tunings" / f"{item.name}.json"
+    path = place_of(study.out, "tunings", item.name)
     path.parent.mkdir(parents=True, exist_ok=True)
     common = replace(
         item.config.finetune,
         checkpoint=str(study.path("pretrainings", item.pretraining)),
         vectors=str(study.path("vectors", item.vectors)) if item.vectors else "",
-        results=str(study.out / "tunings"),
+        results=str(path.parent),
     )
     cohort = str(study.path("cohorts", item.cohort))
-    run_finetune.main(replace(item.config, dataset=cohort, out=str(path), finetune=common))
-    return path, len(read_tuning(path)["tried"])
+    return run_finetune.main(replace(item.config, dataset=cohort, out=str(path), finetune=common))
 
 
-def _block(item: "Block", study: "Study") -> Made:
+def _block(item: "Block", study: "Study") -> Path:
     import run_finetune
 
-    return run_finetune.main(study.grid(item)), 0.0
+    return run_finetune.main(study.grid(item))

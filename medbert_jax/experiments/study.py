@@ -20,6 +20,7 @@ from medbert_jax.experiments.study_stages import (
     Stage,
     asked_for,
     found_at,
+    place_of,
     receipt_path,
     result_of,
     stages_of,
@@ -28,8 +29,8 @@ from medbert_jax.experiments.study_stages import (
 from medbert_jax.experiments.tuning import joined_tuning
 from medbert_jax.training.progress import say
 
-Make = Callable[[Any, "Study"], tuple[Path, float]]
-"""Makes the result of an item: its path, below the study's folder, and how many patients (and passes) that were."""
+Make = Callable[[Any, "Study"], Path]
+"""Makes the result of an item, and returns its path below the study's folder."""
 
 
 class _BusyError(Exception):
@@ -77,7 +78,7 @@ class Study:
         """The grid of a block whose needs are done: of this part, or whole."""
         finetune = replace(
             block.grid.finetune,
-            experiment=block.name,
+            experiment=block.experiment or block.name,
             checkpoint=str(self.path("pretrainings", block.pretraining)),
             vectors=str(self.path("vectors", block.vectors)) if block.vectors else "",
             results=str(self.results),
@@ -107,8 +108,8 @@ class Study:
             if self.done(stage):  # by another process, meanwhile
                 return
             say(f"{stage.key}: begins")
-            began = time.monotonic()
-            path, work = makers[stage.kind](stage.item, self)
+            began, resumed = time.monotonic(), place_of(self.out, stage.kind, stage.item.name).exists()
+            path = makers[stage.kind](stage.item, self)
             found = found_at(stage.kind, path)
             assert found is not None  # it has just been made
             receipt: Receipt = {
@@ -116,12 +117,11 @@ class Study:
                 "asked": asked_for(stage, self.plan, self._made_from(stage)),
                 "path": path.relative_to(self.out).as_posix(),
                 "found": found,
-                "seconds": time.monotonic() - began,
-                "work": float(work),
+                "seconds": 0.0 if resumed else time.monotonic() - began,
             }
             write_receipt(self.out, stage, receipt)
             self._done[stage.key] = path, found
-            say(f"{stage.key}: done in {receipt['seconds']:,.0f} s")
+            say(f"{stage.key}: done in {time.monotonic() - began:,.0f} s")
 
     def _made_from(self, stage: Stage) -> dict[str, str]:
         return {key: self._done[key][1] for key in stage.needs}

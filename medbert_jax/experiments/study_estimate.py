@@ -14,7 +14,7 @@ from medbert_jax.experiments.grid import Run
 from medbert_jax.experiments.running import look_up
 from medbert_jax.experiments.settings import settings_of
 from medbert_jax.experiments.study import Study, wanted
-from medbert_jax.experiments.study_plan import Cohort, PretrainingData, Simulated
+from medbert_jax.experiments.study_plan import Cohort, Pretraining, PretrainingData, Simulated, Vectors
 from medbert_jax.experiments.study_rates import row_of
 from medbert_jax.experiments.study_stages import Stage, read_receipt
 from medbert_jax.printed_tables import Table
@@ -70,13 +70,14 @@ class Estimate:
         return (counts["train"], counts["validation"], counts["test"]) if counts else item.expected
 
     def _state(self, cohort: str, run: Run, state: str) -> RunState:
-        seconds = self.rates.run_seconds(run, self.sizes(cohort)) if state == "missing" else 0.0
+        codes = self._items["cohorts", cohort].mean_codes
+        seconds = self.rates.run_seconds(run, self.sizes(cohort), codes) if state == "missing" else 0.0
         if state == "missing" and row_of(run) in self._measured_runs:
             seconds = self._measured_runs[row_of(run)]
         return RunState(cohort, run, state, seconds)
 
     def _work(self, stage: Stage) -> tuple[float, float]:
-        """(patients, or patients and passes; seconds by the plan's rates) of a stage."""
+        """(patients, or patients' codes and passes; seconds by the plan's rates) of a stage."""
         item, rates = stage.item, self.rates
         match stage.kind:
             case "tables" if isinstance(item, Simulated):
@@ -86,19 +87,23 @@ class Estimate:
                 patients = self._training_patients(item.name) or item.expected
                 return patients, 2 * patients / rates.read
             case "pretrainings":
-                work = self._training_patients(item.dataset) * item.config.epochs
+                work = self._codes_passed(item)
                 return work, work / rates.pretrained + rates.begin_s
             case "vectors":
-                work = self._training_patients(item.dataset) * item.config.epochs
+                work = self._codes_passed(item)
                 return work, work / rates.vectors + rates.begin_s
             case "cohorts":
                 return sum(self.sizes(item.name)), sum(self.sizes(item.name)) / rates.read + 1.0
             case "tunings":
-                sizes = self.sizes(item.cohort)
+                of = self.sizes(item.cohort), self._items["cohorts", item.cohort].mean_codes
                 rows = [(len(settings_of(row)), run) for row, run in item.config.runs()]
-                seconds = sum(times * rates.run_seconds(run, sizes, tested=False) for times, run in rows)
+                seconds = sum(times * rates.run_seconds(run, *of, tested=False) for times, run in rows)
                 return sum(times for times, _ in rows), seconds
         return 1.0, 10.0
+
+    def _codes_passed(self, item: Pretraining | Vectors) -> float:
+        codes = self._items["datasets", item.dataset].mean_codes
+        return self._training_patients(item.dataset) * codes * item.config.epochs
 
     def _training_patients(self, dataset: str) -> int:
         item = self._items["datasets", dataset]
@@ -119,7 +124,7 @@ class Estimate:
         work, seconds = defaultdict(float), defaultdict(float)
         for stage in self.study.stages():
             if stage.kind != "blocks" and (receipt := read_receipt(self.study.out, stage)):
-                work[_kind(stage)] += receipt["work"]
+                work[_kind(stage)] += self._work(stage)[0]
                 seconds[_kind(stage)] += receipt["seconds"]
         return {kind: work[kind] / seconds[kind] for kind in work if work[kind] and seconds[kind]}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from annotated_types import Ge
+from annotated_types import Ge, Gt
 
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.cohorts.pretraining_labels import PatientLabel
@@ -78,6 +78,8 @@ class PretrainingData:
     tables: str
     expected: Annotated[int, Ge(0)] = 0
     """Training patients, about, for the estimate of a duration before the dataset is there."""
+    mean_codes: Annotated[float, Gt(0)] = 15.0
+    """Of a patient, likewise."""
     vocabulary_of: str = ""
     """Another dataset whose vocabulary is taken; empty: a new one."""
     minimum_patients: Annotated[int, Ge(1)] = 1
@@ -117,8 +119,12 @@ class Cohort:
     dataset: str
     expected: tuple[int, int, int] = (0, 0, 0)
     """Training, validation and test patients, about, for the estimate of a duration before the dataset is there."""
+    mean_codes: Annotated[float, Gt(0)] = 33.0
+    """Of a patient, likewise."""
     controls_per_case: Annotated[int, Ge(0)] = 0
     """Controls drawn at random for each case; 0: all of them, or as many as the spec says."""
+    few_cases: bool = False
+    """Also with fewer than 50 test cases."""
     seen: bool = False
     """Whether pretraining had read its training patients' records, as the paper's had; else it has none of them."""
 
@@ -137,13 +143,15 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Block:
-    """A grid of runs; its name is the experiment under which they are filed."""
+    """A grid of runs."""
 
     name: str
     cohorts: tuple[str, ...]
     pretraining: str
     grid: GridConfig
     """Datasets, checkpoint, vectors, results, tuning and part are filled in."""
+    experiment: str = ""
+    """Under which the runs are filed; empty: the block's name. Blocks of one experiment have the same runs once."""
     vectors: str = ""
     tunings: tuple[str, ...] = ()
     """Of all rows together, where the grid's recipe is tuned."""

@@ -1,7 +1,8 @@
 """How long the stages and runs of a study take, before they are made: from rates, those of done ones where there are.
 
-Rates of tables, datasets and pretrainings are those of the whole machine, which each of them uses; those of runs are of
-one process, beside which others work. An estimate is no promise.
+What trains or predicts goes by codes, of which patients of one source have more than those of another. Rates of tables,
+datasets and pretrainings are those of the whole machine, which each of them uses; those of runs are of one process,
+beside which others work. An estimate is no promise.
 """
 
 from dataclasses import dataclass
@@ -19,20 +20,21 @@ Positive = Annotated[float, Gt(0)]
 
 @dataclass(frozen=True)
 class Rates:
-    """Patients a second, and what else a duration is made of; raises ValueError naming every fault."""
+    """Patients, or codes, a second, and what else a duration is made of; raises ValueError naming every fault."""
 
     simulated: Positive = 5_000.0
     selected: Positive = 60_000.0
     """For each cohort whose members alone are kept."""
     read: Positive = 20_000.0
     """From tables to other tables, or to a dataset."""
-    pretrained: Positive = 400.0
-    vectors: Positive = 20_000.0
-    """And passes."""
-    finetuned: Positive = 125.0
-    """In training."""
-    predicted: Positive = 400.0
-    """In validations and the test."""
+    pretrained: Positive = 6_000.0
+    """Codes."""
+    vectors: Positive = 300_000.0
+    """Codes."""
+    finetuned: Positive = 4_000.0
+    """Codes, in training."""
+    predicted: Positive = 13_000.0
+    """Codes, in validations and the test."""
     begin_s: Annotated[float, Ge(0)] = 20.0
     """Before the first step of a training: data, programs."""
     baseline_s: Annotated[float, Ge(0)] = 10.0
@@ -55,22 +57,23 @@ class Rates:
         below = [passes for size, passes in self.passed if size <= train_size] or [first[1]]
         return train_size * below[-1]
 
-    def run_seconds(self, run: Run, sizes: tuple[int, int, int], *, tested: bool = True) -> float:
-        """Of a run of a cohort with so many training, validation and test patients."""
+    def run_seconds(self, run: Run, sizes: tuple[int, int, int], codes: float, *, tested: bool = True) -> float:
+        """Of a run of a cohort with so many training, validation and test patients, of so many codes each."""
         train, validation, test = sizes
-        tests = test / self.predicted if tested else 0.0
+        predicted, finetuned = self.predicted / codes, self.finetuned / codes
+        tests = test / predicted if tested else 0.0
         if isinstance(run, BaselineConfig):
             return self.baseline_s
         train = min(run.train_size or train, train)
         if isinstance(run, ProbeConfig):
-            return self.baseline_s + (train + validation) / self.predicted + tests
+            return self.baseline_s + (train + validation) / predicted + tests
         assert isinstance(run, FinetuneConfig)  # there is no other run
         passed = self.patients_passed(train)
         if run.backbone == "frozen":  # its states are computed once
-            return self.begin_s + (train + validation) / self.predicted + tests + passed / (10 * self.finetuned)
+            return self.begin_s + (train + validation) / predicted + tests + passed / (10 * finetuned)
         rounds = passed / max(1, min(run.evaluate_every or train, train))
         looked_at = min(run.validation_size or validation, validation)
-        return self.begin_s + passed / self.finetuned + rounds * looked_at / self.predicted + tests
+        return self.begin_s + passed / finetuned + rounds * looked_at / predicted + tests
 
 
 def row_of(run: Run) -> tuple[str, str, str]:

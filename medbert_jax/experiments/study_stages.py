@@ -57,8 +57,7 @@ class Receipt(TypedDict):
     found: str
     """What identifies the result's content."""
     seconds: float
-    work: float
-    """Patients, or patients and passes, that the seconds are of."""
+    """That making it took; 0 where a part of it had been made before."""
 
 
 def stages_of(plan: StudyPlan) -> list[Stage]:
@@ -120,6 +119,19 @@ def found_at(kind: str, path: Path) -> str | None:
             return CodeVectors.read(path).fingerprint
     tuning = read_tuning(path)
     return hashlib.sha256(canonical_json([tuning["dataset_hash"], tuning["chosen"]])).hexdigest()
+
+
+def place_of(out: Path, kind: str, name: str) -> Path:
+    """Where the result of a stage is made; of a dataset the folder of its versions."""
+    places = {
+        "tables": f"ehr/{name}",
+        "datasets": f"data/ehr_pretraining/{name}",
+        "pretrainings": f"pretraining/{name}",
+        "vectors": f"vectors/{name}.npz",
+        "cohorts": f"data/disease_cohort/{name}",
+        "tunings": f"tunings/{name}.json",
+    }
+    return out / places[kind]
 
 
 def receipt_path(out: Path, stage: Stage) -> Path:
