@@ -60,7 +60,14 @@ CONFIG = StudyPlan(
         Cohort("dhf-matched", "dhf-matched", "cerner-cohorts", "cerner", expected=(300_000, 43_000, 86_000)),
         Cohort("dhf", "dhf", "cerner-cohorts", "cerner", expected=(600_000, 88_000, 176_000), controls_per_case=2),
         Cohort("paca-matched", "paca-matched", "cerner-cohorts", "cerner", expected=(16_800, 2_400, 4_800)),
-        Cohort("paca-matched-truven", "paca-matched", "truven-cohorts", "cerner", expected=(16_800, 2_400, 4_800)),
+        Cohort(
+            "paca-matched-truven",
+            "paca-matched",
+            "truven-cohorts",
+            "cerner",
+            expected=(16_800, 2_400, 4_800),
+            called="paca-matched-truven",
+        ),
     ),
     blocks=(
         *blocks("ex-1", EX1),

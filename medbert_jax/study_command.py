@@ -151,21 +151,23 @@ def _cohort(item: "Cohort", study: "Study", *, workers: int) -> Path:
 
 
 def _spec(item: "Cohort", study: "Study") -> str:
-    """The built-in spec; with controls drawn at random a spec of the study's own, written beside the cohorts."""
+    """The built-in spec; with another name, or with controls drawn at random, a spec of the study's own."""
     import yaml
 
     from medbert_jax.cohorts.loading import load_spec
     from medbert_jax.disk.whole_files import write_whole
 
-    if not item.controls_per_case:
+    if not item.controls_per_case and not item.called:
         return item.spec
     plain = load_spec(item.spec).to_dict()
-    plain["sample"] = {
-        "description": f"{item.controls_per_case} controls at random for each case",
-        "tag": "ours",
-        "controls_per_case": item.controls_per_case,
-        "key": f"{item.spec} controls",
-    }
+    plain["name"] = item.called or plain["name"]
+    if item.controls_per_case:
+        plain["sample"] = {
+            "description": f"{item.controls_per_case} controls at random for each case",
+            "tag": "ours",
+            "controls_per_case": item.controls_per_case,
+            "key": f"{item.spec} controls",
+        }
     path = study.out / "specs" / f"{item.name}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))

@@ -41,7 +41,7 @@ class Estimate:
 
     def __init__(self, study: Study):
         self.study, self.rates = study, study.plan.rates
-        self._items = {(stage.kind, stage.item.name): stage.item for stage in study.stages()}
+        self._stages = {(stage.kind, stage.item.name): stage for stage in study.stages()}
 
     def stage_seconds(self, stage: Stage) -> float:
         """What making a stage that is no block takes: by the rate of done ones of its kind, else by the plan's."""
@@ -65,12 +65,11 @@ class Estimate:
 
     def sizes(self, cohort: str) -> Sizes:
         """Training, validation and test patients of a cohort: those that it has, else those expected."""
-        item = self._items["cohorts", cohort]
-        counts = self._counts(self._stage("cohorts", cohort))
-        return (counts["train"], counts["validation"], counts["test"]) if counts else item.expected
+        counts = self._counts(stage := self._stages["cohorts", cohort])
+        return (counts["train"], counts["validation"], counts["test"]) if counts else stage.item.expected
 
     def _state(self, cohort: str, run: Run, state: str) -> RunState:
-        codes = self._items["cohorts", cohort].mean_codes
+        codes = self._stages["cohorts", cohort].item.mean_codes
         seconds = self.rates.run_seconds(run, self.sizes(cohort), codes) if state == "missing" else 0.0
         if state == "missing" and row_of(run) in self._measured_runs:
             seconds = self._measured_runs[row_of(run)]
@@ -95,23 +94,19 @@ class Estimate:
             case "cohorts":
                 return sum(self.sizes(item.name)), sum(self.sizes(item.name)) / rates.read + 1.0
             case "tunings":
-                of = self.sizes(item.cohort), self._items["cohorts", item.cohort].mean_codes
+                of = self.sizes(item.cohort), self._stages["cohorts", item.cohort].item.mean_codes
                 rows = [(len(settings_of(row)), run) for row, run in item.config.runs()]
                 seconds = sum(times * rates.run_seconds(run, *of, tested=False) for times, run in rows)
                 return sum(times for times, _ in rows), seconds
         return 1.0, 10.0
 
     def _codes_passed(self, item: Pretraining | Vectors) -> float:
-        codes = self._items["datasets", item.dataset].mean_codes
+        codes = self._stages["datasets", item.dataset].item.mean_codes
         return self._training_patients(item.dataset) * codes * item.config.epochs
 
     def _training_patients(self, dataset: str) -> int:
-        item = self._items["datasets", dataset]
-        counts = self._counts(self._stage("datasets", dataset))
-        return counts["train"] if counts else item.expected
-
-    def _stage(self, kind: str, name: str) -> Stage:
-        return next(stage for stage in self.study.stages() if (stage.kind, stage.item.name) == (kind, name))
+        counts = self._counts(stage := self._stages["datasets", dataset])
+        return counts["train"] if counts else stage.item.expected
 
     def _counts(self, stage: Stage) -> dict[str, int] | None:
         assert isinstance(stage.item, PretrainingData | Cohort)
@@ -122,7 +117,7 @@ class Estimate:
     @cached_property
     def _measured(self) -> dict[str, float]:
         work, seconds = defaultdict(float), defaultdict(float)
-        for stage in self.study.stages():
+        for stage in self._stages.values():
             if stage.kind != "blocks" and (receipt := read_receipt(self.study.out, stage)):
                 work[_kind(stage)] += self._work(stage)[0]
                 seconds[_kind(stage)] += receipt["seconds"]

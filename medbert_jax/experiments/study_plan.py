@@ -123,6 +123,8 @@ class Cohort:
     """Of a patient, likewise."""
     controls_per_case: Annotated[int, Ge(0)] = 0
     """Controls drawn at random for each case; 0: all of them, or as many as the spec says."""
+    called: str = ""
+    """Name in the results, where that of the spec would not tell it from another cohort; empty: that of the spec."""
     few_cases: bool = False
     """Also with fewer than 50 test cases."""
     seen: bool = False

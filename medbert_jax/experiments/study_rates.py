@@ -22,8 +22,11 @@ Positive = Annotated[float, Gt(0)]
 class Rates:
     """Patients, or codes, a second, and what else a duration is made of; raises ValueError naming every fault."""
 
+    # What stands here was measured on two cores of an AMD EPYC, in benchmarks/results/: simulate, cohort_speed,
+    # pretraining, code_vectors; of a process, finetuning_process and finetuning, halved since two share the cores; and
+    # diabetes130, the patients whom the best parameters had seen and those of three validations more.
     simulated: Positive = 5_000.0
-    selected: Positive = 60_000.0
+    selected: Positive = 70_000.0
     """For each cohort whose members alone are kept."""
     read: Positive = 20_000.0
     """From tables to other tables, or to a dataset."""
@@ -31,15 +34,15 @@ class Rates:
     """Codes."""
     vectors: Positive = 300_000.0
     """Codes."""
-    finetuned: Positive = 4_000.0
+    finetuned: Positive = 3_300.0
     """Codes, in training."""
-    predicted: Positive = 13_000.0
+    predicted: Positive = 8_700.0
     """Codes, in validations and the test."""
     begin_s: Annotated[float, Ge(0)] = 20.0
     """Before the first step of a training: data, programs."""
     baseline_s: Annotated[float, Ge(0)] = 10.0
     """A regression or a forest."""
-    passed: tuple[tuple[int, float], ...] = ((300, 8.0), (1000, 5.5), (3000, 4.0), (10_000, 1.6))
+    passed: tuple[tuple[int, float], ...] = ((300, 7.0), (1000, 5.5), (3000, 3.5), (9000, 1.7))
     """(training patients, passes until early stopping ends a run); between two sizes that of the smaller one, above the
     largest as many patients as there."""
     processes: Annotated[int, Ge(1)] = 2

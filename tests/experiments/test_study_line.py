@@ -42,6 +42,7 @@ FINETUNE = FinetuneConfig(head=HeadConfig("gru", gru_hidden=4), batch_size=16, m
 GRID = GridConfig(
     finetune=FINETUNE, rows=(("pretrained", "gru"),), train_sizes=(48,), replicates=2, baselines=("codes",), standing=()
 )
+TUNED = replace(GRID, rows=(), heads=(), baselines=("codes", "forest"), recipe="tuned")
 PLAN = StudyPlan(
     tables=(
         Simulated("corpus", 1_500, 1, shards=1),
@@ -69,8 +70,7 @@ PLAN = StudyPlan(
     blocks=(
         Block("table", ("dhf",), "corpus", replace(GRID, rows=(("tw2v", "gru"), ("pretrained", "gru"))),
               experiment="made", vectors="corpus"),
-        Block("tuned", ("dhf",), "corpus", replace(GRID, rows=(), heads=(), baselines=("codes", "forest"), recipe="tuned"),
-              tunings=("codes", "forest")),
+        Block("tuned", ("dhf",), "corpus", TUNED, tunings=("codes", "forest")),
         Block("mortality", ("dhf",), "mortality", replace(GRID, baselines=())),
         Block("seen", ("dhf-seen",), "seen", replace(GRID, baselines=())),
     ),
