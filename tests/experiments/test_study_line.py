@@ -34,9 +34,9 @@ from medbert_jax.study_command import makers
 from medbert_jax.training.code_vectors_options import CodeVectorsConfig
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
 
-MODEL = ModelConfig(hidden_size=16, layers=1, heads=2, feed_forward_size=16, max_visits=32, max_length=64)
+MODEL = ModelConfig(hidden_size=16, layers=1, heads=2, feed_forward_size=16, max_visits=64, max_length=64)
 PRETRAIN = PretrainConfig(
-    model=MODEL, rows=RowsConfig(batch_size=64, short_row=64), steps=2, checkpoint_every=2, evaluate_every=2
+    model=MODEL, rows=RowsConfig(batch_size=64, short_row=64), steps=2, warmup_share=0.5, checkpoint_every=2
 )
 FINETUNE = FinetuneConfig(head=HeadConfig("gru", gru_hidden=4), batch_size=16, max_epochs=1, patience=1)
 GRID = GridConfig(
@@ -45,12 +45,12 @@ GRID = GridConfig(
 TUNED = replace(GRID, rows=(), heads=(), baselines=("codes", "forest"), recipe="tuned")
 PLAN = StudyPlan(
     tables=(
-        Simulated("corpus", 1_500, 1, shards=1),
+        Simulated("corpus", 2_500, 1, shards=1),
         Simulated("others", 5_000, 2, keep=("dhf",), shards=1),
         Joined("both", "corpus", "others"),
     ),
     datasets=(
-        PretrainingData("corpus", "corpus", minimum_patients=40),
+        PretrainingData("corpus", "corpus"),
         PretrainingData("both", "both", vocabulary_of="corpus"),
     ),
     pretrainings=(

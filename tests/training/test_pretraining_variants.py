@@ -44,6 +44,7 @@ def config(dataset, tmp_path):
         model=TINY_MODEL,
         rows=RowsConfig(batch_size=16, short_row=32),
         steps=2,
+        warmup_share=0.5,
         checkpoint_every=2,
         evaluate_every=2,
     )
