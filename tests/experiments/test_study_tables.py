@@ -76,7 +76,9 @@ def test_a_cohort_whose_test_patients_were_trained_on_is_refused(folds, tmp_path
 
 def test_two_sources_are_one_in_the_shards_of_the_first(folds, tmp_path):
     more = made_tables(40, seed=2)
-    renamed = {name: table.with_columns("more-" + pl.col("patient_id")) for name, table in more.present().items()}
+    renamed = {
+        name: table.with_columns(patient_id="more-" + pl.col("patient_id")) for name, table in more.present().items()
+    }
     write_tables(type(more)(**renamed, source=more.source), tmp_path / "more")
     source = write_joined(folds / "all", tmp_path / "more", tmp_path / "joined")
     assert source.shards == 2
