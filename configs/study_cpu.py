@@ -57,7 +57,7 @@ OF_OTHERS = {"cohort-seen": "dhf-matched-seen", "random-order": "dhf-matched-ran
 # ── Fine-tuning: the rows of Table 4 with what a tuning chose, on subsets with the cohort's share of cases ────────────
 GRID = replace(
     TUNED,
-    finetune=replace(TUNED.finetune, validation_size=1_000),
+    finetune=replace(TUNED.finetune, validation_size=500),  # as many as PaCa has
     replicates=3,
     baselines=("default", *TUNED.baselines),
 )
@@ -85,7 +85,7 @@ CONFIG = StudyPlan(
         # Cohorts' patients are others, of whom the members alone are kept.
         Simulated("cerner-dhf", 2_000_000, SEED + 1, keep=("dhf", "dhf-matched")),
         Simulated("cerner-paca", 10_000_000, SEED + 2, keep=("paca-matched",)),
-        Simulated("truven-paca", 10_000_000, SEED + 3, site="truven", keep=("paca-matched",)),
+        Simulated("truven-paca", 15_000_000, SEED + 3, site="truven", keep=("paca-matched",)),
         Ingested("diabetes130"),
         *(Fold(f"diabetes130-{fold}", "diabetes130", fold, len(FOLDS)) for fold in FOLDS),
         Joined("cerner-and-dhf", "cerner", "cerner-dhf"),
@@ -126,6 +126,7 @@ CONFIG = StudyPlan(
             "truven-paca",
             "cerner",
             expected=(3_360, 480, 960),
+            mean_codes=15.0,
             called="paca-matched-truven",
         ),
         Cohort("dhf", "dhf", "cerner-dhf", "cerner", expected=(24_700, 3_500, 7_000), controls_per_case=2),
@@ -152,7 +153,9 @@ CONFIG = StudyPlan(
         ),
         Tuning("baselines", "dhf-matched", "cerner", replace(TUNING, baselines=(*TUNED.baselines, *TUNED.standing))),
     ),
+    # Hours by the rates, before anything was measured: of a block's runs, and of all that it needs and no block before it.
     blocks=(
+        # 2.7 and 3.1
         Block(
             "table-4",
             ("dhf-matched", "paca-matched", "paca-matched-truven", "dhf"),
@@ -162,6 +165,7 @@ CONFIG = StudyPlan(
             vectors="cerner",
             tunings=(*BY_HEAD, "baselines"),
         ),
+        # 1.1 and 0
         Block(
             "fig-4",
             ("dhf-matched", "paca-matched"),
@@ -170,7 +174,7 @@ CONFIG = StudyPlan(
             experiment="table 4 and fig. 4, simulated",
             tunings=(*BY_HEAD, "baselines"),
         ),
-        # A replicate is a fold: every patient is tested once, by models that have learned nothing from his fold.
+        # 0.4 and 0.5. A replicate is a fold: every patient is tested once, by models that know nothing of his fold.
         *(
             Block(
                 f"cross-fitted-{fold}",
@@ -181,6 +185,7 @@ CONFIG = StudyPlan(
             )
             for fold in FOLDS
         ),
+        # 0.4 and 2.9; other second tasks, from which nothing is fine-tuned, 0.3
         *(
             Block(
                 f"variant-{name}",
@@ -192,6 +197,7 @@ CONFIG = StudyPlan(
             )
             for name in VARIANTS
         ),
+        # 0.2 and 0.7
         Block(
             "bag",
             ("dhf-matched-bag",),
@@ -207,7 +213,7 @@ CONFIG = StudyPlan(
     left_out=(
         LeftOut("more than 3 replicates", "the paper has 10; each one more costs a third of every block"),
         LeftOut("more than 3,000 training patients", "the paper has 50,000 of DHF and 20,000 of PaCa"),
-        LeftOut("Fig. 4 of PaCa at truven and of dhf", "52 minutes for two cohorts"),
+        LeftOut("Fig. 4 of PaCa at truven and of dhf", "half an hour for each cohort"),
         LeftOut("t-W2V and the frozen model in Fig. 4", "four rows more than eight"),
         LeftOut(
             "fine-tuning after death or readmission in place of prolonged stays", "two pretrainings of four passes"
