@@ -36,6 +36,7 @@ from medbert_jax.training.lineage import check_dataset, check_split, check_vocab
 from medbert_jax.training.not_finite import check_finite, make_row_check, rows_not_finite
 from medbert_jax.training.optimizer import make_optimizer
 from medbert_jax.training.pace import Pace, dispatched
+from medbert_jax.training.patient_labels import told_labels
 from medbert_jax.training.patient_source import PatientSource
 from medbert_jax.training.pretraining import init_state, make_eval_step, make_train_step, step_shapes, summarize
 from medbert_jax.training.pretraining_data import load_split
@@ -58,6 +59,7 @@ MAY_DIFFER = (
     "log_every",
     "validation_size",
     "dataset",
+    "patient_labels",
     "run",
     "cache_dir",
     "tensorboard",
@@ -99,6 +101,7 @@ def pretrain(config: PretrainConfig, opened: Callable) -> Path:
     say(f"{len(data):,} training patients, rows filled to {plan.fill:.1%}, {config.steps:,} steps")
     interruption = opened(Interruption())
     described = asdict(config) | {"dataset_hash": metadata["dataset_hash"], "split": metadata["split"]}
+    described |= told_labels(config.patient_labels)
     card = {"dataset": config.dataset, "dataset hash": metadata["dataset_hash"], "split": metadata["split"]}
     run = RunDirectory.create_or_open(
         config.run, config=described, vocabulary=vocabulary, may_differ=MAY_DIFFER, card=card

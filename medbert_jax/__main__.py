@@ -7,7 +7,7 @@ from medbert_jax.command_end import listen
 
 def main() -> None:
     """Run the command of the process's arguments."""
-    listen("medbert", resumes=sys.argv[1:2] in (["pretrain"], ["finetune"]))
+    listen("medbert", resumes=sys.argv[1:2] in (["pretrain"], ["finetune"], ["study"]))
     from medbert_jax.cli import main as run
 
     run()

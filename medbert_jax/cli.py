@@ -9,6 +9,7 @@ import tyro
 
 from medbert_jax import commands
 from medbert_jax.command_end import told
+from medbert_jax.experiments.study_options import StudyOptions
 from medbert_jax.options import (
     AttritionOptions,
     DemoOptions,
@@ -22,6 +23,7 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.study_command import study
 from medbert_jax.training.code_vectors_command import code_vectors
 from medbert_jax.training.code_vectors_options import CodeVectorsOptions
 from tfds_builders.options import CohortOptions, PrepareOptions
@@ -39,6 +41,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "health": (HealthOptions, commands.health),
     "report": (ReportOptions, commands.report),
     "simulate": (SimulateOptions, commands.simulate),
+    "study": (StudyOptions, study),
     "doctor": (DoctorOptions, commands.doctor),
 }
 """Command → its options, and what it does with them."""

@@ -28,6 +28,7 @@ PRESETS = {
     "pretrain": ["medbert pretrain pretrain_small"],
     "finetune": ["medbert finetune finetune_small", "medbert finetune diabetes130", "medbert finetune table4_tune"],
 }
+PLANS = [path.stem for path in (ROOT / "configs").glob("study_*.py")]
 OURS = ("medbert", "python", "python3", "bash", "pip")
 FOREIGN = {"--dependency"}
 """Options that documents show of other programs."""
@@ -42,6 +43,9 @@ def read(words: list[str]) -> None:
             read(["medbert", *rest])
         case ["medbert", "pretrain" | "finetune" as command, *rest]:
             parse_config(KINDS[command], rest, program=command)
+        case ["medbert", "study", *rest]:
+            options = cli.parse(["study", *rest])
+            assert options.plan in PLANS or not options.plan.startswith("study_"), f"there is no {options.plan}"
         case ["medbert", *rest]:
             cli.parse(rest)
         case ["python" | "python3", "run_pretrain.py" | "run_finetune.py" as script, *rest]:

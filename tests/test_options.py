@@ -14,6 +14,7 @@ import pytest
 import run_finetune
 import run_pretrain
 from medbert_jax import cli
+from medbert_jax.experiments.study_options import StudyOptions
 from medbert_jax.ingest.formats import FORMATS, get_reader
 from medbert_jax.ingest.readers.mimic_iv import MIMIC_IV
 from medbert_jax.ingest.readers.omop_options import OmopOptions
@@ -76,6 +77,8 @@ EHR = Path("ehr")
          ReportOptions(Path("results"), share=True, cohorts=(Path("one"), Path("two")), ehr=EHR, draws=500)),
         ("simulate ehr --patients 100 --site truven --truth hidden",
          SimulateOptions(EHR, 100, "truven", truth=Path("hidden"))),
+        ("study study_cpu out --results r --data d --dry-run --only tables table-4 --part 1 --parts 2 --workers 1",
+         StudyOptions("study_cpu", Path("out"), Path("r"), Path("d"), True, ("tables", "table-4"), 1, 2, 1)),
         ("doctor", DoctorOptions()),
     ],
     ids=lambda value: value.split()[0] if isinstance(value, str) else "",

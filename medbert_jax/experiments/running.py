@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from medbert_jax.evaluation.held_out import evaluate_test, told
 from medbert_jax.evaluation.provenance import file_results, identify
@@ -47,23 +47,18 @@ def run_all(
         waiting = []
         for number, run in cell:
             place = f"[{number}/{len(runs)}]"
-            # A model of one's own need not say how its patients are drawn.
-            drawn = {"train_size": run.train_size, "replicate": run.replicate}
-            cohort = load_cohort(run.dataset, **drawn, sampling=getattr(run, "sampling", None), cache_dir=cache_dir)
-            if (cases := int(cohort.train.outcomes["label"].sum())) < minimum_cases:
+            found = look_up(run, checkpoint_at, minimum_cases=minimum_cases, cache_dir=cache_dir)
+            cohort = found.cohort
+            if found.state == "empty":
                 empty = f"{cohort.name}, {cohort.train.patients:,} training patients, replicate {run.replicate}"
-                say(f"{place} left empty: {empty}: a run needs {minimum_cases} training cases and has {cases}")
-                too_few.append(f"{empty} ({cases} cases)")
-                continue
-            identity = identify(run, cohort, checkpoint_at)
-            name = run_id(identity, run.replicate)
-            unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
-            if is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved:
+                say(f"{place} left empty: {empty}: a run needs {minimum_cases} training cases and has {found.cases}")
+                too_few.append(f"{empty} ({found.cases} cases)")
+            elif found.state == "done":
                 # Of a process that was killed in between.
-                remove_unfinished_folder(unfinished_folder(run.results, name))
-                say(f"{place} done before: {name} in {run.results}")
+                remove_unfinished_folder(unfinished_folder(run.results, found.name))
+                say(f"{place} done before: {found.name} in {run.results}")
             else:
-                waiting.append(_Waiting(place, run, cohort, identity, name))
+                waiting.append(_Waiting(place, run, cohort, found.identity, found.name))
         for group in _of_one_length(waiting):
             _fit_and_file(group, fine_tuning, together, checkpoint_at, interruption, cache_dir)
     if too_few:
@@ -72,6 +67,39 @@ def run_all(
             f"a cell must rest on {minimum_cases} training cases: {len(too_few)} of {len(runs)} runs were not made, "
             f"and their cells are empty: {cells}; raise train_sizes, or lower minimum_cases"
         )
+
+
+class LookedUp(NamedTuple):
+    """A run, before it is made."""
+
+    cohort: CohortData
+    cases: int
+    """Among its training patients; predictions of label 1, where a patient has several."""
+    state: Literal["done", "empty", "missing"]
+    """Empty: it has too few cases and is never made."""
+    identity: dict
+    name: str
+    """The run's id; of one that is empty both are."""
+
+
+def look_up(
+    run: FinetuneConfig | ModelSpec,
+    checkpoint_at: Callable[[str], Checkpoint],
+    *,
+    minimum_cases: int = 0,
+    cache_dir: str = "",
+) -> LookedUp:
+    """The patients of a run, and whether it is done, as `run_all` decides it; errors as `identify`."""
+    # A model of one's own need not say how its patients are drawn.
+    drawn = {"train_size": run.train_size, "replicate": run.replicate}
+    cohort = load_cohort(run.dataset, **drawn, sampling=getattr(run, "sampling", None), cache_dir=cache_dir)
+    if (cases := int(cohort.train.outcomes["label"].sum())) < minimum_cases:
+        return LookedUp(cohort, cases, "empty", {}, "")
+    identity = identify(run, cohort, checkpoint_at)
+    name = run_id(identity, run.replicate)
+    unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
+    done = is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved
+    return LookedUp(cohort, cases, "done" if done else "missing", identity, name)
 
 
 class _Waiting(NamedTuple):

@@ -5,7 +5,7 @@ cohort and training size (`GridConfig.recipe`).
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -112,6 +112,26 @@ def tune(
     return Path(config.out)
 
 
+def joined_tuning(paths: Sequence[str | Path], out: Path) -> Path:
+    """Write tunings of several rows of one cohort as one file, for `GridConfig.tuning`, and return it.
+
+    ValueError where they are of other patients, or two have the same row.
+    """
+    first, *_ = tunings = [read_tuning(path) for path in paths]
+    joined: Tuning = {**first, "tried": [], "chosen": {}}
+    for path, tuning in zip(paths, tunings, strict=True):
+        if other := _differing(tuning, first):
+            raise ValueError(
+                f"tunings are joined that are of the same patients: got {', '.join(other)} in {path}; leave it out"
+            )
+        if again := sorted(joined["chosen"].keys() & tuning["chosen"].keys()):
+            raise ValueError(f"a row is tuned once: got {'; '.join(again)} again in {path}; leave one of them out")
+        joined["tried"] += tuning["tried"]
+        joined["chosen"] |= tuning["chosen"]
+    write_json(out, joined)
+    return out
+
+
 def chosen_setting(row: str, tried: list[Tried]) -> dict[str, dict[str, float]]:
     """The row with its setting of the best validation AUROC, the earlier one on a tie; {} until all were tried."""
     of_row = [one for one in tried if one["row"] == row]
@@ -139,15 +159,19 @@ def _begun(config: TuningConfig, cohort: CohortData) -> Tuning:
     if not Path(config.out).exists():
         return fresh
     there = read_tuning(config.out)
-    pairs = [
-        (name, dict(there)[name], dict(fresh)[name]) for name in ("dataset_hash", "cohort", "train_size", "replicate")
-    ]
-    if other := [f"{name} {old} and not {new}" for name, old, new in pairs if old != new]:
+    if other := _differing(there, fresh):
         raise ValueError(
             f"a tuning goes on with the patients that it began with: got {', '.join(other)} in {config.out}; give "
             "another --out"
         )
     return there
+
+
+def _differing(there: Tuning, fresh: Tuning) -> list[str]:
+    """By which other patients a tuning was made than another."""
+    names = ("dataset_hash", "cohort", "train_size", "replicate")
+    pairs = [(name, dict(there)[name], dict(fresh)[name]) for name in names]
+    return [f"{name} {old} and not {new}" for name, old, new in pairs if old != new]
 
 
 def _told(setting) -> str:

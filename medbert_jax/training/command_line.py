@@ -39,6 +39,26 @@ def shipped_preset(name: str) -> Any:
     return read_preset(PRESETS / f"{name}.py")
 
 
+def named_preset(name: str, kinds: tuple[type[Config], ...], *, program: str) -> Config:
+    """Return the CONFIG of a preset that the user names: a path, or one that ships with the package.
+
+    Raises ValueError when there is none, or it is of none of these kinds.
+    """
+    candidates = [Path(name), PRESETS / Path(name).name, PRESETS / f"{name}.py"]
+    path = next((candidate for candidate in candidates if candidate.is_file()), None)
+    names = sorted(p.name for p in PRESETS.glob("*.py") if p.name != "__init__.py")
+    known = f"one of {', '.join(names)}" if names else f"install medbert_jax anew, whose presets {PRESETS} lacks"
+    if path is None:
+        raise ValueError(f"the first argument must be a preset: got {name}; use a path or {known}")
+    config = read_preset(path)
+    if not isinstance(config, kinds):
+        raise ValueError(
+            f"a preset for {program} must define CONFIG as a {' or '.join(k.__name__ for k in kinds)}: got "
+            f"{type(config).__name__} in {path}; use another, or {known}"
+        )
+    return config
+
+
 def parse_config(
     kinds: type[Config] | tuple[type[Config], ...], arguments: list[str] | None = None, *, program: str
 ) -> Config:
@@ -51,18 +71,7 @@ def parse_config(
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0].startswith("-"):
         return tyro.cli(kinds[0], prog=program, args=arguments)
-    candidates = [Path(arguments[0]), PRESETS / Path(arguments[0]).name, PRESETS / f"{arguments[0]}.py"]
-    path = next((candidate for candidate in candidates if candidate.is_file()), None)
-    names = sorted(p.name for p in PRESETS.glob("*.py") if p.name != "__init__.py")
-    known = f"one of {', '.join(names)}" if names else f"install medbert_jax anew, whose presets {PRESETS} lacks"
-    if path is None:
-        raise ValueError(f"the first argument must be a preset: got {arguments[0]}; use a path or {known}")
-    config = read_preset(path)
-    if not isinstance(config, kinds):
-        raise ValueError(
-            f"a preset for {program} must define CONFIG as a {' or '.join(k.__name__ for k in kinds)}: got "
-            f"{type(config).__name__} in {path}; use another, or {known}"
-        )
+    config = named_preset(arguments[0], kinds, program=program)
     return tyro.cli(type(config), prog=program, default=config, args=arguments[1:])
 
 

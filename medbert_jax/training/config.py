@@ -61,6 +61,10 @@ class PretrainConfig:
     validation_size: Annotated[int, Ge(0)] = 0
     """Validation patients that evaluations look at; 0, or more than there are, takes all."""
     seed: Annotated[int, Interval(ge=0, lt=2**32)] = 0
+    patient_labels: str = ""
+    """File (patient_id, label) whose labels of 0 and 1 take the place of the prolonged stays; empty: the dataset's."""
+    exchange_codes: bool = False
+    """Negative control: the codes are exchanged between patients within the same visit number and rank."""
     cache_dir: str = field(default="", metadata=NO_IDENTITY)
     """Folder where the token store of a dataset that cannot be written, and has none, is kept; empty: beside it."""
     tensorboard: bool = field(default=False, metadata=NO_IDENTITY)
