@@ -75,7 +75,9 @@ def looks_table(study: Study) -> Table:
 
 def markdown(study: Study, drawn: Sequence[Figure], folder: str = "") -> str:
     """The page below its title; `folder` is where its figures lie, seen from it."""
-    parts = [_SIMULATED] if study.is_simulated else []
+    # For who makes it again: benchmarks/check_results.py.
+    parts = [f"<!-- experiments: {study.experiment}; draws: {study.draws}; seed: {study.seed} -->"]
+    parts += [_SIMULATED] if study.is_simulated else []
     for heading, tables in sections(study):
         parts.append(f"## {heading}")
         if heading.startswith("Training sizes"):

@@ -29,6 +29,7 @@ _AGAIN = "keep the results again (medbert tables RESULTS OUT --keep FOLDER)"
 
 class _About(TypedDict):
     version: int
+    begun: int
     sha256: dict[str, str]
 
 
@@ -57,7 +58,7 @@ def keep_results(folder: Path, out: Path) -> Path:
                     of_runs.write_parquet(partial, compression_level=19)
         files = sorted(path.relative_to(new).as_posix() for path in new.rglob("*.parquet"))
         sums = {name: sha256_of(new / name) for name in files}
-        write_whole(new / ABOUT, canonical_json(sealed({"version": VERSION, SUMS: sums})))
+        write_whole(new / ABOUT, canonical_json(sealed({"version": VERSION, "begun": begun_runs(folder), SUMS: sums})))
     return out
 
 
@@ -76,6 +77,13 @@ def read_rows(folder: Path) -> pl.DataFrame:
         raise ValueError(f"kept results must be whole: got none of {', '.join(missing)} in {folder}; {_AGAIN}")
     check_files(path, about, about[SUMS], _AGAIN)
     return read_parquet(folder / ROWS)
+
+
+def begun_runs(folder: Path) -> int:
+    """Runs of a results folder that were begun and are not filed."""
+    if is_kept(folder):
+        return read_object(folder / ABOUT, _About, cure=_AGAIN)["begun"]
+    return sum(1 for path in (folder / "unfinished").glob("*") if path.is_dir())
 
 
 def probabilities_of(folder: Path, filed: FiledPatients, runs: Iterable[str]) -> dict[str, np.ndarray]:

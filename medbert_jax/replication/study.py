@@ -16,7 +16,7 @@ from medbert_jax.evaluation.measures import Key, Measures
 from medbert_jax.evaluation.reruns import VARIANT, with_variants
 from medbert_jax.metrics.bootstrap import DRAWS, SEED
 from medbert_jax.metrics.weighted_ranks import RankedPatients
-from medbert_jax.replication.kept import probabilities_of, read_rows
+from medbert_jax.replication.kept import begun_runs, probabilities_of, read_rows
 from medbert_jax.replication.paper import ROWS, paper_column
 
 PERMUTED = "labels permuted"
@@ -159,8 +159,7 @@ def read_study(
         else one
         for one in cohorts
     ]
-    begun = sum(1 for path in (folder / "unfinished").glob("*") if path.is_dir())
-    return Study(tuple(cohorts), main or _fullest(cohorts), results, tuple(unfiled), begun, draws, seed)
+    return Study(tuple(cohorts), main or _fullest(cohorts), results, tuple(unfiled), begun_runs(folder), draws, seed)
 
 
 def _judged(folder: Path, filed: FiledPatients, runs: pl.DataFrame, draws: int, seed: int) -> TestedCohort:

@@ -41,9 +41,10 @@ def confirmatory(study: Study) -> list[Test]:
     for name, site in CONFIRMATORY:
         datasets = [cohort for cohort in there if (cohort.name, cohort.site) == (name, site)]
         if len(datasets) > 1:
+            titles = ", ".join(one.title for one in datasets)
             raise ValueError(
-                f"the confirmatory family has one dataset of each cohort: got {', '.join(one.title for one in datasets)}"
-                f" in {study.experiment}; name experiments (--experiments) that have one"
+                f"the confirmatory family has one dataset of each cohort: got {titles} in {study.experiment}; name"
+                " experiments (--experiments) that have one"
             )
         cohort = datasets[0] if datasets else None
         for head in BASES:
