@@ -44,7 +44,7 @@ def test_every_claim_has_a_table_and_every_number_says_that_it_is_simulated(made
     assert all("simulated" in row[0] + row[3] for row in lines if any(letter.isdigit() for letter in row[2]))
     of = {table.title[:3]: table.rows for table in tables}
     assert len(of["(a)"]) == 6 and len(of["(f)"]) == 2 and len(of["(h)"]) == 2
-    what, paper, ours, said = of["(f)"][0]
+    what, paper, _, said = of["(f)"][0]
     assert what == "untrained Med-BERT only − LR, dhf-matched, cerner (simulated)" and paper == "+1.75"
     assert said.startswith(("the paper's direction on", "against the paper's direction on", "not decided on"))
     # RETAIN above 500 and Bi-GRU against GRU on DHF: two sizes above 500, one below, three in all.
