@@ -56,17 +56,8 @@ def test_a_document_that_does_not_say_where_stays_as_it_is(made, tmp_path, conte
 def test_the_command_writes_keeps_and_tells(made_folder, tmp_path, capsys, monkeypatch):
     results = shutil.copytree(made_folder, tmp_path / "results")
     (results / "test_patients" / f"{'b' * 64}.parquet").unlink()
-    typed = [
-        "medbert",
-        "tables",
-        str(results),
-        str(tmp_path / "out"),
-        "--draws",
-        "100",
-        "--keep",
-        str(tmp_path / "kept"),
-    ]
-    monkeypatch.setattr("sys.argv", typed)
+    typed = f"medbert tables {results} {tmp_path / 'out'} --draws 100 --keep {tmp_path / 'kept'}"
+    monkeypatch.setattr("sys.argv", typed.split())
     cli.main()
     said = capsys.readouterr()
     assert f"results kept in {tmp_path / 'kept'}" in said.out and f"{tmp_path / 'out' / 'results.md'}, and" in said.out
