@@ -9,6 +9,7 @@ from medbert_jax.disk.whole_files import write_whole
 from medbert_jax.printed_tables import Table, to_markdown
 from medbert_jax.replication.claims import claim_tables
 from medbert_jax.replication.drawn import Figure, figures
+from medbert_jax.replication.folds import fold_tables
 from medbert_jax.replication.sizes import size_tables
 from medbert_jax.replication.study import Study
 from medbert_jax.replication.table4 import further_table, table4
@@ -33,6 +34,7 @@ def sections(study: Study) -> list[tuple[str, list[Table]]]:
         ("The paper's Table 4, and ours", [table4(study)]),
         ("Confirmatory", [confirmatory_table(study), control_table(study)]),
         ("Training sizes (the paper's Fig. 4)", [table for cohort in judged for table in size_tables(study, cohort)]),
+        ("Cross-fitted", [*fold_tables(study)]),
         ("The paper's claims", list(claim_tables(study))),
         ("Other experiments", [variant_table(study)]),
         ("Every row and size (the paper's Supplementary Tables)", [further_table(study, cohort) for cohort in judged]),

@@ -1,7 +1,7 @@
 """Mean AUROCs of rows and their differences, with what the replicates and what the test patients leave open."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -24,6 +24,8 @@ class Estimate:
     sampling_error: float
     """Standard error that the draw of test patients alone gives the mean of these very replicates."""
     replicates: int
+    drawn: np.ndarray = field(default_factory=lambda: np.zeros(0), repr=False, compare=False)
+    """(draws,) of it."""
 
     @property
     def excludes_zero(self) -> bool:
@@ -60,17 +62,31 @@ def sum_of(study: Study, terms: Sequence[tuple[int, Sequence[JudgedRun]]]) -> Es
         return None
     aligned = [(sign, _aligned(of, common)) for sign, of in terms]
     values = np.sum([sign * np.array([run.auroc for run in of]) for sign, of in aligned], 0)
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-    if not study.draws:
-        nothing = float("nan")
-        return Estimate(float(values.mean()), nothing, nothing, nothing, deviation, nothing, len(common))
     stacked = np.sum([sign * np.stack([run.draws for run in of]) for sign, of in aligned], 0)
+    return _estimate(values, stacked, study)
+
+
+def mean_of(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of estimates on test patients who have nobody in common, each with its own draws; one or more."""
+    values, drawn = np.array([of.value for of in estimates]), np.mean([of.drawn for of in estimates], 0)
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    error = float(np.sqrt(np.sum([of.sampling_error**2 for of in estimates])) / len(estimates))
+    return _with_interval(float(values.mean()), drawn, deviation, error, len(estimates))
+
+
+def _estimate(values: np.ndarray, stacked: np.ndarray, study: Study) -> Estimate:
+    """Of values (replicates,), and of every draw (replicates, draws)."""
+    deviation = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
     # The same replicates in a draw for all rows, and the same patients: pairs stay pairs.
-    picked = replicate_weights(len(common), study.draws, study.seed)
-    drawn = (picked.T * stacked).sum(0)
-    interval, error = percentile_interval(float(values.mean()), drawn), float(np.nanstd(stacked.mean(0), ddof=1))
+    picked = replicate_weights(len(values), study.draws, study.seed)
+    error = float(np.nanstd(stacked.mean(0), ddof=1)) if study.draws else float("nan")
+    return _with_interval(float(values.mean()), (picked.T * stacked).sum(0), deviation, error, len(values))
+
+
+def _with_interval(value: float, drawn: np.ndarray, deviation: float, error: float, number: int) -> Estimate:
+    interval = percentile_interval(value, drawn)
     p = bootstrap_p(drawn)
-    return Estimate(interval.value, interval.low, interval.high, p, deviation, error, len(common))
+    return Estimate(interval.value, interval.low, interval.high, p, deviation, error, number, drawn)
 
 
 def _aligned(runs: Sequence[JudgedRun], common: Sequence[int]) -> list[JudgedRun]:
