@@ -39,7 +39,7 @@ def claim_tables(study: Study) -> Iterator[Table]:
         "(a) Med-BERT adds 1.21 (GRU, DHF) to 6.14 (Bi-GRU, PaCa-Cerner) to a base model": _gains(study),
         "(b) The same AUROC with fewer labels": _labels(study),
         f"(c) On DHF, RETAIN gains more above {FEW} patients, and Bi-GRU gains less than GRU": _of_dhf(study),
-        "(d) The order of the codes within a visit adds only very little": variant_rows(study, "code order"),
+        "(d) The order of the codes within a visit adds only very little": variant_rows(study, "order"),
         "(e) Mortality and early readmission as pretraining tasks are learned at once": _other_tasks(study),
         "(f) Untrained, it beats LR on DHF and loses on both PaCa": _pairs(
             study, [(column, UNTRAINED, REGRESSION) for column in (DHF, PACA, TRUVEN)]

@@ -14,7 +14,7 @@ from medbert_jax.replication.sizes import size_tables
 from medbert_jax.replication.study import Study
 from medbert_jax.replication.table4 import further_table, table4
 from medbert_jax.replication.tests_of_gain import confirmatory_table, control_table
-from medbert_jax.replication.variants import variant_table
+from medbert_jax.replication.variants import gain_table, variant_table
 
 BEGIN, END = "<!-- medbert tables: begin -->", "<!-- medbert tables: end -->"
 """In a document, what is between them is made anew."""
@@ -36,7 +36,7 @@ def sections(study: Study) -> list[tuple[str, list[Table]]]:
         ("Training sizes (the paper's Fig. 4)", [table for cohort in judged for table in size_tables(study, cohort)]),
         ("Cross-fitted", [*fold_tables(study)]),
         ("The paper's claims", list(claim_tables(study))),
-        ("Other experiments", [variant_table(study)]),
+        ("Other experiments", [variant_table(study), gain_table(study)]),
         ("Every row and size (the paper's Supplementary Tables)", [further_table(study, cohort) for cohort in judged]),
         ("Looks and runs", [looks_table(study)]),
     ]

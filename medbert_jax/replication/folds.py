@@ -47,8 +47,8 @@ def fold_table(study: Study, experiment: str, cohorts: list[TestedCohort]) -> Ta
         tuple(rows),
         "<>>>>>",
         (
-            f"Mean over folds of the mean over replicates; {tested:,} patients, {cases:,} cases, each tested once. 95 %:"
-            " test patients and replicates drawn together within each fold. The folds' trainings share patients,"
+            f"Mean over folds of the mean over replicates; {tested:,} patients, {cases:,} cases, each tested once. The"
+            " interval: test patients and replicates drawn together within each fold. The folds' trainings share patients,"
             " which no interval of one cross-fitting holds. Descriptive.",
         ),
     )

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from medbert_jax.printed_tables import Table
-from medbert_jax.replication.estimates import Estimate, sum_of
+from medbert_jax.replication.estimates import Estimate, difference, sum_of
 from medbert_jax.replication.paper import MED_BERT
+from medbert_jax.replication.sizes import PAIRS
 from medbert_jax.replication.study import PERMUTED, Model, Study, TestedCohort
 from medbert_jax.replication.words import UNITS, estimate_words, row_words, size_words
 
@@ -39,6 +40,35 @@ def same_patients(one: TestedCohort, other: TestedCohort) -> bool:
         order = np.lexsort((patients.time, patients.subject))
         of.append([column[order] for column in (patients.subject, patients.time, patients.label, sets)])
     return all(np.array_equal(left, right) for left, right in zip(*of, strict=True))
+
+
+def gain_rows(study: Study) -> Iterator[tuple[str, str, str, str]]:
+    """Experiment, cohort with size, difference, and Med-BERT's gain, of every other experiment that has both rows."""
+    for cohort in study.cohorts:
+        for model in sorted(cohort.cells, key=str):
+            others = [other for one, other in PAIRS.values() if one == model.row]
+            if model.experiment == study.experiment or model.experiment.startswith(PERMUTED):
+                continue
+            for other in others:
+                gain = difference(study, cohort, model, Model(model.experiment, *other, model.size))
+                if gain is not None:
+                    size = size_words(cohort, model.experiment, model.size)
+                    name = f"{row_words(model.row)} − {row_words(other)}"
+                    yield model.experiment, f"{cohort.title}, {size}", name, estimate_words(gain, signed=True)
+
+
+def gain_table(study: Study) -> Table | None:
+    """What Med-BERT gains in other experiments; None where none has both rows."""
+    rows = tuple(gain_rows(study))
+    if not rows:
+        return None
+    return Table(
+        "Gain in other experiments",
+        ("experiment", "cohort", "difference", UNITS),
+        rows,
+        "<<<>",
+        ("Descriptive, each with its own 95 % interval, paired by test patient and replicate.",),
+    )
 
 
 def variant_rows(study: Study, word: str) -> Iterator[tuple[str, str, str, str]]:

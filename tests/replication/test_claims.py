@@ -7,7 +7,7 @@ from replication.made_study import file_cohort, file_run, scores
 from medbert_jax.replication.claims import claim_tables, verdict
 from medbert_jax.replication.estimates import Estimate
 from medbert_jax.replication.study import read_study
-from medbert_jax.replication.variants import variant_table, variants
+from medbert_jax.replication.variants import gain_table, variant_table, variants
 
 
 def estimate(low: float, high: float) -> Estimate:
@@ -58,7 +58,7 @@ def test_every_claim_has_a_table_and_every_number_says_that_it_is_simulated(made
 def test_a_variant_is_held_against_the_same_patients_alone(tmp_path):
     """Of another dataset with the same test patients the differences are paired; with other patients there are none."""
     labels = np.tile([1, 0, 0], 60)
-    for dataset, experiment, moved in (("a", "made", 0), ("b", "code order random", 0), ("c", "code order none", 1)):
+    for dataset, experiment, moved in (("a", "made", 0), ("b", "variant: random-order", 0), ("c", "variant: order", 1)):
         of = np.roll(labels, moved)
         filed = file_cohort(tmp_path, of, dataset_hash=dataset * 64)
         for replicate in range(2):
@@ -68,8 +68,21 @@ def test_a_variant_is_held_against_the_same_patients_alone(tmp_path):
             )  # fmt: skip
     study = read_study(tmp_path, experiments=["made"], draws=100)
     ((cohort, model, found),) = variants(study)
-    assert model.experiment == "code order random" and cohort.filed.patients.dataset_hash == "b" * 64
+    assert model.experiment == "variant: random-order" and cohort.filed.patients.dataset_hash == "b" * 64
     assert (found.value, found.low, found.high) == (0, 0, 0)  # the same scores
     assert len(variant_table(study).rows) == 1
     rows = {table.title[:3]: table.rows for table in claim_tables(study)}
     assert rows["(d)"][0][2] == "+0.00 [+0.00, +0.00]" and "simulated" in rows["(d)"][0][3]
+
+
+def test_the_gain_within_another_experiment_is_told_with_its_cohort(made, tmp_path):
+    labels = np.tile([1, 0, 0], 60)
+    filed = file_cohort(tmp_path, labels)
+    for experiment in ("made", "world bag"):
+        for backbone, auroc in (("none", 0.6), ("pretrained", 0.8)):
+            of = scores(labels, auroc, 0)
+            file_run(tmp_path, filed, of, backbone=backbone, head="bi_gru", experiment=experiment)
+    study = read_study(tmp_path, experiments=["made"], draws=100)
+    (row,) = gain_table(study).rows
+    assert row[:3] == ("world bag", "dhf-matched, cerner (simulated), 3,000 (900 cases)", "Bi-GRU + Med-BERT − Bi-GRU")
+    assert row[3].startswith("+") and gain_table(made) is None
