@@ -20,8 +20,8 @@ BEGIN, END = "<!-- medbert tables: begin -->", "<!-- medbert tables: end -->"
 """In a document, what is between them is made anew."""
 RUNS = "runs.csv"
 _SIMULATED = (
-    "**Simulated patients: no figure below says anything of real ones.** The paper's numbers beside them are of its"
-    " licensed data, which nobody else has: what can be compared is direction and order, not height."
+    "**Of what is marked as simulated no patient is real, and it says nothing of real ones.** The paper's numbers beside it"
+    " are of licensed data, which nobody else has: what can be compared is direction and order, not height."
 )
 _RUN = ("run_id", "experiment", "cohort", "dataset_hash", "backbone", "head", "train_size", "train_size_name",
         "replicate", "seed", "commit", "checkpoint", "device", "epochs", "stopping_reason", "wall_time_s")  # fmt: skip
@@ -55,20 +55,20 @@ def looks_table(study: Study) -> Table:
                 cohort.title,
                 cohort.filed.patients.dataset_hash[:8],
                 f"{cohort.looks:,}",
-                f"{cohort.without_predictions:,}",
+                f"{cohort.without_auroc:,}",
                 ", ".join(f"{name}: {count:,}" for name, count in experiments),
             )
         )
     notes = [
         f"{study.results['run_id'].n_unique():,} runs are filed, all of them in {RUNS}; {study.begun:,} more were begun"
-        " and are not. A look is a run that was judged on the test split, whatever came out. What was run in other"
-        " folders, or deleted, nobody knows here."
+        " and are not. A look is a run that was judged on the test split, whatever came out; without an AUROC are those"
+        " whose predictions are not stored, or order nobody. What was run in other folders, or deleted, nobody knows."
     ]
     if study.unfiled:
         notes.append(f"Without their test patients, and so in no table: {', '.join(study.unfiled)}.")
     return Table(
         "Looks at the test splits",
-        ("cohort", "dataset", "looks", "without predictions", "runs by experiment"),
+        ("cohort", "dataset", "looks", "without an AUROC", "runs by experiment"),
         tuple(rows),
         "<<>><",
         tuple(notes),
@@ -79,7 +79,7 @@ def markdown(study: Study, drawn: Sequence[Figure], folder: str = "") -> str:
     """The page below its title; `folder` is where its figures lie, seen from it."""
     # For who makes it again: benchmarks/check_results.py.
     parts = [f"<!-- experiments: {study.experiment}; draws: {study.draws}; seed: {study.seed} -->"]
-    parts += [_SIMULATED] if study.is_simulated else []
+    parts += [_SIMULATED] if study.has_simulated else []
     for heading, tables in sections(study):
         parts.append(f"## {heading}")
         if heading.startswith("Training sizes"):

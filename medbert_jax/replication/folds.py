@@ -48,8 +48,8 @@ def fold_table(study: Study, experiment: str, cohorts: list[TestedCohort]) -> Ta
         "<>>>>>",
         (
             f"Mean over folds of the mean over replicates; {tested:,} patients, {cases:,} cases, each tested once. The"
-            " interval: test patients and replicates drawn together within each fold. The folds' trainings share patients,"
-            " which no interval of one cross-fitting holds. Descriptive.",
+            " interval draws test patients and replicates together within each fold; that the folds' trainings share"
+            " patients is in no interval of one cross-fitting. Descriptive.",
         ),
     )
 

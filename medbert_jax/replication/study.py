@@ -4,6 +4,7 @@ Nothing but the folder is read: rows, predictions and `test_patients/`; or what 
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from medbert_jax.evaluation.filed_patients import FOLDER, FiledPatients, read_fi
 from medbert_jax.evaluation.measures import Key, Measures
 from medbert_jax.evaluation.reruns import VARIANT, with_variants
 from medbert_jax.metrics.bootstrap import DRAWS, SEED
+from medbert_jax.metrics.discrimination import order_nobody
 from medbert_jax.metrics.weighted_ranks import RankedPatients
 from medbert_jax.replication.kept import begun_runs, probabilities_of, read_rows
 from medbert_jax.replication.paper import ROWS, paper_column
@@ -69,8 +71,9 @@ class TestedCohort:
     trained_on: dict[Model, tuple[int, int, float | None, float | None]]
     """Least and most training patients of the replicates, and least and most cases among them."""
     looks: int
-    """Runs that were judged on the test split, with and without stored predictions."""
-    without_predictions: int
+    """Runs that were judged on the test split."""
+    without_auroc: int
+    """Of these, those without stored predictions, or whose scores order nobody."""
     title: str
     """Cohort and site, and that they are simulated; where several datasets are of one, the dataset too."""
 
@@ -114,9 +117,9 @@ class Study:
     seed: int
 
     @property
-    def is_simulated(self) -> bool:
-        """Whether all cohorts are."""
-        return all(cohort.filed.is_simulated for cohort in self.cohorts)
+    def has_simulated(self) -> bool:
+        """Whether a cohort is."""
+        return any(cohort.filed.is_simulated for cohort in self.cohorts)
 
 
 def read_study(
@@ -152,14 +155,8 @@ def read_study(
             f"tables beside the paper's need the test patients that predictions are of, in {folder / FOLDER}: got none;"
             " file them, with --cohorts DATA_DIR/disease_cohort/NAME/1.0.0 …"
         )
-    titles = [cohort.title for cohort in cohorts]
-    cohorts = [
-        replace(one, title=f"{one.title}, dataset {one.filed.patients.dataset_hash[:8]}")
-        if titles.count(one.title) > 1 and not one.is_permuted
-        else one
-        for one in cohorts
-    ]
-    return Study(tuple(cohorts), main or _fullest(cohorts), results, tuple(unfiled), begun_runs(folder), draws, seed)
+    main = main or _fullest(cohorts)
+    return Study(_told_apart(cohorts, main), main, results, tuple(unfiled), begun_runs(folder), draws, seed)
 
 
 def _judged(folder: Path, filed: FiledPatients, runs: pl.DataFrame, draws: int, seed: int) -> TestedCohort:
@@ -169,7 +166,12 @@ def _judged(folder: Path, filed: FiledPatients, runs: pl.DataFrame, draws: int, 
     runs = runs.with_columns(head=pl.col("head") + other)
     key = ("experiment", "backbone", "head", "train_size_name")
     tested = runs.filter(split="test").select("run_id", "replicate", *key).unique().sort(*key, "replicate", "run_id")
-    probabilities = probabilities_of(folder, filed, tested["run_id"])
+    # Of scores that order nobody the formula makes one half, which reads like a finding.
+    probabilities = {
+        run: of
+        for run, of in probabilities_of(folder, filed, tested["run_id"]).items()
+        if not order_nobody(of[patients.known])
+    }
     judged = judge(filed, probabilities, draws, seed)
     cells: dict[Model, list[JudgedRun]] = {}
     for run, replicate, *named in tested.iter_rows():
@@ -185,8 +187,7 @@ def _judged(folder: Path, filed: FiledPatients, runs: pl.DataFrame, draws: int, 
         filed,
         site,
         {model: tuple(of) for model, of in cells.items()},
-        {Model(*named): numbers for *named, size, most, low, high in trained.iter_rows()
-         for numbers in [(size, most, low, high)]},
+        {Model(*of[: len(key)]): of[len(key) :] for of in trained.iter_rows()},
         len(tested),
         len(tested) - len(probabilities),
         f"{patients.name}{f', {site}' if site else ''}{' (simulated)' if filed.is_simulated else ''}",
@@ -221,6 +222,24 @@ def judge(
         drawn = np.concatenate(parts[run]) if parts[run] else np.zeros(0)
         found[run] = further["auroc", None], drawn, further
     return found
+
+
+def _told_apart(cohorts: Sequence[TestedCohort], main: str) -> tuple[TestedCohort, ...]:
+    """The cohorts with the dataset in the titles of those that would be called as another one is.
+
+    One that has the rows beside the paper's keeps its title against those of other experiments.
+    """
+
+    def is_main(cohort: TestedCohort) -> bool:
+        return any(model.experiment == main for model in cohort.cells)
+
+    taken = Counter((cohort.title, is_main(cohort)) for cohort in cohorts)
+    found = []
+    for cohort in cohorts:
+        others = taken[cohort.title, True] + (0 if is_main(cohort) else taken[cohort.title, False])
+        named = f"{cohort.title}, dataset {cohort.filed.patients.dataset_hash[:8]}"
+        found.append(replace(cohort, title=named) if others > 1 and not cohort.is_permuted else cohort)
+    return tuple(found)
 
 
 def _as_one(results: pl.DataFrame, experiments: Sequence[str]) -> tuple[pl.DataFrame, str]:

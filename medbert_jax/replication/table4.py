@@ -32,6 +32,7 @@ FURTHER: tuple[Key, ...] = (
     *(("sensitivity_at_specificity", at) for at in SPECIFICITIES),
 )
 """Metrics beside the AUROC; those that no cohort's design allows have no column."""
+NO_AUROC = "no AUROC"
 
 
 def rows_of(study: Study, cohorts: tuple[TestedCohort, ...] | None = None) -> list[Row]:
@@ -74,7 +75,7 @@ def table4(study: Study) -> Table:
 def _cells(study: Study, cohort: TestedCohort, model: Model) -> tuple[str, str, str]:
     of = mean_auroc(study, cohort, model)
     if of is None:
-        lost = "no predictions" if model in cohort.cells else empty_words(cohort, model.size)
+        lost = NO_AUROC if model in cohort.cells else empty_words(cohort, model.size)
         return lost, MISSING, MISSING
     return hundredths(of.value), hundredths(of.deviation), hundredths(of.sampling_error)
 
@@ -111,7 +112,7 @@ def further_table(study: Study, cohort: TestedCohort) -> Table:
         named = (model.experiment,) * (len(experiments) > 1)
         size = size_words(cohort, model.experiment, model.size)
         if of is None:
-            rows.append((*named, size, row_words(model.row), "no predictions", *[MISSING] * (len(shown) + 4)))
+            rows.append((*named, size, row_words(model.row), NO_AUROC, *[MISSING] * (len(shown) + 4)))
             continue
         auroc = (hundredths(of.value), hundredths(of.deviation), hundredths(of.sampling_error), interval_words(of))
         further = [_mean_words([run.further[key] for run in cohort.cells[model]]) for key in shown]

@@ -45,7 +45,7 @@ def test_no_probability_is_rounded_and_what_has_none_keeps_its_rows(tmp_path):
     assert all(np.array_equal(found[run], of) for run, of in zip(runs, files, strict=False))
     assert read_rows(kept)["run_id"].n_unique() == 3
     study = read_study(kept, draws=0)
-    assert (study.begun, study.cohorts[0].looks, study.cohorts[0].without_predictions) == (1, 3, 1)
+    assert (study.begun, study.cohorts[0].looks, study.cohorts[0].without_auroc) == (1, 3, 1)
 
 
 @pytest.mark.parametrize("name", ["results.parquet", "kept.json", "probabilities", "test_patients"])

@@ -95,3 +95,26 @@ def test_experiments_may_be_taken_as_one_and_must_be_there(tmp_path):
     assert read_study(tmp_path, draws=0).experiment in ("whole", "sizes")
     with pytest.raises(ValueError, match=r"got whloe; use some of labels permuted, whole, sizes, whole"):
         read_study(tmp_path, experiments=["whloe"])
+
+
+def test_scores_that_order_nobody_have_no_auroc(tmp_path):
+    filed = file_cohort(tmp_path, [1, 0, 1, 0], design=EVERYBODY)
+    for replicate, probabilities in enumerate((HAND[3], [0.5] * 4)):
+        file_run(tmp_path, filed, probabilities, backbone="none", head="gru", replicate=replicate)
+    file_run(tmp_path, filed, [0.5] * 4, backbone="tw2v", head="gru")
+    study = read_study(tmp_path, draws=0)
+    of = {row[0]: row[2:4] for row in table4(study).rows}
+    assert of["GRU"] == ("75.00", "–") and of["GRU + t-W2V"] == ("no AUROC", "–")
+    assert (study.cohorts[0].looks, study.cohorts[0].without_auroc) == (3, 2)
+
+
+def test_a_title_is_that_of_one_dataset(tmp_path):
+    """The one beside the paper keeps its title; the dataset of a variant, and two of one experiment, are told apart."""
+    for dataset, experiment in (("a", "made"), ("b", "variant"), ("c", "other")):
+        filed = file_cohort(tmp_path, [1, 0, 1, 0], design=EVERYBODY, dataset_hash=dataset * 64)
+        file_run(tmp_path, filed, HAND[3], backbone="none", head="gru", experiment=experiment)
+    plain = "dhf-matched, cerner (simulated)"
+    titles = [cohort.title for cohort in read_study(tmp_path, experiments=["made"], draws=0).cohorts]
+    assert titles == [plain, f"{plain}, dataset bbbbbbbb", f"{plain}, dataset cccccccc"]
+    titles = [cohort.title for cohort in read_study(tmp_path, experiments=["made", "variant"], draws=0).cohorts]
+    assert titles == [f"{plain}, dataset {name * 8}" for name in "abc"]
