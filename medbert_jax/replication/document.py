@@ -20,8 +20,8 @@ BEGIN, END = "<!-- medbert tables: begin -->", "<!-- medbert tables: end -->"
 """In a document, what is between them is made anew."""
 RUNS = "runs.csv"
 _SIMULATED = (
-    "**Of what is marked as simulated no patient is real, and it says nothing of real ones.** The paper's numbers beside it"
-    " are of licensed data, which nobody else has: what can be compared is direction and order, not height."
+    "**Of what is marked as simulated no patient is real, and it says nothing of real ones.** The paper's numbers"
+    " beside it are of licensed data, which nobody else has: what can be compared is direction and order, not height."
 )
 _RUN = ("run_id", "experiment", "cohort", "dataset_hash", "backbone", "head", "train_size", "train_size_name",
         "replicate", "seed", "commit", "checkpoint", "device", "epochs", "stopping_reason", "wall_time_s")  # fmt: skip
