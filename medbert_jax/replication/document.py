@@ -106,7 +106,7 @@ def write_tables(study: Study, out: Path) -> list[Path]:
     runs = study.results.select(*_RUN).unique("run_id").sort("experiment", "cohort", "backbone", "head", "train_size",
                                                              "replicate", "run_id")  # fmt: skip
     written = {page: content, beside / RUNS: runs.write_csv()}
-    written |= {beside / figure.file: figure.svg for figure in drawn}
+    written |= {beside / figure.file: figure.draw() for figure in drawn}
     for path, what in written.items():
         write_whole(path, what)
     return list(written)

@@ -1,8 +1,9 @@
 """Fig. 4 as SVG: a panel for each base with bands over replicates, and the gain by training size."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from medbert_jax.drawn_figures import COLOURS, DASHES, new_figure, svg_of
@@ -35,7 +36,8 @@ class Figure:
     """Name of the SVG."""
     words: str
     """For its caption, and for those who cannot see it."""
-    svg: str
+    draw: Callable[[], str]
+    """Gives the SVG; drawing takes a second."""
 
 
 def figures(study: Study) -> Iterator[Figure]:
@@ -54,17 +56,20 @@ def _of_cohort(study: Study, cohort: TestedCohort) -> Iterator[Figure]:
     panels = {base: lines for base, lines in panels.items() if lines.keys() & {_OURS, _PLAIN}}
     if panels:
         words = f"Test AUROC by training patients, {cohort.title}: mean and range over replicates"
-        yield Figure(f"fig4-{slug}.svg", words, _curves(panels, words))
+        yield Figure(f"fig4-{slug}.svg", words, partial(_curves, panels, words))
     of_base = {base: found for base in PAIRS if (found := gains(study, cohort, base))}
     if of_base:
         words = f"AUROC that Med-BERT adds to each base, {cohort.title}: 95 % intervals, patients and replicates drawn"
-        yield Figure(f"gain-{slug}.svg", words, _gains(of_base, words))
+        yield Figure(f"gain-{slug}.svg", words, partial(_gains, of_base, words))
 
 
 def _curves(panels: dict[str, dict[str, list[Point]]], title: str) -> str:
     lines = -(-len(panels) // 2)
     with new_figure(_WIDTH, 0.7 + 2.3 * lines) as figure:
         grid = figure.subplots(lines, 2, sharex=True, sharey=True, squeeze=False)
+        figure.set_layout_engine(
+            "constrained", wspace=0.08
+        )  # the last size of a panel stands beside the first of the next
         shown: dict[str, Any] = {}
         for axes, (base, of) in zip(grid.flat, panels.items(), strict=False):
             for name, points in of.items():

@@ -43,7 +43,7 @@ def keep_results(folder: Path, out: Path) -> Path:
 
     Runs without predictions, and datasets whose test patients are not filed, keep their rows alone.
     """
-    results = read_results(folder).sort("run_id", "split", "metric")
+    results = read_rows(folder).sort("run_id", "split", "metric")
     with replaced(out, _OURS) as new:
         with whole_file(new / ROWS) as partial:
             results.write_parquet(partial, compression_level=19)

@@ -32,10 +32,10 @@ def test_a_folder_gets_the_page_its_figures_and_every_run(made, tmp_path):
 
 def test_a_document_is_made_anew_between_its_two_lines(made, tmp_path):
     page = tmp_path / "results.md"
-    page.write_text(f"# Mine\n\n{BEGIN}\nold\n{END}\n\nAfter.\n")
+    page.write_text(f"# Mine\n\n{BEGIN}\nbefore\n{END}\n\nAfter.\n")
     write_tables(made, page)
     text = page.read_text()
-    assert text.startswith("# Mine\n") and text.endswith(f"{END}\n\nAfter.\n") and "old" not in text
+    assert text.startswith("# Mine\n") and text.endswith(f"{END}\n\nAfter.\n") and "before\n" not in text
     assert generated_part(page).strip() == markdown(made, list(figures(made)), "results/").strip()
     assert "](results/fig4-" in text and (tmp_path / "results" / RUNS).is_file()
     write_tables(made, page)
@@ -69,13 +69,16 @@ def test_the_command_writes_keeps_and_tells(made_folder, tmp_path, capsys, monke
     assert ended.value.code == 2 and "--cohorts DATA_DIR/disease_cohort" in capsys.readouterr().err
 
 
+HEAD = "<!doctype html><meta name=viewport content='width=device-width'>"
+
+
 @pytest.mark.skipif(BROWSER is None, reason="there is no chromium")
 def test_no_figure_is_wider_than_a_narrow_page_or_smaller_than_can_be_read(made, tmp_path):
     """360 px, as of a telephone. The figures are paths: how large letters come out is how much they are scaled."""
     (*_,) = write_tables(made, tmp_path)
     images = [path.name for path in sorted(tmp_path.glob("*.svg"))]
     tags = "".join(f'<img src="{name}" style="max-width:100%">' for name in images)
-    (tmp_path / "page.html").write_text(f"<!doctype html><body style='margin:8px'>{tags}")
+    (tmp_path / "page.html").write_text(f"{HEAD}<body style='margin:8px'>{tags}")
     with browser() as page:
         page.open((tmp_path / "page.html").as_uri(), width=360, height=800)
         assert page.run("document.documentElement.scrollWidth") <= 360

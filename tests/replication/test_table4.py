@@ -48,7 +48,7 @@ def test_an_empty_cell_says_that_it_has_too_few_cases(made):
     assert not any("empty" in cell for row in table.rows for cell in row)
     paca = next(one for one in made.cohorts if one.name == "paca-matched")
     notes = " ".join(further_table(made, paca).notes)
-    assert "drawn again: matched sets" in notes and "absolute risks" in notes
+    assert "drawn again: matched sets" in notes and "Absolute risks" in notes
     assert {row[0] for row in further_table(made, paca).rows} == {
         "300 (90 cases)", "1,000 (300 cases)", "3,000 (900 cases)"
     }  # fmt: skip
