@@ -2,10 +2,9 @@
 
     python benchmarks/check_results.py
 
-The part that `medbert tables` made is made again from the predictions in benchmarks/results/study: every number must be
-the same to half a unit of its last place (5e-5 of an AUROC), and so must the words between them. Each run's AUROC, and
-each row's mean and deviation, are computed besides by scikit-learn and `statistics`, which share nothing with the
-tables.
+The part that `medbert tables` made is made again from the predictions that it kept (--kept): every number must be the
+same to half a unit of its last place (5e-5 of an AUROC), and so must the words between them. Each run's AUROC, and each
+row's mean and deviation, are computed besides by scikit-learn and `statistics`, which share nothing with the tables.
 
 Of the part on diabetes130 no predictions were kept: means, deviations and Student's intervals are recomputed from the
 AUROCs of the runs in diabetes130.json, and the AUROCs themselves cannot be.

@@ -29,6 +29,9 @@ FEW = 500
 TARGET = 0.75
 """AUROC of which the paper says how many labels it needs."""
 NOT_RUN = "not run"
+_NOTE = (
+    "95 % intervals of each difference by itself, adjusted for nothing: Holm's p is in the confirmatory family alone."
+)
 _Line = tuple[str, str, str, str]
 """What, paper, ours, verdict."""
 
@@ -59,26 +62,27 @@ def claim_tables(study: Study) -> Iterator[Table]:
     }
     for title, lines in titles.items():
         rows = tuple(lines) or (("no cohort or row that it is about", MISSING, NOT_RUN, "nothing is said"),)
-        yield Table(title, ("what", "paper", f"ours, {UNITS}", "verdict"), rows, "<>><")
+        yield Table(title, ("what", "paper", f"ours, {UNITS}", "verdict"), rows, "<>><", (_NOTE,))
 
 
-def verdict(printed: float | None, ours: Estimate | None, *, simulated: bool) -> str:
-    """What the interval lets be said of a difference that the paper prints, AUROC × 100."""
+def verdict(printed: float | None, ours: Estimate | None, *, simulated: bool, sign: int = 0) -> str:
+    """What the interval lets be said of a difference that the paper prints, AUROC × 100.
+
+    `sign`: of one that it only shows or tells, its direction.
+    """
     if ours is None:
         return NOT_RUN
     where = " on simulated patients" if simulated else ""
     low, high = 100 * ours.low, 100 * ours.high
     if not low <= high:
         return f"no interval{where}: nothing is said"
-    if printed is None:
-        return f"0 is {'outside of' if ours.excludes_zero else 'inside'} the interval{where}"
-    place = "inside" if low <= printed <= high else "above" if printed > high else "below"
-    size = f"the paper's size is {place} the interval"
+    size = ""
+    if printed is not None:
+        place = "inside" if low <= printed <= high else "above" if printed > high else "below"
+        size, sign = f"; the paper's size is {place} the interval", 1 if printed > 0 else -1
     if not ours.excludes_zero:
-        return f"not decided{where}: 0 is inside; {size}"
-    if printed == 0 or (ours.low > 0) != (printed > 0):
-        return f"against the paper's direction{where}; {size}"
-    return f"the paper's direction{where}; {size}"
+        return f"not decided{where}: 0 is inside{size}"
+    return f"{'' if (low > 0) == (sign > 0) else 'against '}the paper's direction{where}{size}"
 
 
 def _cohorts(study: Study, column: str) -> list[tuple[TestedCohort, str]]:
@@ -126,7 +130,7 @@ def _labels(study: Study) -> Iterator[_Line]:
                     f" {_patients(cohort, study, size)}, {cohort.title}",
                     "slightly above 0 (5,000, over 50,000)",
                     estimate_words(found, signed=True),
-                    verdict(None, found, simulated=cohort.filed.is_simulated),
+                    verdict(None, found, simulated=cohort.filed.is_simulated, sign=1),
                 )
 
 
@@ -140,14 +144,14 @@ def _of_dhf(study: Study) -> Iterator[_Line]:
             terms += [(-sign, Model(one.experiment, *one.row, few[-1])) for sign, one in terms]
             if (found := combination(study, cohort, terms)) is not None:
                 what = f"RETAIN's gain at {of[size]:,} − that at {of[few[-1]]:,}, {cohort.title}"
-                said = verdict(None, found, simulated=simulated)
+                said = verdict(None, found, simulated=simulated, sign=1)
                 yield what, "above 0 (Fig. 4)", estimate_words(found, signed=True), said
         for size in sizes:
             terms = [(1, _model(study, MED_BERT, "bi_gru", size)), (-1, _model(study, BASE, "bi_gru", size))]
             terms += [(-1, _model(study, MED_BERT, "gru", size)), (1, _model(study, BASE, "gru", size))]
             if (found := combination(study, cohort, terms)) is not None:
                 what = f"Bi-GRU's gain − GRU's at {of[size]:,}, {cohort.title}"
-                said = verdict(None, found, simulated=simulated)
+                said = verdict(None, found, simulated=simulated, sign=-1)
                 yield what, "below 0 (Fig. 4); +1.36 (Table 4)", estimate_words(found, signed=True), said
 
 

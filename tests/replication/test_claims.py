@@ -25,14 +25,15 @@ def estimate(low: float, high: float) -> Estimate:
         (1.21, -0.03, -0.01, "against the paper's direction; the paper's size is above the interval"),
         (-0.63, 0.01, 0.03, "against the paper's direction; the paper's size is below the interval"),
         (-0.63, -0.01, -0.002, "the paper's direction; the paper's size is inside the interval"),
-        (None, 0.01, 0.03, "0 is outside of the interval"),
-        (None, -0.01, 0.03, "0 is inside the interval"),
+        (None, 0.01, 0.03, "the paper's direction"),
+        (None, -0.03, -0.01, "against the paper's direction"),
+        (None, -0.01, 0.03, "not decided: 0 is inside"),
         (1.21, np.nan, np.nan, "no interval: nothing is said"),
     ],
 )
 def test_a_verdict_goes_as_far_as_the_interval(printed, low, high, said):
-    assert verdict(printed, estimate(low, high), simulated=False) == said
-    simulated = verdict(printed, estimate(low, high), simulated=True)
+    assert verdict(printed, estimate(low, high), simulated=False, sign=1) == said
+    simulated = verdict(printed, estimate(low, high), simulated=True, sign=1)
     assert "on simulated patients" in simulated and simulated.replace(" on simulated patients", "") == said
     assert verdict(printed, None, simulated=True) == "not run"
 
