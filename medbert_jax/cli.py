@@ -23,6 +23,8 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.replication.command import tables
+from medbert_jax.replication.options import TablesOptions
 from medbert_jax.study_command import study
 from medbert_jax.training.code_vectors_command import code_vectors
 from medbert_jax.training.code_vectors_options import CodeVectorsOptions
@@ -40,6 +42,7 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "evaluate": (EvaluateOptions, commands.evaluate),
     "health": (HealthOptions, commands.health),
     "report": (ReportOptions, commands.report),
+    "tables": (TablesOptions, tables),
     "simulate": (SimulateOptions, commands.simulate),
     "study": (StudyOptions, study),
     "doctor": (DoctorOptions, commands.doctor),

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "medbert_jax"
 ORDER = ["checked_fields", "identity", "options", "printed_tables", "drawn_figures", "command_end", "disk", "ehr",
          "attrition", "quality", "ingest", "simulation", "cohorts", "data", "models", "metrics", "training",
          "baselines", "evaluation", "experiments", "description", "chart_review", "visualization",
-         "reporting"]  # fmt: skip
+         "reporting", "replication"]  # fmt: skip
 STRANGERS = [("models", "data"), ("data", "models")]
 FREE = {
     "__main__.py",

@@ -30,6 +30,7 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.replication.options import TablesOptions
 from medbert_jax.training.code_vectors_options import CodeVectorsConfig, CodeVectorsOptions
 from medbert_jax.training.command_line import parse_config, shipped_preset
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
@@ -75,6 +76,8 @@ EHR = Path("ehr")
         ("report results --out table.md", ReportOptions(Path("results"), Path("table.md"))),
         ("report results --share --cohorts one two --ehr ehr --draws 500",
          ReportOptions(Path("results"), share=True, cohorts=(Path("one"), Path("two")), ehr=EHR, draws=500)),
+        ("tables results docs/results.md --experiments whole sizes --keep kept --draws 500",
+         TablesOptions(Path("results"), Path("docs/results.md"), ("whole", "sizes"), keep=Path("kept"), draws=500)),
         ("simulate ehr --patients 100 --site truven --truth hidden",
          SimulateOptions(EHR, 100, "truven", truth=Path("hidden"))),
         ("study study_cpu out --results r --data d --dry-run --only tables table-4 --part 1 --parts 2 --workers 1",

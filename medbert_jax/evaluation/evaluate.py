@@ -14,7 +14,7 @@ from medbert_jax.evaluation.figures import BOUND, EVERYONE, FIGURE, Judged, auro
 from medbert_jax.evaluation.measures import Measures, drawn, spread
 from medbert_jax.evaluation.stored_evaluation import CURVE_SCHEMA, FIGURE_SCHEMA, Evaluation
 from medbert_jax.evaluation.strata import in_order
-from medbert_jax.metrics.bootstrap import CONFIDENCE, DRAWS, SEED, Draws, percentile_interval
+from medbert_jax.metrics.bootstrap import CONFIDENCE, DRAWS, SEED, Draws, percentile_interval, replicate_weights
 from medbert_jax.metrics.censored_bounds import auroc_bounds, brier_bounds, observed_to_expected_bounds
 
 RISKS = (0.05, 0.1, 0.2, 0.3)
@@ -51,10 +51,7 @@ def evaluate(
     _check(patients, models, settings.reference)
     reference = settings.reference or models[0].name
     every = [*models, *(model.ensemble for model in models if len(model.replicates) > 1)]
-    known = patients.known
-    weight, is_sample = patients.weight[known], patients.design.sampling == "sampled controls" and patients.is_weighted
-    sampled = patients.label[known] == 0 if is_sample else None
-    draws = Draws(patients.clusters[known], settings.draws, settings.seed, weight, sampled)
+    draws = patients.draws(settings.draws, settings.seed)
     groups = _groups(patients)
     judged = {model.name: _judge(model, patients, settings, draws, groups) for model in every}
     figures, curves = [], []
@@ -142,7 +139,7 @@ def _judge(
         sample, of_draws = drawn(measures, strata, draws, curves=absolute)
         for stratum in strata:
             found[stratum].append((sample[stratum], of_draws[stratum]))
-    picked = _replicate_weights(len(model.replicates), settings)
+    picked = replicate_weights(len(model.replicates), settings.draws, settings.seed)
     return {
         stratum: Judged.of_replicates(
             found[stratum],
@@ -155,16 +152,6 @@ def _judge(
         )
         for stratum, rows in strata.items()
     }
-
-
-def _replicate_weights(replicates: int, settings: EvaluationSettings) -> np.ndarray:
-    """(draws, replicates) shares that sum to 1: the replicates drawn again with every draw of patients.
-
-    Models of as many replicates get the same ones, so that pairs trained on one subset stay pairs.
-    """
-    rng = np.random.default_rng([settings.seed, replicates])
-    places = rng.integers(0, replicates, (settings.draws, replicates))
-    return (places[:, :, None] == np.arange(replicates)).mean(1)
 
 
 def _figures(name: str, stratum: str, judged: Judged) -> Iterator[tuple]:

@@ -17,6 +17,7 @@ from medbert_jax.disk.tables_on_disk import read_parquet
 from medbert_jax.ehr.known import PREDICTION
 from medbert_jax.evaluation.design import Design, design_of
 from medbert_jax.evaluation.strata import strata_of
+from medbert_jax.metrics.bootstrap import DRAWS, SEED, Draws
 
 COHORT_TABLE = "cohort.parquet"
 _AGAIN = "prepare the cohort again"
@@ -64,6 +65,13 @@ class EvaluatedPatients:
     def clusters(self) -> np.ndarray:
         """(n,) what is resampled as one: a matched set, or a patient."""
         return self.subject if self.sets is None else self.sets
+
+    def draws(self, number: int = DRAWS, seed: int = SEED) -> Draws:
+        """The bootstrap's draws of those with a label, with all that the design asks for."""
+        weight, known = self.weight[self.known], self.known
+        is_sample = self.design.sampling == "sampled controls" and self.is_weighted
+        sampled = self.label[known] == 0 if is_sample else None
+        return Draws(self.clusters[known], number, seed, weight, sampled)
 
 
 def read_evaluated(cohort: str | Path, *, cache_dir: str = "") -> EvaluatedPatients:

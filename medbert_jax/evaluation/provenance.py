@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from medbert_jax.baselines.linear_probe import ProbeConfig
 from medbert_jax.evaluation.held_out import without_degenerate
@@ -50,7 +51,8 @@ def file_results(
 ) -> Path:
     """Write the run's one Parquet file, the record and the long rows; returns its path."""
     rows = []
-    for split, metrics in (("validation", fitted.validation), ("test", test)):
+    trained = {"cases": float((np.asarray(cohort.train.outcomes["label"]) == 1).sum())}
+    for split, metrics in (("train", trained), ("validation", fitted.validation), ("test", test)):
         rows += result_rows(
             without_degenerate(metrics),
             experiment=run.experiment,

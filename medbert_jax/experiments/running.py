@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from medbert_jax.evaluation.filed_patients import file_test_patients
 from medbert_jax.evaluation.held_out import evaluate_test, told
 from medbert_jax.evaluation.provenance import file_results, identify
 from medbert_jax.evaluation.results import is_done, run_id
@@ -157,6 +158,7 @@ def _fit_and_file(
         predictions = Path(one.run.results) / "predictions" / f"{one.name}.parquet"
         tests.append(evaluate_test(one.run.dataset, model.predict, predictions, cache_dir=cache_dir))
     seconds = (time.monotonic() - began) / len(waiting)
+    file_test_patients(run.results, run.dataset, cache_dir=cache_dir)
     for one, model, test in zip(waiting, fitted, tests, strict=True):
         file_results(one.run, one.cohort, one.identity, model, test, seconds=seconds)
     remove_unfinished_folder(unfinished)

@@ -68,6 +68,16 @@ def _of_cohort(weights: np.ndarray, sampled: np.ndarray, everybody: float) -> np
     return np.where(sampled, weights * scale[:, None], weights)
 
 
+def replicate_weights(replicates: int, draws: int = DRAWS, seed: int = SEED) -> np.ndarray:
+    """(draws, replicates) shares that sum to 1: the replicates drawn again with every draw of patients.
+
+    Models of as many replicates get the same ones, so that pairs trained on one subset stay pairs.
+    """
+    rng = np.random.default_rng([seed, replicates])
+    places = rng.integers(0, replicates, (draws, replicates))
+    return (places[:, :, None] == np.arange(replicates)).mean(1)
+
+
 def percentile_interval(value: float, drawn: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
     """The percentiles of what the draws (draws,) gave, around the value of the sample itself.
 

@@ -14,7 +14,7 @@ HASH = "d" * 64
 COHORT = SimpleNamespace(
     name="made",
     metadata={"dataset_hash": HASH, "vocabulary_hash": "v", "split": {"key": "k"}},
-    train=SimpleNamespace(patients=300),
+    train=SimpleNamespace(patients=300, outcomes={"label": [1, 0, 1]}),
 )
 RUN = FinetuneConfig(dataset="here/cohort", checkpoint="here/run", results="here/results", train_size=300, replicate=2)
 
@@ -73,6 +73,7 @@ def test_a_run_is_filed_with_all_that_makes_it_traceable(tmp_path):
     results = read_results(tmp_path)
     assert results.select("split", "metric", "value").rows() == [
         ("test", "auroc", 0.6),
+        ("train", "cases", 2.0),
         ("validation", "auroc", 0.7),
         ("validation", "best_step", 9.0),
     ]
