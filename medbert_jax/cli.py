@@ -22,6 +22,8 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.prediction.command import external_validation, predict
+from medbert_jax.prediction.options import ExternalValidationOptions, PredictOptions
 from medbert_jax.training.code_vectors_command import code_vectors
 from medbert_jax.training.code_vectors_options import CodeVectorsOptions
 from tfds_builders.options import CohortOptions, PrepareOptions
@@ -36,6 +38,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "code-vectors": (CodeVectorsOptions, code_vectors),
     "describe": (DescribeOptions, commands.describe),
     "evaluate": (EvaluateOptions, commands.evaluate),
+    "predict": (PredictOptions, predict),
+    "external-validation": (ExternalValidationOptions, external_validation),
     "health": (HealthOptions, commands.health),
     "report": (ReportOptions, commands.report),
     "simulate": (SimulateOptions, commands.simulate),

@@ -7,9 +7,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from medbert_jax.evaluation.evaluated_patients import read_evaluated
 from medbert_jax.evaluation.held_out import evaluate_test, told
 from medbert_jax.evaluation.provenance import file_results, identify
 from medbert_jax.evaluation.results import is_done, run_id
+from medbert_jax.prediction.kept import keep_predictor
+from medbert_jax.prediction.stored_predictor import is_kept
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.cohort_data import CohortData, load_cohort
 from medbert_jax.training.config import FinetuneConfig
@@ -57,12 +60,13 @@ def run_all(
                 continue
             identity = identify(run, cohort, checkpoint_at)
             name = run_id(identity, run.replicate)
-            unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
-            if is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved:
+            if is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not _unsaved(run):
                 # Of a process that was killed in between.
                 remove_unfinished_folder(unfinished_folder(run.results, name))
                 say(f"{place} done before: {name} in {run.results}")
             else:
+                if kept_in(run):  # a dataset that has not what is kept is refused before the training
+                    read_evaluated(run.dataset, cache_dir=cache_dir, split="validation")
                 waiting.append(_Waiting(place, run, cohort, identity, name))
         for group in _of_one_length(waiting):
             _fit_and_file(group, fine_tuning, together, checkpoint_at, interruption, cache_dir)
@@ -72,6 +76,17 @@ def run_all(
             f"a cell must rest on {minimum_cases} training cases: {len(too_few)} of {len(runs)} runs were not made, "
             f"and their cells are empty: {cells}; raise train_sizes, or lower minimum_cases"
         )
+
+
+def kept_in(run: FinetuneConfig | ModelSpec) -> str:
+    """Where a run leaves its model; empty where it leaves none, or is a model of one's own that does not say it."""
+    return getattr(run, "run", "")
+
+
+def _unsaved(run: FinetuneConfig | ModelSpec) -> bool:
+    """Whether a run is to leave a model and has not, or not with all that predicting needs."""
+    kept = kept_in(run)
+    return bool(kept) and not (is_kept(kept) and (not isinstance(run, FinetuneConfig) or committed_steps(kept)))
 
 
 class _Waiting(NamedTuple):
@@ -130,6 +145,9 @@ def _fit_and_file(
         tests.append(evaluate_test(one.run.dataset, model.predict, predictions, cache_dir=cache_dir))
     seconds = (time.monotonic() - began) / len(waiting)
     for one, model, test in zip(waiting, fitted, tests, strict=True):
+        if kept := kept_in(one.run):
+            settings = {"run_id": one.name, "cache_dir": cache_dir}
+            keep_predictor(kept, one.run.dataset, one.cohort, model, test, **settings)
         file_results(one.run, one.cohort, one.identity, model, test, seconds=seconds)
     remove_unfinished_folder(unfinished)
     for one, model, test in zip(waiting, fitted, tests, strict=True):
