@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.special import expit
@@ -90,7 +90,7 @@ def arrays_of(classifier) -> dict[str, np.ndarray]:
 def write_classifier(path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write what `arrays_of` gave; equal models are equal bytes."""
     content = io.BytesIO()
-    np.savez(content, version=np.array(VERSION), **arrays)
+    np.savez(content, **{"version": np.array(VERSION), **arrays})  # ty: ignore[invalid-argument-type]
     write_whole(path, content.getvalue())
 
 
@@ -159,7 +159,7 @@ def _regression(arrays: Mapping[str, np.ndarray]) -> CodesLogisticRegression:
     return model
 
 
-def _boosting(classifier: ShapeBoosting) -> dict[str, np.ndarray | float]:
+def _boosting(classifier: ShapeBoosting) -> dict[str, Any]:
     model: HistGradientBoostingClassifier = classifier._model
     nodes = [predictor.nodes for (predictor,) in model._predictors]
     roots = np.cumsum([0, *(len(one) for one in nodes[:-1])])

@@ -128,7 +128,10 @@ def cohort_of(predictor: Predictor, labels: Path | None) -> CohortSpec | LabelFo
             f" from such a folder: got {'no --labels' if spec is None else '--labels and a spec'};"
             f" {'give --labels FOLDER' if spec is None else 'leave --labels out'}"
         )
-    return LabelFolder.find(labels, "all") if labels is not None else replace(spec, split=None)
+    if spec is not None:
+        return replace(spec, split=None)
+    assert labels is not None
+    return LabelFolder.find(labels, "all")
 
 
 def _recalibrations(label: np.ndarray, probabilities: np.ndarray, weight: np.ndarray) -> dict[str, Recalibration]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ class Predictor:
     @property
     def serialization(self) -> SerializationConfig:
         """How a record becomes a sequence."""
-        return SerializationConfig(**self.about["serialization"])
+        return SerializationConfig(**dict[str, Any](self.about["serialization"]))
 
     @cached_property
     def why_score(self) -> str:

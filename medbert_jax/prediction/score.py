@@ -24,14 +24,14 @@ from medbert_jax.prediction.validated import percentiles, recalibrated
 
 AT_ONCE = 50_000
 """Predictions of a pass of the model, at least: shards of fewer are put together."""
-SCHEMA = {
-    "subject_id": pl.String,
+SCHEMA: dict[str, pl.DataType] = {
+    "subject_id": pl.String(),
     "prediction_time": pl.Datetime("us"),
-    "probability": pl.Float64,
-    "recalibrated_probability": pl.Float64,
-    "percentile": pl.Int32,
-    "codes": pl.Int32,
-    "unknown_codes": pl.Int32,
+    "probability": pl.Float64(),
+    "recalibrated_probability": pl.Float64(),
+    "percentile": pl.Int32(),
+    "codes": pl.Int32(),
+    "unknown_codes": pl.Int32(),
 }
 """Column → dtype of `Scores.rows`; of a score there are neither recalibrated probabilities nor percentiles."""
 
@@ -158,7 +158,7 @@ def _scored(predictor: Predictor, batch: Sequence[Eligible]) -> pl.DataFrame:
         percentile=pl.Series(ranks) if predictor.is_risk else nothing,
         codes=sequences.lengths,
         unknown_codes=np.concatenate([one.unknown_codes for one in batch]),
-    ).cast(SCHEMA)
+    ).cast(pl.Schema(SCHEMA))
 
 
 def check_unknown(batch: Sequence[Eligible], limit: float) -> None:

@@ -25,10 +25,10 @@ def score_tables(scores: Scores, predictor: Predictor) -> list[Table]:
 
 def notes(scores: Scores, predictor: Predictor) -> tuple[str, ...]:
     """What has to be known beside the numbers."""
-    about, codes = predictor.about, scores.rows["codes"].sum()
+    about, codes = predictor.about, int(scores.rows["codes"].sum())
     days = about["design"]["horizon_days"]
     train, by = about["train"], about["validation"]["recalibration"]
-    unknown = scores.rows["unknown_codes"].sum()
+    unknown = int(scores.rows["unknown_codes"].sum())
     said = [
         f"{unknown:,} of {codes:,} codes are unknown to the vocabulary ({unknown / max(codes, 1):.1%})",
         f"trained on {train['predictions']:,} predictions, {train['cases']:,} of them cases",

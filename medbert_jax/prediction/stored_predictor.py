@@ -15,7 +15,7 @@ from medbert_jax.disk.whole_files import canonical_json, sha256_of, write_whole
 from medbert_jax.prediction.validated import Validated
 from medbert_jax.training.stored_config import CONFIG, VOCABULARY
 
-PREDICTOR, ARRAYS = "predictor.json", "model.npz"
+PREDICTOR, ARRAYS = "predictor.json", "arrays.npz"
 VERSION = 1
 """Of predictor.json."""
 _AGAIN = "fine-tune again with --run"
@@ -99,4 +99,4 @@ def read_predictor(folder: str | Path) -> About:
     check_form(about, About, path, cure=_AGAIN)
     check_seal(path, about, _AGAIN)
     check_files(path, about, about[SUMS], _AGAIN)
-    return about  # ty: ignore[invalid-return-type]  # `check_form` has looked at all of it
+    return about  # ty: ignore[invalid-explicit-return]  # `check_form` has looked at all of it

@@ -74,7 +74,7 @@ def fit_recalibration(labels, probabilities, weights, kind: Kind = "logistic") -
         why = "there is no slope above 0: these probabilities have no order, or the wrong one"
     intercept = float(calibration_in_the_large(labels, probabilities, weights))
     if not np.isfinite(intercept):
-        return NO_RECALIBRATION | {"why": "cases and controls are needed"}  # ty: ignore[invalid-return-type]
+        return Recalibration(kind="none", intercept=0.0, slope=1.0, why="cases and controls are needed")
     return Recalibration(kind="in the large", intercept=intercept, slope=1.0, why=why)
 
 
@@ -108,12 +108,12 @@ def validated(labels, probabilities, weights, *, is_risk: bool) -> Validated:
 
 def thresholds(labels, risks, weights, at: Sequence[float]) -> list[Threshold]:
     """What flagging at each of these risks does, ascending."""
-    names = ("flagged", "sensitivity", "specificity", "ppv", "npv")
     rows = []
     for risk in sorted({one for one in at if 0 < one < 1}):
         of = at_risk(labels, risks, weights, risk)
-        told = {name: float(of[name]) if np.isfinite(of[name]) else None for name in names}
-        rows.append(Threshold(risk=risk, **told))  # ty: ignore[invalid-argument-type]
+        ppv, npv = (float(of[name]) if np.isfinite(of[name]) else None for name in ("ppv", "npv"))
+        told = {name: float(of[name]) for name in ("flagged", "sensitivity", "specificity")}
+        rows.append(Threshold(risk=risk, ppv=ppv, npv=npv, **told))  # ty: ignore[missing-typed-dict-key]
     return rows
 
 
