@@ -6,8 +6,8 @@ A model of the paper's size whose parameters are drawn (they cost as much as tra
 and the vocabulary of simulated patients, who lie in FOLDER afterwards. Figures: patients of the tables that are read,
 judged and serialized in a second; predictions a second of the model alone, on made patients of the length model with
 so many codes on average, programs compiled before; seconds of the command for one patient, with an empty folder of
-compiled programs (cold) and with the one that this has filled (warm). How much of the processors others used meanwhile
-stands beside each.
+compiled programs (cold) and with the one that this has filled (warm). Each stands beside the processor time that it
+took and how much of the processors others used meanwhile.
 """
 
 import json
@@ -79,16 +79,30 @@ def timed(what) -> tuple[object, dict]:
     found = what()
     seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
     foreign = max(0.0, busy_seconds() - busy - cpu) / (seconds * (os.cpu_count() or 1))
-    return found, {"seconds": seconds, "foreign": foreign}
+    return found, {"seconds": seconds, "cpu_seconds": cpu, "foreign": foreign}
 
 
-def one_patient(run: Path, ehr: Path, ids: Path, work: Path, programs: Path) -> float:
-    """Seconds of the whole command, as a process."""
+def rates(count: int, took: dict) -> dict:
+    """Of so many a second: by the clock, and of each processor second, whoever else used the processors."""
+    return {"per_second": count / took["seconds"], "per_cpu_second": count / took["cpu_seconds"]}
+
+
+def spreads(rounds: list[dict]) -> dict:
+    """Median and range of each figure."""
+    return {name: spread([one[name] for one in rounds]) for name in rounds[0]}
+
+
+def one_patient(run: Path, ehr: Path, ids: Path, work: Path, programs: Path) -> dict:
+    """Seconds of the whole command, as a process, by the clock and of the processors."""
     command = [sys.executable, "-m", "medbert_jax", "predict", run, ehr, work / "out", "--patients", ids]
     environment = os.environ | {"MEDBERT_CACHE": str(programs), "PYTHONPATH": str(ROOT)}
     began = time.perf_counter()
-    subprocess.run(list(map(str, command)), env=environment, check=True, capture_output=True)
-    return time.perf_counter() - began
+    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise RuntimeError(f"medbert predict must end with 0: got {process.returncode}")
+    return {"seconds": time.perf_counter() - began, "cpu_seconds": used.ru_utime + used.ru_stime}
 
 
 def main(
@@ -123,13 +137,13 @@ def main(
     for _ in range(rounds):
         parts, took = timed(lambda: list(eligible_of(ehr, spec, recipe_of(predictor))))
         came, seen = sum(part.ledger.came.patients for part in parts), sum(len(part.sequences) for part in parts)
-        tables.append(took | {"patients_per_second": came / took["seconds"]})
+        tables.append(took | rates(came, took))
     made = length_model(scored, predictor.vocabulary.size, seed=1, mean=codes)
     made = replace(made, outcomes={"label": made.outcomes["prolonged_los"]})
     predictor.predict(made)  # compiles
     for _ in range(rounds):
         _, took = timed(lambda: predictor.predict(made))
-        models.append(took | {"predictions_per_second": scored / took["seconds"]})
+        models.append(took | rates(scored, took))
     ids, waits = work / "ids.txt", {"cold": [], "warm": []}
     ids.write_text(pl.Series(parts[0].rows["patient_id"])[0] + "\n")
     for number in range(rounds):
@@ -142,10 +156,9 @@ def main(
         "simulated_patients": patients,
         "eligible": seen,
         "mean_codes_of_the_made": float(made.lengths.mean()),
-        "tables_to_sequences_patients_per_second": spread([one["patients_per_second"] for one in tables]),
-        "model_predictions_per_second": spread([one["predictions_per_second"] for one in models]),
-        "seconds_of_one_patient": {kind: spread(of) for kind, of in waits.items()},
-        "foreign": {"tables": [one["foreign"] for one in tables], "model": [one["foreign"] for one in models]},
+        "tables_to_sequences": spreads(tables),
+        "model": spreads(models),
+        "one_patient": {kind: spreads(of) for kind, of in waits.items()},
     }
     out.write_text(json.dumps(figures, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
