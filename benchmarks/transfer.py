@@ -38,22 +38,30 @@ def worked() -> tuple[dict, list[list[str]]]:
     return yaml.safe_load(blocks["yaml"]), [words for words in lines if words]
 
 
-def main(work: Path, patients: int = 0, out: Path = Path(__file__).parent / "results" / "transfer.json") -> None:
+def main(
+    work: Path,
+    patients: int = 0,
+    spec: str = "paca",
+    out: Path = Path(__file__).parent / "results" / "transfer.json",
+) -> None:
     """Run and write the JSON.
 
     Args:
         work: folder for everything that is made.
         patients: simulated at each site, in place of what the document says; 0: as it says.
+        spec: built-in cohort in place of `paca`: a commoner disease, to try this out with few patients.
         out: where the figures go.
     """
     added, commands = worked()
     work.mkdir(parents=True, exist_ok=True)
-    spec = load_spec("paca").to_dict() | added
-    (work / "paca.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    cohort = load_spec(spec).to_dict() | added
+    (work / "paca.yaml").write_text(yaml.safe_dump(cohort, sort_keys=False))
     environment, seconds = os.environ | {"PYTHONPATH": str(ROOT)}, {}
     for _, *words in commands:
         if patients and "--patients" in words:
             words[words.index("--patients") + 1] = str(patients)
+        if patients and "--minimum-patients" in words:  # or most codes of so few are unknown
+            words[words.index("--minimum-patients") + 1] = "2"
         began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "medbert_jax", *words], cwd=work, env=environment, check=True)
         seconds[shlex.join(["medbert", *words])] = round(time.perf_counter() - began, 1)
@@ -70,6 +78,7 @@ def main(work: Path, patients: int = 0, out: Path = Path(__file__).parent / "res
     record = {
         "machine": machine(),
         "simulated": True,
+        "spec": spec,
         "seconds": seconds,
         "cases": {site: read_metadata(folder)["cases"] for site, folder in folders.items()},
         "codes_unknown": {site: read_metadata(folder)["unknown_code_share"] for site, folder in folders.items()},
