@@ -23,6 +23,8 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.prediction.command import external_validation, predict
+from medbert_jax.prediction.options import ExternalValidationOptions, PredictOptions
 from medbert_jax.replication.command import tables
 from medbert_jax.replication.options import TablesOptions
 from medbert_jax.study_command import study
@@ -40,6 +42,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "code-vectors": (CodeVectorsOptions, code_vectors),
     "describe": (DescribeOptions, commands.describe),
     "evaluate": (EvaluateOptions, commands.evaluate),
+    "predict": (PredictOptions, predict),
+    "external-validation": (ExternalValidationOptions, external_validation),
     "health": (HealthOptions, commands.health),
     "report": (ReportOptions, commands.report),
     "tables": (TablesOptions, tables),

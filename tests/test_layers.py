@@ -15,7 +15,7 @@ PACKAGE = ROOT / "medbert_jax"
 # A file imports only from folders (and modules of the package itself) above its own line.
 ORDER = ["checked_fields", "identity", "options", "printed_tables", "drawn_figures", "command_end", "disk", "ehr",
          "attrition", "quality", "ingest", "simulation", "cohorts", "data", "models", "metrics", "training",
-         "baselines", "evaluation", "experiments", "description", "chart_review", "visualization",
+         "baselines", "evaluation", "prediction", "experiments", "description", "chart_review", "visualization",
          "reporting", "replication"]  # fmt: skip
 STRANGERS = [("models", "data"), ("data", "models")]
 FREE = {

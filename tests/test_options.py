@@ -30,6 +30,7 @@ from medbert_jax.options import (
     SimulateOptions,
     ValidateOptions,
 )
+from medbert_jax.prediction.options import ExternalValidationOptions, PredictOptions
 from medbert_jax.replication.options import TablesOptions
 from medbert_jax.training.code_vectors_options import CodeVectorsConfig, CodeVectorsOptions
 from medbert_jax.training.command_line import parse_config, shipped_preset
@@ -72,6 +73,12 @@ EHR = Path("ehr")
         ("describe a b --paper DHF-Cerner PaCa-Truven --max-length 64",
          DescribeOptions((Path("a"), Path("b")), paper=("DHF-Cerner", "PaCa-Truven"), max_length=64)),
         ("evaluate one.parquet cohort --draws 100", EvaluateOptions((Path("one.parquet"), Path("cohort")), draws=100)),
+        ("predict model ehr out --patients ids.txt --threshold 0.1",
+         PredictOptions(Path("model"), EHR, Path("out"), patients=Path("ids.txt"), threshold=0.1)),
+        ("predict model ehr out --at 2016-01-01",
+         PredictOptions(Path("model"), EHR, Path("out"), at=datetime.date(2016, 1, 1))),
+        ("external-validation model ehr out --fit-share 0.3 --draws 100",
+         ExternalValidationOptions(Path("model"), EHR, Path("out"), fit_share=0.3, draws=100)),
         ("health run data --patients 9", HealthOptions(Path("run"), Path("data"), 9)),
         ("report results --out table.md", ReportOptions(Path("results"), Path("table.md"))),
         ("report results --share --cohorts one two --ehr ehr --draws 500",

@@ -6,7 +6,6 @@ checks need of them. `write_shard`: those histories and the vocabulary → Array
 bytes are the same. This module imports no TFDS, so that a worker starts fast.
 """
 
-import dataclasses
 import functools
 import hashlib
 from collections import Counter
@@ -24,7 +23,13 @@ from medbert_jax.cohorts.meds_labels import LabelFolder
 from medbert_jax.cohorts.select import UNKNOWN, count_flagged, select_cohort
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.data.sequences import PatientSequences
-from medbert_jax.data.serialization import SerializationConfig, count_patients, order_histories, with_vocabulary
+from medbert_jax.data.serialization import (
+    IN_LEDGER,
+    SerializationConfig,
+    count_patients,
+    order_histories,
+    with_vocabulary,
+)
 from medbert_jax.data.token_store import store_columns
 from medbert_jax.data.vocabulary import UNK, Vocabulary
 from medbert_jax.disk.tables_on_disk import scan_parquet
@@ -151,7 +156,7 @@ def _serialized(job: ShardJob, shard: int) -> tuple[dict[str, dict[str, np.ndarr
     flags, cohort = {}, {}
     cases, censored, died_first = np.zeros((3, len(split)), bool)
     if chosen is not None and selection is not None:
-        ledger = _continued(selection, ledger)
+        ledger = selection.followed_by(ledger, prefix=IN_LEDGER)
         # Of those who stay: the serialization lets some of the selected leave.
         rows = chosen.join(predictions(histories), on=PREDICTION, how="semi", maintain_order="left")
         flags, cases = count_flagged(rows), histories.outcomes["label"] == 1
@@ -309,17 +314,6 @@ def _without(
         ledger.leave(rule, text, tag=tag, **histories.take(out).counts(several=ledger.counts_predictions))
     stay = ~np.logical_or.reduce([out for _, out in lines.values()])
     return histories.take(stay), split[stay]
-
-
-def _continued(selection: Ledger, serialized: Ledger) -> Ledger:
-    """Return the selection's ledger with the serialization's lines after its own."""
-    if selection.kept != serialized.came:
-        raise RuntimeError(
-            "what the cohort's selection keeps must be what is serialized, difference 0: got"
-            f" {selection.kept} and {serialized.came}; this is a fault of the program"
-        )
-    lines = [dataclasses.replace(line, rule=f"serialization:{line.rule}") for line in serialized.lines]
-    return Ledger(selection.title, selection.came, [*selection.lines, *lines])
 
 
 def _read_sequences(

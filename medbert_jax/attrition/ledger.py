@@ -1,7 +1,7 @@
 """Attrition ledger: who and what came in, left under which rule, and was kept, with a difference of 0."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import NotRequired, TypedDict
 
 from medbert_jax.disk.stored_json import form_faults
@@ -171,6 +171,19 @@ class Ledger:
         ]
         lines += [line for line in other.lines if line.rule not in words]
         return Ledger(self.title, self.came + other.came, lines)
+
+    def followed_by(self, later: "Ledger", *, prefix: str) -> "Ledger":
+        """This ledger with the lines of the next step after its own, under `prefix` and their rules' names.
+
+        RuntimeError where what it keeps is not what came there, which is a fault of the program.
+        """
+        if self.kept != later.came:
+            raise RuntimeError(
+                "what one step keeps must be what comes to the next, difference 0: got"
+                f" {self.kept} and {later.came}; this is a fault of the program"
+            )
+        lines = [replace(line, rule=f"{prefix}{line.rule}") for line in later.lines]
+        return Ledger(self.title, self.came, [*self.lines, *lines])
 
     def to_dict(self) -> dict:
         """A JSON-ready dictionary, with what was kept beside what came and left."""

@@ -6,6 +6,7 @@ from typing import Protocol
 import numpy as np
 from sklearn.base import clone
 
+from medbert_jax.baselines.stored_model import arrays_of
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.training.disease_model import Fitted
 
@@ -42,4 +43,5 @@ class ScikitModel:
             head=self.head,
             validation=fitted.validation_scores_,
             stopping_reason="converged",
+            arrays=arrays_of(fitted),
         )

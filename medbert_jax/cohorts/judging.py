@@ -12,9 +12,16 @@ from medbert_jax.cohorts.counts import Deaths, Visits
 from medbert_jax.cohorts.evidence_sets import CODE_STRING, CodeSet
 from medbert_jax.cohorts.follow_up import with_cover
 from medbert_jax.cohorts.life import Lives, in_life
-from medbert_jax.cohorts.matching import SHORT_AT_RISK, decide_matched
+from medbert_jax.cohorts.matching import SHORT_AT_RISK, decide_at, decide_matched
 from medbert_jax.cohorts.missing_inputs import missing_inputs, refuse_days_without_dates
-from medbert_jax.cohorts.record import diagnoses_of, events, visits_with_code_sets, with_ages, without_bill
+from medbert_jax.cohorts.record import (
+    diagnoses_of,
+    events,
+    known_at_prediction,
+    visits_with_code_sets,
+    with_ages,
+    without_bill,
+)
 from medbert_jax.cohorts.record_columns import has_code_of, told_of
 from medbert_jax.cohorts.sampling import sample_controls
 from medbert_jax.cohorts.spans import Age, DaysOfFollowUp
@@ -165,7 +172,8 @@ def _judge(lives: Lives, spec: CohortSpec) -> pl.DataFrame:
     aged = [leaf.straddles() for leaf in spec.leaves() if isinstance(leaf, Age) and leaf.judges_age]
     facts = [pl.any_horizontal(aged).alias("age_uncertain")] if aged else []
     if spec.matching is not None:
-        decided = decide_matched(record, tables, spec, facts)
+        decide = decide_matched if spec.outcome.given_dates is None else decide_at
+        decided = decide(record, tables, spec, facts)
         nothing = pl.lit(None, pl.Datetime("us"))
         decided = decided.with_columns(index_order=pl.lit(None, pl.Int32), cut_time=nothing, read_time=nothing)
     else:
@@ -196,6 +204,8 @@ def _decide(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, facts: li
         index = with_cover(index, tables, spec.follow_up)
     record = record.join(index.drop("index_order"), on="patient_id", how="left", maintain_order="left")
     record = without_bill(record, spec)
+    if spec.outcome.reads_to_prediction:
+        record = known_at_prediction(record, spec)
     facts = [*facts, *(fact.alias(name) for name, fact in spec.outcome.facts(dated).items())]
     facts += [leaves.alias(id) for id, (_, leaves) in spec.outcome.unjudged().items()]
     rules = [_says(rule, number).alias(f"rule:{rule.id}") for number, rule in enumerate(spec.rules)]
@@ -228,6 +238,7 @@ def _input(visits: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
 
 def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
     through = spec.input.until == "through_index"
+    is_drawn = spec.matching is not None and spec.outcome.given_dates is None
     lines = [NO_VISITS]
     lines += [
         Exit(rule.id, rule.description + _LOOKS * rule.looks_after_index, rule.tag, pl.col(f"rule:{rule.id}"))
@@ -238,10 +249,12 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
         text = "The outcome's codes are of encounters after the death alone"
         lines.append(Exit("outcome_after_death", text, "ours", pl.col("outcome_after_death")))
     if dated:
-        undated = pl.col("prediction_time").is_null()
-        if spec.matching is not None:
+        undated, text = pl.col("prediction_time").is_null(), "The index visit's date is unknown"
+        if is_drawn:
             undated = undated & pl.col("among_cases")
-        lines.append(Exit("index_undated", "The index visit's date is unknown", "ours", undated))
+        elif spec.matching is not None:
+            text = "No day of the prediction is given, or nothing is recorded before it"
+        lines.append(Exit("index_undated", text, "ours", undated))
     if spec.matching is not None and spec.matching.since_age is not None:
         text = (
             f"A case less than {spec.matching.minimum_days} days after the first encounter at {spec.matching.since_age}"
@@ -249,7 +262,7 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
         )
         short = pl.col("among_cases") & pl.col(SHORT_AT_RISK)
         lines.append(Exit(SHORT_AT_RISK, text, spec.matching.tag, short))
-    if spec.matching is not None:
+    if is_drawn:
         text = "May be a case, by the draw of parts, and has no outcome"
         nobody = ~pl.col("among_cases") & ~pl.col("among_controls")
         lines.append(Exit("not_a_case", text, spec.matching.tag, nobody))
@@ -274,7 +287,7 @@ def _lines(spec: CohortSpec, dated: bool) -> list[Exit]:
             unknown = unknown & pl.col(CENSORED_DAY).is_null()
         lines.append(Exit("outcome_unknown", text, "ours", unknown))
     lines.append(too_few_codes(spec.input.minimum_codes, spec.input.tag))
-    if spec.matching is not None:
+    if is_drawn:
         text = "A case for whom there were too few controls"
         lines.append(Exit("unmatched", text, spec.matching.tag, ~pl.col("drawn")))
     return lines

@@ -64,6 +64,31 @@ def decide_matched(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, fa
     return _at_date(decided, spec, turning)
 
 
+def decide_at(record: pl.DataFrame, tables: EhrTables, spec: CohortSpec, facts: list[pl.Expr]) -> pl.DataFrame:
+    """As `decide_matched`, of patients without labels: each at the day that is given for him, of which, as of later
+    ones, nothing is read. Nobody is drawn, and all are judged as cases are."""
+    matching, dates = spec.matching, spec.outcome.given_dates
+    assert matching is not None and dates is not None
+    record = record.join(dates, on="patient_id", how="left", maintain_order="left")
+    record = record.filter((pl.col("day") < pl.col("given_date")).fill_null(True))
+    turning = {rule.id: rule.when.turning_day() for rule in spec.rules}
+    decided = record.group_by("patient_id").agg(
+        pl.col("given_date").first().alias("index_date"),
+        _begin(matching).alias("begin"),
+        *(day.alias(f"turn:{id}") for id, (day, _) in turning.items()),
+        *facts,
+    )
+    decided = decided.join(_first_readable(record, tables, spec), on="patient_id", how="left").with_columns(
+        pl.col("readable_after").fill_null(FOREVER),
+        label=pl.lit(None, pl.Boolean),
+        weight=pl.lit(1.0),
+        among_cases=pl.lit(True),
+        among_controls=pl.lit(False),
+        drawn=pl.lit(True),
+    )
+    return _at_date(decided.sort("patient_id"), spec, turning)
+
+
 def _begin(matching: Matching) -> pl.Expr:
     """Per patient: the day on which the time at risk begins."""
     if matching.since_age is None:

@@ -5,9 +5,9 @@ have types of its own: ids that are numbers or text, times of any unit.
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import polars as pl
 
@@ -41,6 +41,8 @@ def _is_read(name: str, dtype: pl.DataType) -> bool:
 @dataclass(frozen=True)
 class LabelFolder:
     """Labels as they lie in a folder, and the hash of what is in its files."""
+
+    NOBODY: ClassVar[str] = "Patients without a label"
 
     name: str
     folder: str
@@ -127,6 +129,54 @@ class LabelFolder:
         )
 
 
+@dataclass(frozen=True)
+class GivenTimes(LabelFolder):
+    """Times of prediction without labels, in place of a folder that has them."""
+
+    NOBODY: ClassVar[str] = "Patients for whom no time of prediction is given"
+
+    frame: pl.DataFrame = field(default_factory=pl.DataFrame, compare=False)
+    """patient_id, prediction_time."""
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, name: str) -> "GivenTimes":
+        """All times of each patient; ValueError where one is there twice."""
+        found = cls(name, name, "", "all", frame)
+        found.check_distinct(rows := found.rows())
+        return found if rows["patient_id"].is_duplicated().any() else replace(found, which="first")
+
+    def rows(self) -> pl.DataFrame:
+        """As those of a folder, without a label."""
+        return self.frame.sort(PREDICTION).with_columns(boolean_value=pl.lit(None, pl.Boolean))
+
+
+def read_times(path: str | Path) -> pl.DataFrame:
+    """patient_id, prediction_time of a Parquet file, or of all in a folder, with subject_id and prediction_time, whose
+    labels, if any, are not looked at. ValueError where they are none."""
+    files = _files(path) if Path(path).is_dir() else [Path(path)]
+    columns = {name: _COLUMNS[name] for name in ("subject_id", "prediction_time")}
+    parts, faults = [], [] if files else ["no .parquet file"]
+    for file in files:
+        schema = parquet_schema(file)
+        faults += [
+            f"{name} {schema.get(name, 'missing')} in {file.name}"
+            for name in columns
+            if name not in schema or not _is_read(name, schema[name])
+        ]
+        if not faults:
+            part = scan_parquet(file).select(columns.keys()).collect()
+            parts.append(part.select(read(part[name]) for name, read in columns.items()))
+    found = pl.concat(parts) if parts else pl.DataFrame(schema=dict.fromkeys(columns, pl.String))
+    if unread := sum(found.null_count().row(0)) if not faults else 0:
+        faults = [f"{unread} cells that are none"]
+    if faults:
+        raise ValueError(
+            f"times of prediction are Parquet with subject_id and prediction_time in every row: got {'; '.join(faults)}"
+            f" in {path}; write them so, or give one day for all with --at"
+        )
+    return found.rename({"subject_id": "patient_id"})
+
+
 def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame, list[Exit]]:
     """One row per patient of the shard, or per prediction, and the ledger's lines, as `judge` gives them of a spec.
 
@@ -161,7 +211,7 @@ def judge_labelled(tables: EhrTables, labels: LabelFolder) -> tuple[pl.DataFrame
         (pl.col("times") > 1).alias(f"rule:{SEVERAL_TIMES}"),
     )
     lines = [
-        Exit(NOT_LABELLED, "Patients without a label", "ours", pl.col("times").is_null()),
+        Exit(NOT_LABELLED, labels.NOBODY, "ours", pl.col("times").is_null()),
         Exit(
             "predicted_after_death",
             "The prediction time comes after the death",

@@ -35,6 +35,10 @@ class Predicted:
     """Whether the label can be told only where the source has dates."""
     stated_by = None
     """Column of the index visit by which the source itself says the label, where it says it."""
+    reads_to_prediction = False
+    """Whether no rule looks past the prediction, whatever its window says."""
+    given_dates = None
+    """patient_id, given_date: days of the prediction that are given, in place of those that are drawn for cases."""
     known_after_days = 0
     """Days after the prediction by which what the label says has happened or can no more."""
 

@@ -8,7 +8,15 @@ from medbert_jax.cohorts.counts import Events
 from medbert_jax.cohorts.derived import rows_with_derived
 from medbert_jax.cohorts.episodes import with_episodes
 from medbert_jax.cohorts.evidence_sets import CodeSet
-from medbert_jax.cohorts.record_columns import AT_INDEX, NEVER, WITH_VISIT, has_code_of, told_of
+from medbert_jax.cohorts.record_columns import (
+    AT_INDEX,
+    DAY_WINDOWS,
+    NEVER,
+    WITH_VISIT,
+    has_code_of,
+    told_of,
+    was_told,
+)
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.ehr.known import IS_OPEN
 from medbert_jax.ehr.schema import EhrTables
@@ -69,6 +77,27 @@ def without_bill(record: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
         for name in told
     )
     return record.with_columns(apart).drop(_APART + name for name in told)
+
+
+def known_at_prediction(record: pl.DataFrame, spec: CohortSpec) -> pl.DataFrame:
+    """The record as it was on the day of the prediction, of who has an index: without later visits, events and deaths,
+    and without codes that were told later; of the index visit that is not read, without what its stay brings.
+
+    Days and not moments: an index goes by the day on which a code was known.
+    """
+    window, no_index = spec.input.until, pl.col("index_order").is_null()
+    by_order = pl.col("order") <= pl.col("index_order")
+    begun = AT_INDEX | pl.coalesce(pl.col("day") <= pl.col("cut_day"), by_order)
+    begun = pl.when(pl.col("order").is_not_null()).then(begun).otherwise(DAY_WINDOWS[window])
+    record = record.filter(no_index | begun.fill_null(True))
+    to_come = AT_INDEX if window == "before_index" else pl.lit(False)
+    known = {one.id: no_index | (was_told(one.id, "by_index_date") & ~to_come) for one in spec.diagnosis_sets()}
+    told = [(pl.col(has_code_of(id)) & by_then).alias(has_code_of(id)) for id, by_then in known.items()]
+    stay = [pl.when(~to_come).then(name).alias(name) for name in ("discharge_disposition", "length_of_stay")]
+    dead = pl.when(no_index | (pl.col("death_date") <= pl.col("cut_day")))
+    deaths = [dead.then(name).alias(name) for name in ("death_date", "died_from", "died_at")]
+    deaths += [dead.then("seen_after_death").otherwise(False).alias("seen_after_death")]
+    return record.with_columns(*told, *(stay if window == "before_index" else ()), *deaths)
 
 
 def events(tables: EhrTables, spec: CohortSpec) -> pl.DataFrame:

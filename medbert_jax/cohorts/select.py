@@ -54,11 +54,13 @@ def select_cohort(
 
     Raises ValueError for a rule that the source cannot decide, RuntimeError for a leak, which is a fault of this code.
     """
-    frames, ledgers = zip(*(_select(part, spec) for part in drawn_apart(tables, spec, split)), strict=True)
+    parts = [select_with_exits(part, spec)[:2] for part in drawn_apart(tables, spec, split)]
+    frames, ledgers = zip(*parts, strict=True)
     return pl.concat(frames).sort(PREDICTION), functools.reduce(Ledger.merge, ledgers)
 
 
-def _select(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataFrame, Ledger]:
+def select_with_exits(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataFrame, Ledger, pl.DataFrame]:
+    """As `select_cohort`, nobody kept apart; and patient_id, leaves_under of who is not among the rows."""
     if isinstance(spec, LabelFolder):
         patients, lines = judge_labelled(tables, spec)
         flags = {} if spec.all_times else {SEVERAL_TIMES: f"rule:{SEVERAL_TIMES}"}
@@ -96,7 +98,7 @@ def _select(tables: EhrTables, spec: CohortSpec | LabelFolder) -> tuple[pl.DataF
     predictions = frame.height if all_times else 0
     kept = frame["patient_id"].n_unique()
     ledger.check(patients=kept, visits=readable.height, codes=codes, predictions=predictions)
-    return frame, ledger
+    return frame, ledger, patients.drop_nulls("leaves_under").select("patient_id", "leaves_under")
 
 
 def count_flagged(frame: pl.DataFrame) -> dict[str, int]:

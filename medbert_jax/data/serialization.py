@@ -18,6 +18,8 @@ from medbert_jax.ehr.schema import SEXES, EhrTables
 
 VisitRule = Literal["encounter", "discharge_date"]
 CodeOrder = Literal["priority", "random"]
+IN_LEDGER = "serialization:"
+"""Before the names of its lines, where they follow those of a cohort's selection."""
 
 
 @dataclass(frozen=True)

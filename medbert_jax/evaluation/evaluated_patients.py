@@ -74,13 +74,14 @@ class EvaluatedPatients:
         return Draws(self.clusters[known], number, seed, weight, sampled)
 
 
-def read_evaluated(cohort: str | Path, *, cache_dir: str = "") -> EvaluatedPatients:
-    """The test patients of a cohort dataset, with their groups, or all rows of a folder of MEDS labels.
+def read_evaluated(cohort: str | Path, *, cache_dir: str = "", split: str = "test") -> EvaluatedPatients:
+    """The test patients of a cohort dataset, or those of another split, with their groups, or all rows of a folder of
+    MEDS labels.
 
     Raises FileNotFoundError or ValueError where it is neither, or is damaged. `cache_dir` as in `open_token_store`.
     """
     if (Path(cohort) / "metadata.json").is_file():
-        return _of_dataset(Path(cohort), cache_dir)
+        return _of_dataset(Path(cohort), cache_dir, split)
     return _of_labels(LabelFolder.find(cohort))
 
 
@@ -102,7 +103,7 @@ def _of_labels(labels: LabelFolder) -> EvaluatedPatients:
     )
 
 
-def _of_dataset(directory: Path, cache_dir: str) -> EvaluatedPatients:
+def _of_dataset(directory: Path, cache_dir: str, split: str) -> EvaluatedPatients:
     metadata = read_metadata(directory)
     if metadata["kind"] != "cohort":
         raise ValueError(
@@ -110,8 +111,8 @@ def _of_dataset(directory: Path, cache_dir: str) -> EvaluatedPatients:
             " DATA_DIR/disease_cohort/NAME/1.0.0"
         )
     check_files(directory / "metadata.json", metadata, [COHORT_TABLE], _AGAIN)
-    patients = open_token_store(directory, "test", cache_dir, _tell)
-    rows = _cohort_rows(directory).filter(pl.col("split") == "test")
+    patients = open_token_store(directory, split, cache_dir, _tell)
+    rows = _cohort_rows(directory).filter(pl.col("split") == split)
     ids = [one.decode() for one in patients.patient_id.tolist()]
     times = pl.Series(np.asarray(patients.outcomes["prediction_time"])).cast(pl.Datetime("us"))
     order = pl.DataFrame(dict(zip(PREDICTION, (ids, times), strict=True)))
@@ -122,17 +123,11 @@ def _of_dataset(directory: Path, cache_dir: str) -> EvaluatedPatients:
             f"{COHORT_TABLE} must hold the labels of the dataset beside it: got others in {directory}; {_AGAIN}"
         )
     design = design_of(metadata["cohort"] or {}, has_weights="weight" in rows.columns)
-    weight = np.ones(len(rows))
-    if design.sampling == "sampled controls" and design.absolute:
-        weight = weight * rows["weight"].to_numpy()
-    if (label < 0).any():
-        if CENSORING_WEIGHT not in rows.columns:
-            raise ValueError(
-                f"a cohort with censored patients must hold their weights: got no {CENSORING_WEIGHT} in"
-                f" {directory / COHORT_TABLE}; {_AGAIN}"
-            )
-        weight = weight * rows[CENSORING_WEIGHT].to_numpy()
-    matched = design.sampling == "matched sets" and SET_ID in rows.columns
+    if (label < 0).any() and CENSORING_WEIGHT not in rows.columns:
+        raise ValueError(
+            f"a cohort with censored patients must hold their weights: got no {CENSORING_WEIGHT} in"
+            f" {directory / COHORT_TABLE}; {_AGAIN}"
+        )
     return EvaluatedPatients(
         metadata["cohort"]["name"] if metadata["cohort"] else directory.parent.name,
         metadata["dataset_hash"],
@@ -140,10 +135,20 @@ def _of_dataset(directory: Path, cache_dir: str) -> EvaluatedPatients:
         rows["patient_id"].to_numpy().astype(np.str_),
         np.asarray(patients.outcomes["prediction_time"], np.int64),
         label.astype(np.int8),
-        weight,
-        rows[SET_ID].to_numpy() if matched else None,
+        *weights_and_sets(rows, design),
         strata_of(patients, read_vocabulary(directory), list(metadata.get("races", ()))),
     )
+
+
+def weights_and_sets(rows: pl.DataFrame, design: Design) -> tuple[np.ndarray, np.ndarray | None]:
+    """How many patients each row of a cohort stands for, (n,), and of a matched cohort the sets, (n,), else None."""
+    weight = np.ones(len(rows))
+    if design.sampling == "sampled controls" and design.absolute:
+        weight = weight * rows["weight"].to_numpy()
+    if (rows["label"] < 0).any():
+        weight = weight * rows[CENSORING_WEIGHT].to_numpy()
+    matched = design.sampling == "matched sets" and SET_ID in rows.columns
+    return weight, rows[SET_ID].to_numpy() if matched else None
 
 
 def _tell(line: str) -> None:

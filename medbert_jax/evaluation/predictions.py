@@ -37,7 +37,16 @@ class Predictions:
 
 
 def write_predictions(
-    path, *, subject_id, prediction_time, labels, probabilities, time_is_ordinal: bool, run_id: str = ""
+    path,
+    *,
+    subject_id,
+    prediction_time,
+    labels,
+    probabilities,
+    time_is_ordinal: bool,
+    run_id: str = "",
+    flagged: pl.Series | None = None,
+    beside: pl.DataFrame | None = None,
 ) -> None:
     """Write one row for each patient, in the order given; the file appears whole or not at all.
 
@@ -48,10 +57,12 @@ def write_predictions(
     probabilities: (n,) of the positive class.
     time_is_ordinal: the source has no dates, and the times only count; kept in the Parquet metadata.
     run_id: the run whose predictions these are, which is the file's name then; empty where there is none.
+    flagged: (n,) Boolean, whom somebody's threshold takes, null where none is; None: those of `THRESHOLD` or more.
+    beside: (n, …) further columns, which readers of MEDS pass over.
 
     ValueError lists every fault; it names no patient.
     """
-    subject_id = _subject_ids(subject_id)
+    subject_id = subject_ids(subject_id)
     if not isinstance(prediction_time, pl.Series):
         prediction_time = np.asarray(prediction_time)
         if prediction_time.dtype.kind in "MO":  # polars takes neither whole seconds nor datetime objects
@@ -81,15 +92,16 @@ def write_predictions(
             "subject_id": subject_id,
             "prediction_time": prediction_time,
             "boolean_value": [None if labels is None or label < 0 else bool(label) for label in known.tolist()],
-            "predicted_boolean_value": probabilities >= THRESHOLD,
+            "predicted_boolean_value": pl.Series(probabilities >= THRESHOLD) if flagged is None else flagged,
             "predicted_boolean_probability": probabilities,
         },
-        schema_overrides={"boolean_value": pl.Boolean},
+        schema_overrides={"boolean_value": pl.Boolean, "predicted_boolean_value": pl.Boolean},
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path) as partial:
         said = {"time_is_ordinal": "true" if time_is_ordinal else "false", "run_id": run_id, "version": str(VERSION)}
-        frame.write_parquet(partial, metadata=said | {"rows_sha256": _rows_sha256(frame)})
+        whole = frame if beside is None else frame.hstack(beside)
+        whole.write_parquet(partial, metadata=said | {"rows_sha256": _rows_sha256(frame)})
 
 
 def read_predictions(path) -> Predictions:
@@ -134,7 +146,8 @@ def _rows_sha256(frame: pl.DataFrame) -> str:
     return rows_sha256(frame.with_columns(pl.col("prediction_time").cast(pl.Int64)))
 
 
-def _subject_ids(subject_id) -> pl.Series:
+def subject_ids(subject_id) -> pl.Series:
+    """The ids as MEDS has them, int64, where all are plain decimals of that kind; else as text."""
     if not isinstance(subject_id, pl.Series):
         subject_id = np.asarray(subject_id)
         if subject_id.dtype.kind == "S":

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
@@ -10,6 +11,7 @@ from medbert_jax.baselines.linear_probe import ProbeConfig
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.experiments.settings import FIXED, PAPER, Setting, read_tuning, with_setting
+from medbert_jax.identity import NO_IDENTITY
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import Backbone, FinetuneConfig
 from medbert_jax.training.sampling import SamplingConfig
@@ -21,6 +23,8 @@ Features = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "
 Baseline = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "forest", "boosting", "probe"]
 STANDING: tuple[Baseline, ...] = ("age+sex", "shape")
 """Who does not beat these has found who is old and who is often seen."""
+BASELINES = "baselines"
+"""Where a fine-tuning that is kept keeps those that stand beside it."""
 _BACKBONES = {"age": "age_band", "age+sex": "age_sex"}
 
 
@@ -49,6 +53,8 @@ class BaselineConfig:
     learning_rate: Annotated[float, Gt(0)] = 0.05
     """Of boosting."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    run: str = field(default="", metadata=NO_IDENTITY)
+    """Folder to keep the model in, with what predicting needs; empty keeps only predictions and results."""
 
     def __post_init__(self):
         """Check every field; all faults are in one error."""
@@ -93,7 +99,8 @@ def baseline_run(name: Baseline, run: FinetuneConfig) -> Run:
     asked = {each: getattr(run, each) for each in shared}
     if name == "probe":
         return ProbeConfig(checkpoint=run.checkpoint, **asked)
-    return BaselineConfig(features=name, **asked)
+    kept = (Path(run.run) / BASELINES / name).as_posix() if run.run else ""
+    return BaselineConfig(features=name, run=kept, **asked)
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,9 @@ class GridConfig:
     replicates_together: Literal["auto", "true", "false"] = "auto"
     """Whether the replicates of a cell, alike but for their number, train in one program; each is filed as if it had
     trained alone. auto: where there is one device and it is no CPU, on which nothing is gained."""
+    models: str = ""
+    """Folder to keep every model in, with what predicting needs, each in DATASET/ROW-SIZE-REPLICATE; empty keeps none.
+    A probe is not kept."""
     part: Annotated[int, Ge(0)] = 0
     """Which part of the runs to do, from 0; several processes or machines can share a grid."""
     parts: Annotated[int, Ge(1)] = 1
@@ -146,8 +156,8 @@ class GridConfig:
             raise ValueError("a grid needs cohort datasets: got none; pass --datasets DIR, one or several")
         if self.finetune.run:
             raise ValueError(
-                f"a grid keeps predictions and results, no checkpoints: got finetune.run {self.finetune.run}; leave it "
-                "empty, and fine-tune the run that is wanted by itself"
+                f"a grid has many models, not to be put into one folder: got finetune.run {self.finetune.run}; "
+                "leave it empty, and give --models FOLDER"
             )
         return list(self._all_runs())[self.part :: self.parts]
 
@@ -161,7 +171,14 @@ class GridConfig:
                     common = replace(self.finetune, dataset=dataset, train_size=train_size, replicate=replicate)
                     runs = [(name, baseline_run(name, common)) for name in baselines]
                     for name, run in (*runs, *row_runs(rows, common)):
-                        yield with_setting(run, settings(name))
+                        yield self._keeping(with_setting(run, settings(name)), name)
+
+    def _keeping(self, run: Run, name: str) -> Run:
+        """The run with a folder for its model, where models are kept."""
+        if not self.models or isinstance(run, ProbeConfig):
+            return run
+        place = f"{name.replace(', ', '-')}-{run.train_size or 'all'}-{run.replicate}"
+        return replace(run, run=(Path(self.models) / Path(run.dataset).parent.name / place).as_posix())
 
     def _settings(self) -> Callable[[str], Setting]:
         """What is set for a row by itself; ValueError where the recipe has nothing for it."""

@@ -7,10 +7,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from medbert_jax.evaluation.evaluated_patients import read_evaluated
 from medbert_jax.evaluation.filed_patients import file_test_patients
 from medbert_jax.evaluation.held_out import evaluate_test, told
 from medbert_jax.evaluation.provenance import file_results, identify
 from medbert_jax.evaluation.results import is_done, run_id
+from medbert_jax.prediction.kept import keep_predictor
+from medbert_jax.prediction.stored_predictor import is_kept
 from medbert_jax.training.checkpoint import Checkpoint
 from medbert_jax.training.cohort_data import CohortData, load_cohort
 from medbert_jax.training.config import FinetuneConfig
@@ -59,6 +62,8 @@ def run_all(
                 remove_unfinished_folder(unfinished_folder(run.results, found.name))
                 say(f"{place} done before: {found.name} in {run.results}")
             else:
+                if kept_in(run):  # a dataset that has not what is kept is refused before the training
+                    read_evaluated(run.dataset, cache_dir=cache_dir, split="validation")
                 waiting.append(_Waiting(place, run, cohort, found.identity, found.name))
         for group in _of_one_length(waiting):
             _fit_and_file(group, fine_tuning, together, checkpoint_at, interruption, cache_dir)
@@ -98,9 +103,19 @@ def look_up(
         return LookedUp(cohort, cases, "empty", {}, "")
     identity = identify(run, cohort, checkpoint_at)
     name = run_id(identity, run.replicate)
-    unsaved = isinstance(run, FinetuneConfig) and run.run and not committed_steps(run.run)
-    done = is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not unsaved
+    done = is_done(run.results, name, dataset_hash=cohort.metadata["dataset_hash"]) and not _unsaved(run)
     return LookedUp(cohort, cases, "done" if done else "missing", identity, name)
+
+
+def kept_in(run: FinetuneConfig | ModelSpec) -> str:
+    """Where a run leaves its model; empty where it leaves none, or is a model of one's own that does not say it."""
+    return getattr(run, "run", "")
+
+
+def _unsaved(run: FinetuneConfig | ModelSpec) -> bool:
+    """Whether a run is to leave a model and has not, or not with all that predicting needs."""
+    kept = kept_in(run)
+    return bool(kept) and not (is_kept(kept) and (not isinstance(run, FinetuneConfig) or committed_steps(kept)))
 
 
 class _Waiting(NamedTuple):
@@ -160,6 +175,9 @@ def _fit_and_file(
     seconds = (time.monotonic() - began) / len(waiting)
     file_test_patients(run.results, run.dataset, cache_dir=cache_dir)
     for one, model, test in zip(waiting, fitted, tests, strict=True):
+        if kept := kept_in(one.run):
+            settings = {"run_id": one.name, "cache_dir": cache_dir}
+            keep_predictor(kept, one.run.dataset, one.cohort, model, test, **settings)
         file_results(one.run, one.cohort, one.identity, model, test, seconds=seconds)
     remove_unfinished_folder(unfinished)
     for one, model, test in zip(waiting, fitted, tests, strict=True):

@@ -5,7 +5,7 @@ register nothing.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -27,6 +27,8 @@ class Fitted:
     stopping_reason: str
     epochs: int = 0
     """Begun; 0 where there are none."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of a model that plain arrays are all of, these, by name; see `baselines.stored_model`."""
     checkpoint: str = ""
     """Fingerprint of the pretrained parameters, or of the vectors of codes, that it began with; empty for neither."""
 

@@ -17,6 +17,8 @@ from medbert_jax.disk.stored_json import parse_object, read_object
 from medbert_jax.disk.versions import number_of, refuse_newer
 from medbert_jax.disk.whole_files import canonical_json
 from medbert_jax.ehr.tables import listed_files, read_source, write_tables
+from medbert_jax.prediction.stored_predictor import read_predictor, write_predictor
+from medbert_jax.prediction.validated import validated
 from medbert_jax.training import manifest
 from medbert_jax.training.lineage import check_pretraining_dataset, check_split
 from medbert_jax.training.manifest import CheckpointError, read_manifest
@@ -64,6 +66,22 @@ FORMS: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
     "source": ("ehr/source.json", lambda folder: (read_source(folder), listed_files(folder)), ()),
     "configuration": ("run/config.json", configuration, ()),
     "fine-tuned configuration": ("finetuned/config.json", lambda folder: read_config(folder), ()),
+    "predictor": ("predictor/predictor.json", read_predictor, ("cohort",)),
+}
+PREDICTS = {
+    "model": {"kind": "finetuned", "backbone": "pretrained", "head": "gru", "parameters": "step 3, manifest 00"},
+    "run_id": "00",
+    "cohort": {"name": "made"},
+    "dataset_hash": "00",
+    "ehr_content_hash": "00",
+    "vocabulary_hash": "00",
+    "preset": "paper",
+    "serialization": {"minimum_codes": 1},
+    "back_off": False,
+    "design": {"sampling": "everybody", "estimand": "risk", "horizon_days": 365, "refused": ""},
+    "train": {"patients": 9, "predictions": 9, "cases": 3},
+    "validation": validated([0, 1, 0, 1], [0.1, 0.3, 0.4, 0.6], [1, 1, 1, 2], is_risk=True),
+    "test": {"auroc": 0.5},
 }
 OF_TFDS = ("configName", "description", "moduleName", "releaseNotes", "version", "filepathTemplate", "numBytes")
 MAPS = ("known", "files", "flags", "unknown_code_share", "counts", "cases")
@@ -74,6 +92,8 @@ MAPS = ("known", "files", "flags", "unknown_code_share", "counts", "cases")
 def stored(tmp_path_factory) -> Path:
     folder = shutil.copytree(STORED, tmp_path_factory.mktemp("stored") / "stored")
     write_tables(made_tables(40), folder / "ehr")
+    shutil.copytree(folder / "finetuned", folder / "predictor")
+    write_predictor(folder / "predictor", PREDICTS)
     for name, number in (("cohort/metadata.json", 1), ("run/config.json", CONFIG_VERSION)):
         path = folder / name
         path.write_text(json.dumps(json.loads(path.read_text()) | {"version": number}))

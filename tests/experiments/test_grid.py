@@ -88,3 +88,25 @@ def test_a_part_that_is_not_there_is_refused(part, rule):
 def test_a_grid_without_datasets_is_refused():
     with pytest.raises(ValueError, match="a grid needs cohort datasets: got none; pass --datasets"):
         GridConfig().runs()
+
+
+def test_each_model_that_is_kept_has_a_folder_of_its_own():
+    grid = replace(SMALL, datasets=("d/one/1.0.0", "d/two/1.0.0"), models="m", baselines=("codes", "probe"))
+    runs = {run: getattr(run, "run", None) for run in grid.runs()}
+    kept = [folder for folder in runs.values() if folder is not None]
+    assert len(runs) - len(kept) == 2  # of a probe
+    assert len(kept) == len(set(kept)) and "m/one/pretrained-bi_gru-300-0" in kept and "m/two/age+sex-300-0" in kept
+    assert all(run.run == "" for run in SMALL.runs())
+
+
+def test_what_stands_beside_a_model_that_is_kept_is_kept_in_its_folder():
+    run = FinetuneConfig(dataset="d", run="models/one")
+    assert [one.run for one in with_standing_baselines(run)] == [
+        "models/one", "models/one/baselines/age+sex", "models/one/baselines/shape",
+    ]  # fmt: skip
+    assert {one.run for one in with_standing_baselines(replace(run, run=""))} == {""}
+
+
+def test_a_folder_for_one_model_is_not_for_a_grid():
+    with pytest.raises(ValueError, match=r"got finetune\.run x; leave it empty, and give --models FOLDER"):
+        replace(GRID, finetune=replace(GRID.finetune, run="x")).runs()

@@ -1,0 +1,1 @@
+"""What a trained model says of patients without labels, here or at another site."""
