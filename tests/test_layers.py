@@ -157,6 +157,7 @@ def test_no_file_is_called_after_nothing():
         ("medbert_jax.data.token_store", "jax polars tensorflow_datasets sklearn"),
         ("medbert_jax.training.pretrained", "polars tensorflow_datasets sklearn beartype"),
         ("run_pretrain", "polars tensorflow_datasets sklearn tensorflow beartype"),
+        ("run_finetune", "pandas scipy.stats scipy.interpolate tensorflow_datasets sklearn tensorflow beartype"),
         ("medbert_jax.cli", "jax polars tensorflow_datasets sklearn"),
         ("tfds_builders.options", "jax polars tensorflow_datasets sklearn"),
         ("medbert_jax.training.command_line", "polars tensorflow_datasets sklearn"),

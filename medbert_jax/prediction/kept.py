@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from medbert_jax.baselines.stored_model import write_classifier
 from medbert_jax.cohorts.loading import stored_spec
 from medbert_jax.evaluation.design import Design
 from medbert_jax.evaluation.evaluated_patients import read_evaluated
@@ -36,6 +35,9 @@ def keep_predictor(
     """
     folder, is_baseline = Path(folder), bool(fitted.arrays)
     if is_baseline:
+        # Here, because a fine-tuning need not wait for scikit-learn, which takes seconds to import.
+        from medbert_jax.baselines.stored_model import write_classifier
+
         folder.mkdir(parents=True, exist_ok=True)
         cohort.vocabulary.write(folder / VOCABULARY)
         write_classifier(folder / ARRAYS, fitted.arrays)
