@@ -85,8 +85,8 @@ CONFIG = StudyPlan(
         Simulated("cerner", 400_000, SEED),
         # Cohorts' patients are others, of whom the members alone are kept.
         Simulated("cerner-dhf", 2_000_000, SEED + 1, keep=("dhf", "dhf-matched")),
-        Simulated("cerner-paca", 14_000_000, SEED + 2, keep=("paca-matched",)),
-        Simulated("truven-paca", 18_000_000, SEED + 3, site="truven", keep=("paca-matched",)),
+        Simulated("cerner-paca", 16_000_000, SEED + 2, keep=("paca-matched",)),
+        Simulated("truven-paca", 20_000_000, SEED + 3, site="truven", keep=("paca-matched",)),
         Ingested("diabetes130"),
         *(Fold(f"diabetes130-{fold}", "diabetes130", fold, len(FOLDS)) for fold in FOLDS),
         Joined("cerner-and-dhf", "cerner", "cerner-dhf"),
@@ -116,13 +116,13 @@ CONFIG = StudyPlan(
     vectors=(Vectors("cerner", "cerner"),),
     cohorts=(
         DHF,
-        Cohort("paca-matched", "paca-matched", "cerner-paca", "cerner", (4_500, 640, 1_300), mean_codes=25.0),
+        Cohort("paca-matched", "paca-matched", "cerner-paca", "cerner", (4_300, 620, 1_240), mean_codes=25.0),
         Cohort(
             "paca-matched-truven",
             "paca-matched",
             "truven-paca",
             "cerner",
-            expected=(4_000, 570, 1_140),
+            expected=(4_400, 640, 1_280),
             mean_codes=15.0,
             called="paca-matched-truven",
         ),
@@ -151,7 +151,7 @@ CONFIG = StudyPlan(
     ),
     # Hours by the rates, before anything was measured: of a block's runs, and of what it needs and no block before it.
     blocks=(
-        # 2.8 and 3.7
+        # 2.8 and 3.9
         Block(
             "table-4",
             ("dhf-matched", "paca-matched", "paca-matched-truven", "dhf"),
