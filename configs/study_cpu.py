@@ -4,7 +4,7 @@
     medbert study study_cpu OUT --data FOLDER --results RESULTS --part 0 --parts 2
     medbert study study_cpu OUT --data FOLDER --results RESULTS --part 1 --parts 2
 
-FOLDER holds diabetes130's diabetic_data.parquet. Duration: computed from the rates below, which stand in
+FOLDER holds diabetes130's diabetic_data.parquet. Duration: computed from the rates in
 `medbert_jax/experiments/study_rates.py`; the dry run prints it for every stage and run, from what was measured as far
 as stages are done. Expected: nothing has been run yet.
 Whatever comes out of simulated patients is a result on simulated data. What is tested, and what was left out for lack
@@ -51,6 +51,7 @@ VARIANTS = {
 OTHER_TASKS = tuple(
     Pretraining(labels, "cerner", replace(PRETRAIN, epochs=1), labels=labels) for labels in ("mortality", "readmission")
 )
+DHF = Cohort("dhf-matched", "dhf-matched", "cerner-dhf", "cerner", (11_300, 1_600, 3_200), mean_codes=40.0)
 # Variants of other datasets have the same cohort after these.
 OF_OTHERS = {"cohort-seen": "dhf-matched-seen", "random-order": "dhf-matched-random"}
 
@@ -84,13 +85,11 @@ CONFIG = StudyPlan(
         Simulated("cerner", 400_000, SEED),
         # Cohorts' patients are others, of whom the members alone are kept.
         Simulated("cerner-dhf", 2_000_000, SEED + 1, keep=("dhf", "dhf-matched")),
-        Simulated("cerner-paca", 10_000_000, SEED + 2, keep=("paca-matched",)),
-        Simulated("truven-paca", 15_000_000, SEED + 3, site="truven", keep=("paca-matched",)),
+        Simulated("cerner-paca", 16_000_000, SEED + 2, keep=("paca-matched",)),
+        Simulated("truven-paca", 20_000_000, SEED + 3, site="truven", keep=("paca-matched",)),
         Ingested("diabetes130"),
         *(Fold(f"diabetes130-{fold}", "diabetes130", fold, len(FOLDS)) for fold in FOLDS),
         Joined("cerner-and-dhf", "cerner", "cerner-dhf"),
-        Simulated("bag", 400_000, SEED, world="bag"),
-        Simulated("bag-dhf", 2_000_000, SEED + 1, world="bag", keep=("dhf-matched",)),
     ),
     datasets=(
         PretrainingData("cerner", "cerner", expected=205_000, minimum_patients=5),
@@ -100,7 +99,6 @@ CONFIG = StudyPlan(
         ),
         PretrainingData("cerner-and-dhf", "cerner-and-dhf", expected=230_000, vocabulary_of="cerner"),
         PretrainingData("cerner-random", "cerner", expected=205_000, vocabulary_of="cerner", code_order="random"),
-        PretrainingData("bag", "bag", expected=205_000, minimum_patients=5),
     ),
     pretrainings=(
         Pretraining("cerner", "cerner", PRETRAIN),
@@ -114,22 +112,21 @@ CONFIG = StudyPlan(
         ),
         *VARIANTS.values(),
         *OTHER_TASKS,
-        Pretraining("bag", "bag", PRETRAIN),
     ),
     vectors=(Vectors("cerner", "cerner"),),
     cohorts=(
-        Cohort("dhf-matched", "dhf-matched", "cerner-dhf", "cerner", expected=(12_200, 1_700, 3_500)),
-        Cohort("paca-matched", "paca-matched", "cerner-paca", "cerner", expected=(3_360, 480, 960)),
+        DHF,
+        Cohort("paca-matched", "paca-matched", "cerner-paca", "cerner", (4_300, 620, 1_240), mean_codes=25.0),
         Cohort(
             "paca-matched-truven",
             "paca-matched",
             "truven-paca",
             "cerner",
-            expected=(3_360, 480, 960),
+            expected=(4_400, 640, 1_280),
             mean_codes=15.0,
             called="paca-matched-truven",
         ),
-        Cohort("dhf", "dhf", "cerner-dhf", "cerner", expected=(24_700, 3_500, 7_000), controls_per_case=2),
+        Cohort("dhf", "dhf", "cerner-dhf", "cerner", (24_700, 3_500, 7_000), mean_codes=40.0, controls_per_case=2),
         *(
             Cohort(
                 f"hf-later-{fold}",
@@ -142,9 +139,8 @@ CONFIG = StudyPlan(
             )
             for fold in FOLDS
         ),
-        Cohort("dhf-matched-seen", "dhf-matched", "cerner-dhf", "cerner-and-dhf", (12_200, 1_700, 3_500), seen=True),
-        Cohort("dhf-matched-random", "dhf-matched", "cerner-dhf", "cerner-random", expected=(12_200, 1_700, 3_500)),
-        Cohort("dhf-matched-bag", "dhf-matched", "bag-dhf", "bag", (12_200, 1_700, 3_500), called="dhf-matched-bag"),
+        replace(DHF, name="dhf-matched-seen", dataset="cerner-and-dhf", seen=True),
+        replace(DHF, name="dhf-matched-random", dataset="cerner-random"),
     ),
     tunings=(
         *(
@@ -153,9 +149,9 @@ CONFIG = StudyPlan(
         ),
         Tuning("baselines", "dhf-matched", "cerner", replace(TUNING, baselines=(*TUNED.baselines, *TUNED.standing))),
     ),
-    # Hours by the rates, before anything was measured: of a block's runs, and of all that it needs and no block before it.
+    # Hours by the rates, before anything was measured: of a block's runs, and of what it needs and no block before it.
     blocks=(
-        # 2.7 and 3.1
+        # 2.8 and 3.9
         Block(
             "table-4",
             ("dhf-matched", "paca-matched", "paca-matched-truven", "dhf"),
@@ -185,7 +181,7 @@ CONFIG = StudyPlan(
             )
             for fold in FOLDS
         ),
-        # 0.4 and 2.9; other second tasks, from which nothing is fine-tuned, 0.3
+        # 0.5 and 2.9; other second tasks, from which nothing is fine-tuned, 0.3
         *(
             Block(
                 f"variant-{name}",
@@ -196,15 +192,6 @@ CONFIG = StudyPlan(
                 tunings=(*BY_HEAD, "baselines"),
             )
             for name in VARIANTS
-        ),
-        # 0.2 and 0.7
-        Block(
-            "bag",
-            ("dhf-matched-bag",),
-            "bag",
-            replace(TWO_ROWS, train_sizes=(1000, 3000), rows=(("none", "bi_gru"), ("pretrained", "bi_gru"))),
-            experiment="world bag, simulated",
-            tunings=(*BY_HEAD, "baselines"),
         ),
     ),
     confirmatory=(
@@ -219,6 +206,10 @@ CONFIG = StudyPlan(
             "fine-tuning after death or readmission in place of prolonged stays", "two pretrainings of four passes"
         ),
         LeftOut("20 passes on diabetes130, as docs/results.md has", "five pretrainings of twice the time"),
+        LeftOut(
+            "the world bag: two rows, two sizes",
+            "an hour: a pretraining, its cohort and 24 runs",
+        ),
         LeftOut("labels permuted before the split", "cohorts of their own; docs/simulation.md has them for regression"),
         LeftOut("dhf-landmark and the oracle", "docs/simulation.md: a lead of order takes 272,770 training patients"),
     ),

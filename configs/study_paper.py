@@ -58,13 +58,13 @@ CONFIG = StudyPlan(
     cohorts=(
         Cohort("dhf-matched", "dhf-matched", "cerner-cohorts", "cerner", expected=(300_000, 43_000, 86_000)),
         Cohort("dhf", "dhf", "cerner-cohorts", "cerner", expected=(600_000, 88_000, 176_000), controls_per_case=2),
-        Cohort("paca-matched", "paca-matched", "cerner-cohorts", "cerner", expected=(16_800, 2_400, 4_800)),
+        Cohort("paca-matched", "paca-matched", "cerner-cohorts", "cerner", expected=(13_600, 1_950, 3_900)),
         Cohort(
             "paca-matched-truven",
             "paca-matched",
             "truven-cohorts",
             "cerner",
-            expected=(16_800, 2_400, 4_800),
+            expected=(11_200, 1_600, 3_200),
             called="paca-matched-truven",
         ),
     ),

@@ -147,7 +147,22 @@ def _cohort(item: "Cohort", study: "Study", *, workers: int) -> Path:
     )
     directory = _made(prepare_cohort(options))
     check_unseen(directory, dataset, training_seen=item.seen)
+    _check_sizes(item, study, directory)
     return directory
+
+
+def _check_sizes(item: "Cohort", study: "Study", directory: Path) -> None:
+    """ValueError where a grid, or a tuning, asks for more training patients than the cohort has."""
+    from medbert_jax.data.token_store import read_metadata
+
+    asked = [size for block in study.plan.blocks if item.name in block.cohorts for size in block.grid.train_sizes]
+    asked += [tuning.config.train_size for tuning in study.plan.tunings if tuning.cohort == item.name]
+    there = read_metadata(directory)["split"]["counts"]["train"]
+    if (most := max(asked, default=0)) > there:
+        raise ValueError(
+            f"a cohort must have as many training patients as the plan's largest size of it: got {there:,} and "
+            f"{most:,} of {item.name}; give {item.tables} more patients in the plan, or lower train_sizes"
+        )
 
 
 def _spec(item: "Cohort", study: "Study") -> str:

@@ -25,8 +25,8 @@ from medbert_jax.identity import identity
 from medbert_jax.training.checkpointing import latest_good_step, step_fingerprint
 from medbert_jax.training.stored_vectors import CodeVectors
 
-KINDS = ("tables", "datasets", "pretrainings", "vectors", "cohorts", "tunings", "blocks")
-"""In the order in which a block has them made."""
+KINDS = ("tables", "datasets", "cohorts", "pretrainings", "vectors", "tunings", "blocks")
+"""In the order in which a block has them made. A cohort may be refused: not after hours of training."""
 VERSION = 1
 """Of a receipt."""
 

@@ -178,6 +178,17 @@ def test_nobody_who_is_judged_was_simulated_for_the_pretraining(folder):
     assert same["dhf"] == same["dhf-seen"]  # so runs on them are of the same patients
 
 
+def test_a_cohort_that_is_smaller_than_what_is_asked_for_is_told_before_any_training(folder):
+    grids = [replace(block.grid, train_sizes=(48, 5_000)) for block in PLAN.blocks]
+    blocks = tuple(replace(block, grid=grid) for block, grid in zip(PLAN.blocks, grids, strict=True))
+    study = Study(replace(PLAN, blocks=blocks), folder / "out", folder / "results")
+    for stage in study.stages():
+        if stage.kind in ("tables", "datasets"):
+            assert study.done(stage)
+    with pytest.raises(ValueError, match=r"got \d+ and 5,000 of dhf; give others more patients in the plan, or lower"):
+        makers(None, workers=1)["cohorts"](PLAN.cohorts[0], study)
+
+
 def test_a_stage_that_was_gone_on_with_tells_no_duration(folder):
     study = study_in(folder)
     receipts = [read_receipt(study.out, stage) for stage in study.stages() if stage.kind != "blocks"]
