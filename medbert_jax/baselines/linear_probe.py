@@ -6,10 +6,7 @@ from typing import Annotated
 
 import numpy as np
 from annotated_types import Ge, Interval
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-from medbert_jax.baselines.logistic_regression import C_GRID, CodesLogisticRegression
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import Vocabulary
@@ -45,6 +42,9 @@ class ProbeConfig:
 
     def model(self, vocabulary: Vocabulary) -> "LinearProbe":
         """The probe on the checkpoint's newest intact step."""
+        # Here, because a fine-tuning need not wait for scikit-learn, which takes seconds to import.
+        from medbert_jax.baselines.logistic_regression import C_GRID
+
         del vocabulary  # the checkpoint's own, which a cohort must have
         opened = Checkpoint(self.checkpoint)
         pretrained = load_pretrained(self.checkpoint, opened.step)
@@ -61,6 +61,11 @@ class LinearProbe:
 
     def fit(self, train: PatientSequences, validation: PatientSequences) -> Fitted:
         """Logistic regression on `mean_states`, each element with mean 0 and deviation 1 on the training patients."""
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        from medbert_jax.baselines.logistic_regression import CodesLogisticRegression
+
         scaler = StandardScaler().fit(states := mean_states(self.pretrained, train))
         regression = CodesLogisticRegression(C_grid=self.C_grid).fit(
             scaler.transform(states),

@@ -2,21 +2,20 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from annotated_types import Ge, Gt, Interval
 
 from medbert_jax.baselines.linear_probe import ProbeConfig
-from medbert_jax.baselines.logistic_regression import C_GRID, CodesLogisticRegression
-from medbert_jax.baselines.record_shape import ShapeBoosting
-from medbert_jax.baselines.scikit_model import ScikitModel
-from medbert_jax.baselines.trees import CodesForest, RecordBoosting
 from medbert_jax.checked_fields import check_fields
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.experiments.settings import FIXED, PAPER, Setting, read_tuning, with_setting
 from medbert_jax.models.finetune_heads import HeadKind
 from medbert_jax.training.config import Backbone, FinetuneConfig
 from medbert_jax.training.sampling import SamplingConfig
+
+if TYPE_CHECKING:
+    from medbert_jax.baselines.scikit_model import ScikitModel
 
 Features = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "forest", "boosting"]
 Baseline = Literal["codes", "age", "age+sex", "codes+age", "shape", "default", "forest", "boosting", "probe"]
@@ -55,8 +54,14 @@ class BaselineConfig:
         """Check every field; all faults are in one error."""
         check_fields(self)
 
-    def model(self, vocabulary: Vocabulary) -> ScikitModel:
+    def model(self, vocabulary: Vocabulary) -> "ScikitModel":
         """The classifier; what is chosen, is chosen on validation AUROC."""
+        # Here, because a fine-tuning need not wait for scikit-learn, which takes seconds to import.
+        from medbert_jax.baselines.logistic_regression import C_GRID, CodesLogisticRegression
+        from medbert_jax.baselines.record_shape import ShapeBoosting
+        from medbert_jax.baselines.scikit_model import ScikitModel
+        from medbert_jax.baselines.trees import CodesForest, RecordBoosting
+
         size = vocabulary.size
         match self.features:
             case "shape":

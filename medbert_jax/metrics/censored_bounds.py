@@ -5,7 +5,8 @@ on none. Every one is reached by some labels of the censored.
 """
 
 import numpy as np
-from scipy.stats import rankdata
+
+from medbert_jax.metrics.midranks import midranks
 
 
 def auroc_bounds(labels, scores) -> tuple[float, float]:
@@ -15,7 +16,7 @@ def auroc_bounds(labels, scores) -> tuple[float, float]:
     largest where those of the highest are: so every number is tried. NaN where no labels give both classes.
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
-    ranks = rankdata(scores)
+    ranks = midranks(scores)
     unknown = np.sort(ranks[labels < 0])
     more = np.arange(len(unknown) + 1)
     cases = np.count_nonzero(labels == 1) + more

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import expit, logit, ndtr, ndtri
-from scipy.stats import rankdata
+
+from medbert_jax.metrics.midranks import midranks
 
 _ROUNDING = 8 * float(np.finfo(np.float32).eps)
 """Of what a model computes in float32: a relative difference that one more padded slot can make."""
@@ -63,7 +64,7 @@ def auroc(labels, scores) -> float:
     labels, scores = check_both_classes(*check_labels_and_scores(labels, scores))
     positives = np.count_nonzero(labels)
     # Midranks are multiples of one half, so the sum is exact and only the division rounds.
-    rank_sum = rankdata(scores)[labels].sum()
+    rank_sum = midranks(scores)[labels].sum()
     pairs = positives * (labels.size - positives)
     return float((rank_sum - positives * (positives + 1) / 2) / pairs)
 
@@ -155,9 +156,9 @@ def logit_interval(area: float, error: float, confidence: float) -> tuple[float,
 def placements(labels, scores) -> tuple[np.ndarray, np.ndarray]:
     """Per positive the share of negatives below it, per negative the share of positives above it."""
     positives, negatives = scores[labels], scores[~labels]
-    ranks = rankdata(scores)
-    of_positives = (ranks[labels] - rankdata(positives)) / negatives.size
-    of_negatives = 1 - (ranks[~labels] - rankdata(negatives)) / positives.size
+    ranks = midranks(scores)
+    of_positives = (ranks[labels] - midranks(positives)) / negatives.size
+    of_negatives = 1 - (ranks[~labels] - midranks(negatives)) / positives.size
     return of_positives, of_negatives
 
 

@@ -6,7 +6,6 @@ Everything takes weights (…, n), see `weighted_ranks`, and gives (…,): many 
 """
 
 import numpy as np
-from scipy.interpolate import CubicSpline
 from scipy.special import expit, logit
 
 KNOTS = (0.05, 0.35, 0.65, 0.95)
@@ -76,6 +75,9 @@ class SmoothCurve:
         odds, knots = log_odds(probabilities), self._knots
         if len(knots) < len(KNOTS):
             return np.stack([np.ones(len(odds)), odds], 1)
+        # Here, because it takes a second to import, for which no training need wait.
+        from scipy.interpolate import CubicSpline
+
         spline = CubicSpline(knots, np.eye(len(knots)), bc_type="natural")
         inside = np.clip(odds, knots[0], knots[-1])
         return spline(inside) + spline(inside, 1) * (odds - inside)[:, None]

@@ -71,6 +71,8 @@ def _run_steps(run: Callable, state: Any, feed: dict, *, sound: jax.Array | bool
         )
         return number + 1, jnp.asarray(sound), state, outputs
 
+    # Its shapes are asked for before it is put in the loop: as a program of its own it is traced once for both.
+    run = jax.jit(run)
     most = feed["epoch"].shape[0]
     shapes = jax.eval_shape(lambda state: run(state, step_of(0))[1], state)
     nothing = jax.tree.map(lambda leaf: jnp.zeros((most, *leaf.shape), leaf.dtype), shapes)

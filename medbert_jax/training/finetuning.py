@@ -96,7 +96,7 @@ def fresh_state(params: dict, optimizer: optax.GradientTransformation, seed: int
     """The state before the first step; `seed` is of dropout, and `given` what the steps leave as it is."""
     return {
         "params": params,
-        "opt_state": optimizer.init(params),
+        "opt_state": jax.jit(optimizer.init)(params),
         "step": jnp.zeros((), jnp.int32),
         "key": jax.random.key(seed, impl="threefry2x32"),
         "given": given or {},

@@ -46,10 +46,13 @@ class TunedParts:
 
 def starting_parameters(config: FinetuneConfig, model: ModelConfig, checkpoint: Checkpoint) -> dict:
     """Those of the backbone that the configuration asks for; the head's are new, drawn by the replicate."""
-    params = init_finetuning(model, config.head, jax.random.key(config.replicate))
+    params = _drawn(model, config.head, jax.random.key(config.replicate))
     if config.backbone in PRETRAINED:
         return start_from(params, checkpoint.parameters)
     return CodeVectors.read(config.vectors).put_into(params) if config.backbone == "tw2v" else params
+
+
+_drawn = jax.jit(init_finetuning, static_argnums=(0, 1))  # array by array it would be fifty programs to compile
 
 
 def began_with(config: FinetuneConfig, checkpoint: Checkpoint) -> str:
