@@ -71,9 +71,10 @@ def faults_of_study(page: Path, kept: Path) -> Iterator[str]:
     if size > MOST_BYTES:
         yield f"kept results take {MOST_BYTES:,} bytes at most: got {size:,} in {kept}"
     rows = read_rows(kept)
-    yield from faults_of_aurocs(kept, rows)
+    aurocs = aurocs_again(kept, rows)
+    yield from faults_of_aurocs(rows, aurocs)
     study = read_study(kept, **settings_of(printed))
-    yield from faults_of_cells(study, rows)
+    yield from faults_of_cells(study, aurocs)
     again = markdown(study, [*figures(study)], f"{page.stem}/")
     yield from faults_of_text(printed.strip(), again.strip())
     print(f"checked {page.name}: {rows['run_id'].n_unique():,} runs, {len(_NUMBER.findall(printed)):,} numbers, from"
@@ -87,42 +88,47 @@ def settings_of(printed: str) -> dict:
     return {"experiments": said[1].split(" + "), "draws": int(said[2]), "seed": int(said[3])}
 
 
-def faults_of_aurocs(kept: Path, rows) -> Iterator[str]:
-    """Each filed AUROC against scikit-learn's, of the kept probabilities."""
-    filed_aurocs = rows.filter(split="test", metric="auroc")
-    for (dataset_hash,), of in filed_aurocs.group_by("dataset_hash", maintain_order=True):
-        path = kept / FOLDER / f"{dataset_hash}.parquet"
+def aurocs_again(kept: Path, rows) -> dict[str, tuple[float, float]]:
+    """Run → AUROC by scikit-learn of the kept probabilities: each patient counted once, and by the design's weights."""
+    found = {}
+    tested = rows.filter(split="test", metric="auroc")
+    for (dataset_hash,), of in tested.group_by("dataset_hash", maintain_order=True):
+        path, runs = kept / FOLDER / f"{dataset_hash}.parquet", of["run_id"].to_list()
         if not path.is_file():
-            print(f"NOT CHECKED: {len(of)} runs of dataset {dataset_hash[:8]}, whose test patients are not filed")
+            print(f"NOT CHECKED: {len(runs)} runs of dataset {dataset_hash[:8]}, whose test patients are not filed")
             continue
         filed = read_filed(path)
-        label, known = filed.patients.label, filed.patients.known
-        said = dict(of.select("run_id", "value").iter_rows())
-        found = probabilities_of(kept, filed, said)
-        if lost := len(said) - len(found):
+        known = filed.patients.known
+        label, weight = filed.patients.label[known], filed.patients.weight[known]
+        stored = probabilities_of(kept, filed, runs)
+        if lost := len(runs) - len(stored):
             print(f"NOT CHECKED: {lost} runs of dataset {dataset_hash[:8]}, which have no predictions")
-        for run, probabilities in found.items():
-            again = roc_auc_score(label[known], probabilities[known])
-            if abs(again - said[run]) > TOLERANCE:
-                yield f"run {run}: AUROC {said[run]:.6f} is filed, its predictions give {again:.6f}"
+        for run, probabilities in stored.items():
+            scores = probabilities[known]
+            found[run] = roc_auc_score(label, scores), roc_auc_score(label, scores, sample_weight=weight)
+    return found
 
 
-def faults_of_cells(study: Study, rows) -> Iterator[str]:
-    """Mean and deviation of every row whose patients all count the same, from the filed AUROCs alone."""
-    said = dict(rows.filter(split="test", metric="auroc").select("run_id", "value").iter_rows())
+def faults_of_aurocs(rows, again: dict[str, tuple[float, float]]) -> Iterator[str]:
+    """Each filed AUROC, in which every patient counts once, against scikit-learn's."""
+    for run, said in rows.filter(split="test", metric="auroc").select("run_id", "value").iter_rows():
+        if run in again and abs(again[run][0] - said) > TOLERANCE:
+            yield f"run {run}: AUROC {said:.6f} is filed, its predictions give {again[run][0]:.6f}"
+
+
+def faults_of_cells(study: Study, again: dict[str, tuple[float, float]]) -> Iterator[str]:
+    """Mean and deviation of every row against those of scikit-learn's AUROCs, by the design's weights."""
     for cohort in study.cohorts:
-        if cohort.filed.patients.is_weighted:
-            continue
         for model, runs in cohort.cells.items():
             of = mean_auroc(study, cohort, model)
-            values = [said[run.run_id] for run in runs if run.run_id in said]
-            if of is None or len(values) < len(runs):
+            if of is None:
                 continue
+            values = [again[run.run_id][1] for run in runs]
             pairs = [(of.value, statistics.mean(values))]
             pairs += [(of.deviation, statistics.stdev(values))] if len(values) > 1 else []
             for ours, other in pairs:
-                if abs(ours - other) > TOLERANCE:
-                    yield f"{cohort.title}, {model}: {ours:.6f} in the tables, {other:.6f} from the filed AUROCs"
+                if not abs(ours - other) <= TOLERANCE:
+                    yield f"{cohort.title}, {model}: {ours:.6f} in the tables, {other:.6f} by scikit-learn"
 
 
 def faults_of_text(printed: str, again: str) -> Iterator[str]:

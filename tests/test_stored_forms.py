@@ -17,6 +17,7 @@ import run_finetune
 import run_pretrain
 from medbert_jax.data.token_store import open_token_store, read_metadata, read_vocabulary
 from medbert_jax.ehr.tables import read_tables, write_tables
+from medbert_jax.evaluation.filed_patients import read_filed
 from medbert_jax.evaluation.predictions import read_predictions
 from medbert_jax.evaluation.results import read_results
 from medbert_jax.training.checkpoint import Checkpoint
@@ -82,6 +83,8 @@ def test_what_an_earlier_version_wrote_is_read_resumed_and_fine_tuned(version, t
     places = {"dataset": cohort, "checkpoint": run, "results": folder / "results"}
     run_finetune.main(replace(FINETUNE, **{name: str(path) for name, path in places.items()}))
     assert read_results(folder / "results")["run_id"].n_unique() == 4  # two baselines with the new one
+    (filed,) = (folder / "results" / "test_patients").iterdir()
+    assert len(read_filed(filed).patients.subject) == 31
 
 
 def step_renamed(stored: Path):

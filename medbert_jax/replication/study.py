@@ -79,8 +79,8 @@ class TestedCohort:
 
     @property
     def name(self) -> str:
-        """Of the cohort."""
-        return self.filed.patients.name
+        """Of the cohort, without its site, where its spec is called after that too."""
+        return self.filed.patients.name.removesuffix(f"-{self.site}")
 
     @property
     def column(self) -> str:
@@ -190,7 +190,7 @@ def _judged(folder: Path, filed: FiledPatients, runs: pl.DataFrame, draws: int, 
         {Model(*of[: len(key)]): of[len(key) :] for of in trained.iter_rows()},
         len(tested),
         len(tested) - len(probabilities),
-        f"{patients.name}{f', {site}' if site else ''}{' (simulated)' if filed.is_simulated else ''}",
+        patients.name.removesuffix(f"-{site}") + (f", {site}" if site else "") + " (simulated)" * filed.is_simulated,
     )  # fmt: skip
 
 

@@ -5,11 +5,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
+from replication.made_study import file_cohort, file_run, scores
 
+from medbert_jax.evaluation.design import Design
 from medbert_jax.replication.document import BEGIN, END, write_tables
 from medbert_jax.replication.kept import keep_results
+from medbert_jax.replication.study import read_study
 
 ROOT = Path(__file__).parents[2]
 OLD = ROOT / "docs" / "results.md"
@@ -98,11 +102,28 @@ def test_another_number_or_word_of_it_is_found(checking, generated, place):
 def test_a_filed_auroc_that_the_predictions_do_not_give_is_found(checking, generated, made):
     _, kept = generated
     rows = checking.read_rows(kept)
+    again = checking.aurocs_again(kept, rows)
+    assert len(again) == 122 and list(checking.faults_of_aurocs(rows, again)) == []
     is_one = (pl.col("metric") == "auroc") & (pl.col("run_id") == rows["run_id"][0])
     changed = rows.with_columns(value=pl.when(is_one).then(0.5).otherwise("value"))
-    (fault,) = checking.faults_of_aurocs(kept, changed)
+    (fault,) = checking.faults_of_aurocs(changed, again)
     assert "AUROC 0.500000 is filed" in fault
-    assert len(list(checking.faults_of_cells(made, changed))) == 2  # mean and deviation
+    assert list(checking.faults_of_cells(made, again)) == []
+    other = again | {rows["run_id"][0]: (0.5, 0.5)}
+    assert len(list(checking.faults_of_cells(made, other))) == 2  # mean and deviation
+
+
+def test_of_weighted_patients_the_tables_have_the_weighted_auroc(checking, tmp_path):
+    labels = np.tile([1, 0, 0], 20)
+    weight = np.where(labels == 1, 1.0, np.arange(60) % 7 + 1.0)
+    design = Design("sampled controls", "risk", 365)
+    filed = file_cohort(tmp_path / "results", labels, weight=weight, design=design)
+    file_run(tmp_path / "results", filed, scores(labels, 0.7, 0), backbone="none", head="gru")
+    kept = keep_results(tmp_path / "results", tmp_path / "kept")
+    ((once, weighted),) = checking.aurocs_again(kept, checking.read_rows(kept)).values()
+    study = read_study(kept, draws=0)
+    (runs,) = study.cohorts[0].cells.values()
+    assert runs[0].auroc == pytest.approx(weighted, abs=1e-12) and abs(once - weighted) > 1e-3
 
 
 def test_one_without_the_other_and_too_much_are_found(checking, generated, tmp_path, monkeypatch):

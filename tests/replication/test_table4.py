@@ -118,3 +118,10 @@ def test_a_title_is_that_of_one_dataset(tmp_path):
     assert titles == [plain, f"{plain}, dataset bbbbbbbb", f"{plain}, dataset cccccccc"]
     titles = [cohort.title for cohort in read_study(tmp_path, experiments=["made", "variant"], draws=0).cohorts]
     assert titles == [f"{plain}, dataset {name * 8}" for name in "abc"]
+
+
+def test_a_spec_that_is_called_after_its_site_stands_beside_the_same_column(tmp_path):
+    filed = file_cohort(tmp_path, [1, 0, 1, 0], name="paca-matched-truven", site="truven", design=EVERYBODY)
+    file_run(tmp_path, filed, HAND[3], backbone="none", head="gru")
+    (cohort,) = read_study(tmp_path, draws=0).cohorts
+    assert (cohort.name, cohort.column, cohort.title) == ("paca-matched", TRUVEN, "paca-matched, truven (simulated)")
