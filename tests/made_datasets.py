@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from array_record.python import array_record_module
 
 from medbert_jax.attrition.ledger import Ledger
@@ -68,12 +69,14 @@ def write_drawn(
     titles: tuple[str, ...] | None = None,
     races: tuple[str, ...] = (),
     ledger: Ledger | None = None,
+    members: bool = False,
     **metadata,
 ) -> Path:
     """Write the files that readers of a dataset ask for; `metadata` is added to what every dataset says of itself."""
     sequences = {name: drawn_sequences(patients, kind) for name, patients in splits.items()}
     vocabulary = Vocabulary(codes, np.ones(len(codes), np.int64), titles or ("",) * len(codes))
-    return write_dataset(directory, sequences, kind=kind, vocabulary=vocabulary, races=races, ledger=ledger, **metadata)
+    more = {"races": races, "ledger": ledger, "members": members}
+    return write_dataset(directory, sequences, kind=kind, vocabulary=vocabulary, **more, **metadata)
 
 
 def write_dataset(
@@ -84,9 +87,10 @@ def write_dataset(
     vocabulary: Vocabulary,
     races: tuple[str, ...] = (),
     ledger: Ledger | None = None,
+    members: bool = False,
     **metadata,
 ) -> Path:
-    """The same of sequences that are there."""
+    """The same of sequences that are there; `members`: with cohort.parquet, where each stands for himself."""
     directory.mkdir(parents=True)
     counts = {name: len(splits.get(name, ())) for name in ("train", "validation", "test")}
     for name, sequences in splits.items():
@@ -111,6 +115,18 @@ def write_dataset(
         "source": {"format": "drawn", "known": {"patients.birth_date": 0.75}},
         "time_is_ordinal": False,
     }
+    if members:
+        frames = [
+            pl.DataFrame(
+                {
+                    "patient_id": [one.decode() for one in part.patient_id.tolist()],
+                    "prediction_time": pl.Series(part.outcomes["prediction_time"]).cast(pl.Datetime("us")),
+                    "label": part.outcomes["label"],
+                }
+            ).with_columns(split=pl.lit(name), weight=pl.lit(1.0))
+            for name, part in splits.items()
+        ]
+        pl.concat(frames).write_parquet(directory / "cohort.parquet")
     sums = {path.name: sha256_of(path) for path in sorted(directory.iterdir())}
     (directory / "metadata.json").write_text(json.dumps(sealed(record | {SUMS: sums} | metadata)))
     return directory

@@ -50,6 +50,7 @@ def cohort(tmp_path):
         {name: patients(name) for name in ("train", "validation", "test")},
         kind="cohort",
         codes=CODES,
+        members=True,
         cohort={"name": "drawn-failure"},
         split={"counts": dict.fromkeys(("train", "validation", "test"), 6), "key": "k"},
         pretraining_dataset_hash="p",
