@@ -7,7 +7,7 @@ const ROW = 20, LEVELS = 12, LINES_AT_ONCE = 4000, ROWS_OF_A_PIECE = 44, ROWS_UN
 const FEW_LINES = 2000, FEW_ROWS = 150;
 const palette = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#7f5fc4", "#56a0d3", "#8c6d31"];
 const colour = (head) => palette[head] ?? `hsl(${(head * 137) % 360} 60% 48%)`;
-const colours = ["#1d2327", "#0072b2", "#e69f00", "#56b4e9", "#009e73"];
+const colours = ["#80868b", "#0072b2", "#e69f00", "#56b4e9", "#009e73"];
 const state = { layer: 0, heads: new Set([...Array(heads).keys()]), least: 0, first: 1, last: visits.length, focus: null };
 const sections = [...document.querySelectorAll(".model")];
 let rows = [], place = [];
