@@ -30,6 +30,9 @@ from medbert_jax.replication.options import TablesOptions
 from medbert_jax.study_command import study
 from medbert_jax.training.code_vectors_command import code_vectors
 from medbert_jax.training.code_vectors_options import CodeVectorsOptions
+from medbert_jax.visualization.attention_command import attention
+from medbert_jax.visualization.codes_command import codes
+from medbert_jax.visualization.inside_options import AttentionOptions, CodesOptions
 from tfds_builders.options import CohortOptions, PrepareOptions
 
 COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
@@ -38,8 +41,10 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "validate": (ValidateOptions, commands.validate),
     "prepare": (PrepareOptions, commands.prepare),
     "cohort": (CohortOptions, commands.cohort),
+    "attention": (AttentionOptions, attention),
     "attrition": (AttritionOptions, commands.attrition),
     "code-vectors": (CodeVectorsOptions, code_vectors),
+    "codes": (CodesOptions, codes),
     "describe": (DescribeOptions, commands.describe),
     "evaluate": (EvaluateOptions, commands.evaluate),
     "predict": (PredictOptions, predict),

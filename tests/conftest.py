@@ -22,7 +22,9 @@ with contextlib.suppress(OSError):
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 # Before anything imports these packages: their functions are checked as they are defined.
-install_import_hook(["medbert_jax.models", "medbert_jax.training"], "shape_checker.checked")
+install_import_hook(
+    ["medbert_jax.models", "medbert_jax.training", "medbert_jax.visualization"], "shape_checker.checked"
+)
 
 
 @pytest.fixture

@@ -35,6 +35,7 @@ from medbert_jax.replication.options import TablesOptions
 from medbert_jax.training.code_vectors_options import CodeVectorsConfig, CodeVectorsOptions
 from medbert_jax.training.command_line import parse_config, shipped_preset
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
+from medbert_jax.visualization.inside_options import AttentionOptions, CodesOptions
 from tfds_builders.options import CohortOptions, PrepareOptions
 
 CHECKOUT = Path(__file__).parents[1]
@@ -69,6 +70,11 @@ EHR = Path("ehr")
          CohortOptions(EHR, "mine.yaml", "mine", check=True, json_out=Path("found.json"))),
         ("code-vectors data v.npz --size 8 --window-days 90 --cache-dir c",
          CodeVectorsOptions(Path("data"), Path("v.npz"), CodeVectorsConfig(8, 90), Path("c"))),
+        ("attention run data id:12 --beside tuned --split train --patients 50 --show-id --json-out s.json",
+         AttentionOptions(Path("run"), Path("data"), "id:12", beside=Path("tuned"), split="train", patients=50,
+                          show_id=True, json_out=Path("s.json"))),
+        ("codes run ICD10CM/E11.9 ICD10CM/I10 --nearest 5 --vectors v.npz",
+         CodesOptions(Path("run"), ("ICD10CM/E11.9", "ICD10CM/I10"), 5, Path("v.npz"))),
         ("attrition ehr data --out run --share", AttritionOptions((EHR, Path("data")), Path("run"), True)),
         ("describe a b --paper DHF-Cerner PaCa-Truven --max-length 64",
          DescribeOptions((Path("a"), Path("b")), paper=("DHF-Cerner", "PaCa-Truven"), max_length=64)),

@@ -49,6 +49,12 @@ def ancestors(code: str) -> tuple[str, ...]:
     return tuple(above for above in _beginnings(code) if not existing or above.partition("/")[2] in existing)
 
 
+def category(code: str) -> str:
+    """Return the category of three characters of an ICD code (E codes of ICD-9: four), "" of what is no ICD code."""
+    found = _ICD_NAME.match(code)
+    return found.group() if found else ""
+
+
 def back_off(codes: ArrayLike, known: Iterable[str]) -> np.ndarray:
     """Return the codes (text, same shape), each unknown one replaced by its nearest ancestor among the known.
 
@@ -66,8 +72,7 @@ def back_off(codes: ArrayLike, known: Iterable[str]) -> np.ndarray:
 
 def _beginnings(code: str) -> Iterable[str]:
     """Yield the beginnings of an ICD code that have the shape of a code, longest first, down to the category."""
-    category = _ICD_NAME.match(code)
-    shortest = category.end() if category else len(code)
+    shortest = len(category(code)) or len(code)
     return (code[:end] for end in range(len(code) - 1, shortest - 1, -1) if code[end - 1] not in ".+")
 
 

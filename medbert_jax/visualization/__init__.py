@@ -1,0 +1,1 @@
+"""Inside a model: attention of single patients, neighbours in the code table."""
