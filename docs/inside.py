@@ -2,7 +2,7 @@
 
     python docs/inside.py attention.html docs/inside.png
 
-Needs chromium. Only pages of simulated patients may be pictured here.
+Needs chromium, and Pillow, which matplotlib brings. Only pages of simulated patients may be pictured here.
 """
 
 import sys
@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from chromium import browser  # noqa: E402
+from PIL import Image  # noqa: E402
 
-WIDTH, LAYER = 1200, 3
+WIDTH, LAYER, COLOURS = 1200, 3, 64
 
 
 def picture(page: Path, out: Path) -> None:
@@ -27,6 +28,7 @@ def picture(page: Path, out: Path) -> None:
             " one.dispatchEvent(new Event('input', { bubbles: true })); }"
         )
         tab.screenshot(out)
+    Image.open(out).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(out, optimize=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from medbert_jax.description.chart_timeline import timeline_style
 from medbert_jax.visualization.attention_record import ShownRecord
 from medbert_jax.visualization.attention_weights import RELATIONS, AttentionShares
 
+_FILES = ("attention.css", "attention_panels.js", "attention.js")
 _WARNING = (
     "Record of a single patient: for those who may see the data, on the machines where the data are. This page must not"
     " leave the site."
@@ -46,8 +47,8 @@ class ShownAttention:
 def attention_page(record: ShownRecord, models: Sequence[ShownAttention], *, id: str = "") -> str:
     """The page; with the patient's `id` only where one is given."""
     folder = resources.files("medbert_jax.visualization")
-    style, script = (folder.joinpath(f"attention.{kind}").read_text("utf-8") for kind in ("css", "js"))
-    style = timeline_style() + style
+    style, panels, script = (folder.joinpath(name).read_text("utf-8") for name in _FILES)
+    style, script = timeline_style() + style, panels + script
     title = f"Attention: patient {record.number:,} of {record.split}" + (f", id {id}" if id else "")
     return "\n".join(
         [

@@ -55,7 +55,7 @@ def codes(options: CodesOptions) -> None:
     shares = {name: shared_groups(vectors, names) for name, vectors in unit.items()}
     printed = [
         Table(
-            f"Nearest to {code}, {titles[place[code]]}, by the vectors of {name}",
+            f"Nearest to {code}, {titles[place[code]]}: {name}",
             ("code", "cosine", "title"),
             tuple((names[row], f"{cosine:.3f}".replace("-", "−"), titles[row]) for row, cosine in near),
             "<><",

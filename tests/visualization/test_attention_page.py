@@ -6,8 +6,9 @@ import re
 import numpy as np
 import pytest
 from chromium import BROWSER, browser
-from visualization.made_attention import HOSTILE, made_page, made_shares, made_weights
+from visualization.made_attention import HOSTILE, made_page, made_record, made_shares, made_weights
 
+from medbert_jax.visualization.attention_page import ShownAttention, attention_page
 from medbert_jax.visualization.attention_weights import RELATIONS
 
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs chromium: apt-get install chromium")
@@ -215,6 +216,14 @@ def test_a_record_of_512_codes_is_redrawn_within_100_ms(tab, written):
     assert lines == int((weights >= np.float32(page.run("state.least"))).sum()) and 500 < lines <= 5000
     assert min(took) < 100
     assert complaints(page) == []
+
+
+def test_weights_that_are_all_alike_are_drawn(tab, tmp_path):
+    weights = np.full((1, 2, 40, 40), 1 / 40, np.float32)
+    shown = ShownAttention("alike", weights, made_shares(1, 2), None)
+    (tmp_path / "alike.html").write_text(attention_page(made_record(40), [shown]), "utf-8")
+    page = opened(tab, tmp_path / "alike.html")
+    assert drawn(page) == [2 * 40**2] and page.said == []
 
 
 def test_lines_of_a_long_record_follow_the_window(tab, written):

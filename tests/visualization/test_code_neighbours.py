@@ -95,7 +95,7 @@ def test_it_is_a_command(made, monkeypatch, capsys):
     near = found["nearest"]["ICD10CM/E11.9"]["checkpoint"]
     assert [one["code"] for one in near] == [CODES[row] for row in others[:2]]
     assert near[0]["cosine"] == pytest.approx(cosine(table[0], table[others[0]]), abs=1e-6)
-    assert "Nearest to ICD10CM/E11.9, diabetes, by the vectors of checkpoint" in said
+    assert "Nearest to ICD10CM/E11.9, diabetes: checkpoint" in said
     assert "random codes" in said and list(found["same_group"]["checkpoint"]) == list(GROUPS)
     assert found["same_group"]["checkpoint"]["chapter"]["codes"] == 6
 
