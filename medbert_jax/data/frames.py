@@ -19,7 +19,7 @@ from medbert_jax.ehr.icd import back_off as backed_off
 from medbert_jax.ehr.tables import read_shard, read_source
 from medbert_jax.ingest.own_tables import lazy_table, write_ehr_tables
 
-OF_PATIENT = ("birth_date", "birth_year", "sex", "race")
+OF_PATIENT = ("birth_date", "birth_year", "sex")
 OF_VISIT = ("admit_time", "order", "discharge_time", "length_of_stay", "age_days")
 OF_CODE = ("code_system", "priority", "present_on_admission", "captured_at_billing")
 COLUMNS = ("patient_id", "visit_id", "code", *OF_PATIENT, *OF_VISIT, *OF_CODE)
@@ -36,6 +36,7 @@ def sequences_from(
     serialization: SerializationConfig = EVERY_CODE,
     back_off: bool = False,
     unknown_code_limit: float = 0.5,
+    us_icd: bool = False,
     icd9_zeros: Literal["refuse", "restore", "keep"] = "refuse",
     announce: Callable[[str], object] = print,
 ) -> PatientSequences:
@@ -49,7 +50,7 @@ def sequences_from(
     Args:
         frame: a polars, pandas (2.2 or later) or Arrow table. Columns: patient_id; code; admit_time, or visit_id in
             whole numbers that grow with time, or both (visit_id then is any text), or visit_id and order; further of a
-            patient birth_date or birth_year, sex, race; of a visit discharge_time, length_of_stay, age_days; of a code
+            patient birth_date or birth_year, sex; of a visit discharge_time, length_of_stay, age_days; of a code
             code_system, priority, present_on_admission, captured_at_billing. A visit is what has one visit_id, or
             without such a column one admit_time.
         vocabulary: a `Vocabulary`, or what has one as `.vocabulary`: a model of `load_pretrained`, a classifier.
@@ -58,6 +59,7 @@ def sequences_from(
             codes.
         back_off: whether an unknown ICD code is read as the nearest category above it that the vocabulary knows.
         unknown_code_limit: share of codes that may be unknown to the vocabulary.
+        us_icd: whether codes of the system "ICD" are those of a US site, see `write_ehr_tables`.
         icd9_zeros: what becomes of ICD-9 without a dot that lost its leading zeros, see `write_ehr_tables`.
         announce: gets the lines that are printed.
 
@@ -72,7 +74,7 @@ def sequences_from(
             work / "ehr",
             **_tables(rows, code_system),
             has_dates="admit_time" in rows.columns,
-            us_icd=code_system == "ICD",
+            us_icd=us_icd,
             icd9_zeros=icd9_zeros,
             announce=lambda line: None,
         )
@@ -80,8 +82,7 @@ def sequences_from(
         parts = []
         for shard in range(read_source(work / "ehr").shards):
             tables = read_shard(work / "ehr", shard)
-            races = tuple(rows["race"].drop_nulls().cast(pl.String).unique().sort()) if "race" in rows.columns else ()
-            histories, codes, left = order_histories(tables, serialization, races=races)
+            histories, codes, left = order_histories(tables, serialization)
             _tell(left, announce)
             known = backed_off(codes, words.codes) if back_off else codes
             parts.append(with_vocabulary(histories, known, words))

@@ -82,6 +82,8 @@ def test_tables_of_other_shapes_say_the_same():
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
     one = sequences(rows(code=["E119", "I10", "E119", "E119"], code_system=None), code_system="ICD10CM")
     assert one.code_ids.tolist() == [E11, UNK, E11, E11]
+    either = rows(code=["E119", "I10", "4280", "E119"], code_system=None)
+    assert sequences(either, code_system="ICD", us_icd=True).code_ids.tolist() == expected.code_ids.tolist()
     assert I50 in sequences(rows(code=["e119", "I50.9", "4280", "E11.9"]), back_off=True).code_ids
 
 
