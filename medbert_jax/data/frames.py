@@ -69,10 +69,13 @@ def sequences_from(
     """
     words = _vocabulary_of(vocabulary)
     rows = _checked(frame, code_system)
+    patients, visits, diagnoses = _tables(rows, code_system)
     with scratch_folder() as work:
         ledger = write_ehr_tables(
             work / "ehr",
-            **_tables(rows, code_system),
+            patients=patients,
+            visits=visits,
+            diagnoses=diagnoses,
             has_dates="admit_time" in rows.columns,
             us_icd=us_icd,
             icd9_zeros=icd9_zeros,
@@ -150,7 +153,7 @@ def _refusal(faults: Sequence[str]) -> ValueError:
     )
 
 
-def _tables(rows: pl.DataFrame, code_system: str) -> dict[str, pl.DataFrame]:
+def _tables(rows: pl.DataFrame, code_system: str) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
     """Patients, visits and diagnoses as `write_ehr_tables` takes them."""
     if "visit_id" not in rows.columns:
         moments = pl.struct("patient_id", "admit_time").rank("dense")
@@ -168,11 +171,11 @@ def _tables(rows: pl.DataFrame, code_system: str) -> dict[str, pl.DataFrame]:
         named = [pl.col(column).drop_nulls().first() for column in there(columns)]
         return rows.group_by(keys, maintain_order=True).agg(named)
 
-    return {
-        "patients": each(["patient_id"], OF_PATIENT),
-        "visits": each(["patient_id", "visit_id"], OF_VISIT),
-        "diagnoses": rows.select("patient_id", "visit_id", "code", *there(OF_CODE)),
-    }
+    return (
+        each(["patient_id"], OF_PATIENT),
+        each(["patient_id", "visit_id"], OF_VISIT),
+        rows.select("patient_id", "visit_id", "code", *there(OF_CODE)),
+    )
 
 
 def _tell(ledger: Ledger, announce: Callable[[str], object]) -> None:
