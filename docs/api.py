@@ -83,13 +83,13 @@ def fields_of(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
 
 
 def signature(node: ast.FunctionDef, name: str) -> str:
-    """As Python, without the annotations, which the text says in words."""
+    """As a call, without the annotations, which the text says in words."""
     arguments = node.args
     for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
         one.annotation = None
     for first in [one for one in arguments.args[:1] if one.arg in ("self", "cls")]:
         arguments.args.remove(first)
-    return f"```python\n{name}({ast.unparse(arguments)})\n```\n"
+    return f"```text\n{name}({ast.unparse(arguments)})\n```\n"
 
 
 def text_of(node: ast.ClassDef | ast.FunctionDef) -> str:
