@@ -35,7 +35,7 @@ def rooms() -> dict[str, list[Path]]:
     return found | {
         "run_pretrain": [ROOT / "run_pretrain.py"],
         "run_finetune": [ROOT / "run_finetune.py"],
-        "commands": [package / "commands.py", package / "study_command.py", package / "cli.py"],
+        "commands": [package / f"{name}.py" for name in ("commands", "study_command", "cli", "classifier")],
         "configs": sorted((ROOT / "configs").glob("*.py")),
     }
 
@@ -48,7 +48,7 @@ def imports(house: dict[str, list[Path]]) -> set[tuple[str, str]]:
             path = file.relative_to(ROOT).as_posix()
             for module in imported_modules(path, file.read_text(encoding="utf-8")):
                 parts = module.removeprefix("medbert_jax.").split(".")
-                other = "commands" if parts[0] in ("cli", "study_command") else parts[0]
+                other = "commands" if parts[0] in ("classifier", "cli", "study_command") else parts[0]
                 if other in house and other != room:
                     found.add((room, other))
     return found

@@ -10,11 +10,21 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "keep_programs": "medbert_jax.training.kept_programs",
     "load_pretrained": "medbert_jax.training.pretrained",
+    "MedBertClassifier": "medbert_jax.classifier",
     "ModelConfig": "medbert_jax.models.config",
+    "sequences_from": "medbert_jax.data.frames",
     "write_ehr_tables": "medbert_jax.ingest.own_tables",
 }
 
-__all__ = ["ModelConfig", "__version__", "keep_programs", "load_pretrained", "write_ehr_tables"]
+__all__ = [
+    "MedBertClassifier",
+    "ModelConfig",
+    "__version__",
+    "keep_programs",
+    "load_pretrained",
+    "sequences_from",
+    "write_ehr_tables",
+]
 
 
 def __getattr__(name: str):

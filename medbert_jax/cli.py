@@ -27,6 +27,8 @@ from medbert_jax.prediction.command import external_validation, predict
 from medbert_jax.prediction.options import ExternalValidationOptions, PredictOptions
 from medbert_jax.replication.command import tables
 from medbert_jax.replication.options import TablesOptions
+from medbert_jax.sharing.command import export, import_
+from medbert_jax.sharing.options import ExportOptions, ImportOptions
 from medbert_jax.study_command import study
 from medbert_jax.training.code_vectors_command import code_vectors
 from medbert_jax.training.code_vectors_options import CodeVectorsOptions
@@ -49,6 +51,8 @@ COMMANDS: dict[str, tuple[type, Callable[[Any], None]]] = {
     "evaluate": (EvaluateOptions, commands.evaluate),
     "predict": (PredictOptions, predict),
     "external-validation": (ExternalValidationOptions, external_validation),
+    "export": (ExportOptions, export),
+    "import": (ImportOptions, import_),
     "health": (HealthOptions, commands.health),
     "report": (ReportOptions, commands.report),
     "tables": (TablesOptions, tables),

@@ -199,3 +199,13 @@ def test_the_picture_is_that_of_the_imports(monkeypatch):
 
     assert house.PICTURE.read_text() == house.draw(), "draw it again: python docs/house.py"
     monkeypatch.delitem(sys.modules, "house")
+
+
+def test_the_page_of_the_interface_is_that_of_the_docstrings(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import api
+
+    assert api.PAGE.read_text() == api.page(), "make it again: python docs/api.py"
+    public = set(medbert_jax.__all__) - {"__version__"}
+    assert public <= {line.removeprefix("## ") for line in api.page().splitlines()}
+    monkeypatch.delitem(sys.modules, "api")

@@ -32,6 +32,7 @@ from medbert_jax.options import (
 )
 from medbert_jax.prediction.options import ExternalValidationOptions, PredictOptions
 from medbert_jax.replication.options import TablesOptions
+from medbert_jax.sharing.options import ExportOptions, ImportOptions
 from medbert_jax.training.code_vectors_options import CodeVectorsConfig, CodeVectorsOptions
 from medbert_jax.training.command_line import parse_config, shipped_preset
 from medbert_jax.training.config import FinetuneConfig, PretrainConfig
@@ -85,6 +86,9 @@ EHR = Path("ehr")
          PredictOptions(Path("model"), EHR, Path("out"), at=datetime.date(2016, 1, 1))),
         ("external-validation model ehr out --fit-share 0.3 --draws 100",
          ExternalValidationOptions(Path("model"), EHR, Path("out"), fit_share=0.3, draws=100)),
+        ("export run out --to huggingface --min-patients 20",
+         ExportOptions(Path("run"), Path("out"), "huggingface", 20)),
+        ("import in run", ImportOptions(Path("in"), Path("run"))),
         ("health run data --patients 9", HealthOptions(Path("run"), Path("data"), 9)),
         ("report results --out table.md", ReportOptions(Path("results"), Path("table.md"))),
         ("report results --share --cohorts one two --ehr ehr --draws 500",

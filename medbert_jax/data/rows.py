@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from medbert_jax.data.sequences import Keep, PatientSequences, sequence_faults
+from medbert_jax.data.sequence_faults import sequence_faults
+from medbert_jax.data.sequences import Keep, PatientSequences
 
 
 def gather_rows(sequences: PatientSequences, patients: np.ndarray, row_length: int) -> dict[str, np.ndarray]:

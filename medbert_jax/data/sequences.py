@@ -1,19 +1,14 @@
 """Serialized patient sequences: flat numpy columns with offsets, n patients in one object."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 
-from medbert_jax.data.vocabulary import FIRST_CODE, UNK
-
-_CODE_COLUMNS = ("code_ids", "visit_ids", "serialization_ids")
+CODE_COLUMNS = ("code_ids", "visit_ids", "serialization_ids")
 _VISIT_COLUMNS = ("visit_days", "age_days", "length_of_stay")
 _PATIENT_COLUMNS = ("patient_id", "sex", "race")
-
-_CHECKED_AT_ONCE = 1 << 18  # codes: fastest, and what is made on the way stays in the cache
 
 Keep = Literal["recent", "drop"]
 """What becomes of patients with more codes than a model takes: see `PatientSequences.truncate`."""
@@ -30,7 +25,7 @@ class PatientSequences:
     row j of a patient's visit columns describes the codes whose visit_ids is j + 1.
 
     Raises ValueError when the columns do not fit together; their values are read by those who compute with them, see
-    `sequence_faults`.
+    `data.sequence_faults`.
     """
 
     patient_id: np.ndarray
@@ -62,7 +57,7 @@ class PatientSequences:
         patients = len(self.patient_id)
         expected = dict.fromkeys(_PATIENT_COLUMNS, patients)
         expected |= {"code_offsets": patients + 1, "visit_offsets": patients + 1}
-        expected |= {name: int(self.code_offsets[-1]) for name in _CODE_COLUMNS}
+        expected |= {name: int(self.code_offsets[-1]) for name in CODE_COLUMNS}
         expected |= {name: int(self.visit_offsets[-1]) for name in _VISIT_COLUMNS}
         columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "outcomes"}
         columns |= {f"outcomes[{name!r}]": values for name, values in self.outcomes.items()}
@@ -80,6 +75,26 @@ class PatientSequences:
     def __len__(self) -> int:
         """Return the number of patients."""
         return len(self.patient_id)
+
+    def __repr__(self) -> str:
+        """How many there are of everything, and no id: what a notebook shows may be seen by others."""
+        lengths = self.lengths
+        per = f", {lengths.min():,} to {lengths.max():,} codes each" if len(self) else ""
+        counted = ", ".join(
+            f"{count:,} {what}" for what, count in self.counts(several=self.patients < len(self)).items()
+        )
+        outcomes = f", outcomes {', '.join(self.outcomes)}" if self.outcomes else ""
+        return f"PatientSequences({counted}{per}{outcomes})"
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n,): scikit-learn cuts what has a shape by its rows, and anything else into a list of single ones."""
+        return (len(self),)
+
+    def __getitem__(self, rows) -> "PatientSequences":
+        """Return the patients of these rows (a number, a slice, integers or a mask) as `take` does."""
+        rows = rows[0] if isinstance(rows, tuple) else rows  # scikit-learn asks for [rows, ...]
+        return self.take(np.atleast_1d(np.arange(len(self))[rows]))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -113,7 +128,7 @@ class PatientSequences:
             code_offsets=code_offsets,
             visit_offsets=visit_offsets,
             outcomes={name: values[indices] for name, values in self.outcomes.items()},
-            **{name: getattr(self, name)[codes] for name in _CODE_COLUMNS},
+            **{name: getattr(self, name)[codes] for name in CODE_COLUMNS},
             **{name: getattr(self, name)[visits] for name in _VISIT_COLUMNS},
             **{name: getattr(self, name)[indices] for name in _PATIENT_COLUMNS},
         )
@@ -172,95 +187,6 @@ class PatientSequences:
         )
 
 
-def sequence_faults(sequences: PatientSequences, *, vocabulary_size: int) -> dict[str, str]:
-    """Return what is not as a model must have it: rule → rule, what came (with the first patient) and what to do.
-
-    A model makes positions of visit_ids and serialization_ids, so wrong ones give other states and no error.
-    """
-    offsets = np.asarray(sequences.code_offsets)
-    for name, values in {"code_offsets": offsets, "visit_offsets": np.asarray(sequences.visit_offsets)}.items():
-        patient = 0 if values[0] else next(iter(np.flatnonzero(np.diff(values) < 0)), None)
-        if patient is not None:
-            got = ", ".join(map(str, values[patient : patient + 2]))
-            return {"offsets": f"{name} must start at 0 and never fall: got {got} at patient {patient}; use offsets_of"}
-    if strange := [name for name in _CODE_COLUMNS if getattr(sequences, name).dtype.kind not in "iu"]:
-        return {"integers": f"{' and '.join(strange)} must be whole numbers: got other types; cast them to int32"}
-    first: dict[str, int] = {}
-    for rule, patient in _broken_rules(sequences, vocabulary_size):
-        first[rule] = min(patient, first.get(rule, patient))
-
-    def got(name: str, patient: int) -> str:
-        values = getattr(sequences, name)[offsets[patient] : offsets[patient + 1]]
-        shown = ", ".join(map(str, values[:12])) + (" …" if len(values) > 12 else "")
-        return f"got {shown} for patient {patient}, the first of such"
-
-    ids, lengths = sequences.code_ids, sequences.lengths
-    lines = {
-        "visit_ids": lambda patient: (
-            "visit_ids must be 1, 2, 3 … in order and without gaps within a patient: "
-            f"{got('visit_ids', patient)}; number each patient's visits from 1"
-        ),
-        "serialization_ids": lambda patient: (
-            "serialization_ids must be 0, 1, 2 … without gaps within a visit: "
-            f"{got('serialization_ids', patient)}; count the codes of each visit from 0"
-        ),
-        "visits": lambda patient: (
-            "the visit columns must have a row for each visit that has codes: "
-            f"got {np.diff(sequences.visit_offsets)[patient]} rows and {sequences.visit_ids[offsets[patient + 1] - 1]} "
-            f"visits for patient {patient}, the first of such; leave out visits without codes"
-        ),
-        "code_ids": lambda patient: (
-            f"code_ids must be from 0 to {vocabulary_size - 1}: got {ids.min()} to {ids.max()}; take the vocabulary of "
-            f"the model and the data alike, for patient {patient} and all after him"
-        ),
-        "reserved": lambda patient: (
-            f"code_ids must be codes, from {FIRST_CODE} on, or {UNK} for one that is unknown: "
-            f"{got('code_ids', patient)}; encode codes with the model's vocabulary, and leave hiding and padding to "
-            "the model"
-        ),
-        "codes": lambda patient: (
-            f"patients must have codes: got {np.count_nonzero(lengths == 0)} without; leave them out, the first is "
-            f"patient {patient}"
-        ),
-    }
-    return {rule: line(first[rule]) for rule, line in lines.items() if rule in first}
-
-
-def _broken_rules(sequences: PatientSequences, vocabulary_size: int) -> Iterator[tuple[str, int]]:
-    """Yield rules that are broken with the first patient of a stretch of them who breaks it, stretch by stretch."""
-    offsets, visits = np.asarray(sequences.code_offsets), np.diff(sequences.visit_offsets)
-    if len(empty := np.flatnonzero(np.diff(offsets) == 0)):
-        yield "codes", int(empty[0])
-    stretches = np.searchsorted(offsets, np.arange(0, offsets[-1], _CHECKED_AT_ONCE))
-    for begin, end in pairwise(np.unique([*stretches, len(sequences)])):
-        codes = slice(offsets[begin], offsets[end])
-        ids, visit, rank = (np.asarray(getattr(sequences, name)[codes]) for name in _CODE_COLUMNS)
-        filled = begin + np.flatnonzero(np.diff(offsets[begin : end + 1]))
-        starts = offsets[filled] - offsets[begin]
-        opens = np.zeros(len(ids), bool)
-        opens[starts] = True
-        goes_on = np.zeros(len(ids), bool)
-        goes_on[1:] = (visit[1:] == visit[:-1]) & ~opens[1:]
-        wrong_visit = visit != 1
-        follows = goes_on[1:] | (visit[1:] - visit[:-1] == 1)
-        wrong_visit[1:] = np.where(opens[1:], wrong_visit[1:], ~follows)
-        wrong_rank = rank != 0
-        wrong_rank[1:] = np.where(goes_on[1:], rank[1:] - rank[:-1] != 1, wrong_rank[1:])
-        outside = (ids < 0) | (ids >= vocabulary_size)
-        wrong = {
-            "visit_ids": wrong_visit,
-            "serialization_ids": wrong_rank,
-            "code_ids": outside,
-            "reserved": (ids < FIRST_CODE) & (ids != UNK) & ~outside,
-        }
-        for rule, where in wrong.items():
-            if where.any():
-                yield rule, int(filled[np.searchsorted(starts, where.argmax(), side="right") - 1])
-        last = visit[offsets[filled + 1] - 1 - offsets[begin]]
-        if (other := last != visits[filled]).any() and not wrong_visit.any():
-            yield "visits", int(filled[other.argmax()])
-
-
 def concatenate(parts: Sequence[PatientSequences]) -> PatientSequences:
     """Return the patients of all parts, in order. Raises ValueError for no parts or different outcomes."""
     if not parts or any(part.outcomes.keys() != parts[0].outcomes.keys() for part in parts):
@@ -276,7 +202,7 @@ def concatenate(parts: Sequence[PatientSequences]) -> PatientSequences:
         code_offsets=offsets_of(np.concatenate([part.lengths for part in parts])),
         visit_offsets=offsets_of(np.concatenate([np.diff(part.visit_offsets) for part in parts])),
         outcomes={name: np.concatenate([part.outcomes[name] for part in parts]) for name in parts[0].outcomes},
-        **{name: join(name) for name in (*_CODE_COLUMNS, *_VISIT_COLUMNS, *_PATIENT_COLUMNS)},
+        **{name: join(name) for name in (*CODE_COLUMNS, *_VISIT_COLUMNS, *_PATIENT_COLUMNS)},
     )
 
 

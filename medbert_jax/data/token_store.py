@@ -20,7 +20,8 @@ import numpy as np
 from medbert_jax.data.column_files import ColumnFile, mapped_column
 from medbert_jax.data.example_records import OUTCOMES, decode_records
 from medbert_jax.data.metadata import read_dataset_info, read_metadata
-from medbert_jax.data.sequences import PatientSequences, sequence_faults
+from medbert_jax.data.sequence_faults import sequence_faults
+from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.vocabulary import Vocabulary
 from medbert_jax.disk.lock import locked
 from medbert_jax.disk.replaced_folder import replaced

@@ -49,6 +49,11 @@ class Vocabulary:
                 f" got {', '.join(faults)}; fit it again or restore the file"
             )
 
+    def __repr__(self) -> str:
+        """How many codes there are, and the first of them."""
+        shown = ", ".join(self.codes[:3]) + (", …" if len(self.codes) > 3 else "")
+        return f"Vocabulary({len(self.codes):,} codes: {shown}; ids {FIRST_CODE} to {self.size - 1}, {self.hash[:12]})"
+
     @property
     def size(self) -> int:
         """Number of ids, the reserved ones included: rows of the code table."""

@@ -13,3 +13,10 @@ def scratch_beside(folder: str | Path) -> Generator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.scratch-", dir=folder.resolve().parent) as scratch:
         yield Path(scratch)
+
+
+@contextmanager
+def scratch_folder() -> Generator[Path]:
+    """Yield an empty folder where the system keeps such (TMPDIR), readable by this user alone; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="medbert-") as scratch:
+        yield Path(scratch)

@@ -74,7 +74,7 @@ def write_ehr_tables(
     given = {"patients": patients, "visits": visits, "diagnoses": diagnoses, "medications": medications,
              "measurements": measurements, "procedures": procedures, "follow_up": follow_up}  # fmt: skip
     faults: list[str] = []
-    frames = {name: _lazy(name, table, faults) for name, table in given.items() if table is not None}
+    frames = {name: lazy_table(name, table, faults) for name, table in given.items() if table is not None}
     for name, frame in frames.items():
         if frame is not None:
             faults += _column_faults(name, frame.collect_schema().names(), has_dates)
@@ -98,8 +98,8 @@ def write_ehr_tables(
     return ledger
 
 
-def _lazy(name: str, table: Any, faults: list[str]) -> pl.LazyFrame | None:
-    """The table as polars has it; where that cannot be, None, and why among the faults."""
+def lazy_table(name: str, table: Any, faults: list[str]) -> pl.LazyFrame | None:
+    """The table as polars has it; where that cannot be, None, and why, without any value of it, among the faults."""
     if isinstance(table, pl.LazyFrame):
         return table
     if not isinstance(table, pl.DataFrame):

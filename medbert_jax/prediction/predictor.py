@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 from medbert_jax.cohorts.loading import stored_spec
 from medbert_jax.cohorts.spec import CohortSpec
 from medbert_jax.cohorts.unlabelled import needs_outcome
-from medbert_jax.data.rows import fit_to_model
 from medbert_jax.data.sequences import PatientSequences
 from medbert_jax.data.serialization import SerializationConfig
 from medbert_jax.data.vocabulary import Vocabulary
@@ -66,11 +65,8 @@ def load_predictor(folder: str | Path) -> Predictor:
 
 
 def _finetuned(folder: str | Path, about: About) -> Callable[[PatientSequences], np.ndarray]:
-    from medbert_jax.models.finetune_heads import HeadConfig
-    from medbert_jax.training.checkpointing import good_step, restore_step, step_fingerprint, stored_parameters
-    from medbert_jax.training.cohort_scores import predict
-    from medbert_jax.training.sharding import MeshConfig, make_mesh
-    from medbert_jax.training.stored_config import read_config, stored_model
+    from medbert_jax.training.checkpointing import good_step, step_fingerprint
+    from medbert_jax.training.finetuned import read_finetuned
 
     step = good_step(folder)
     if (found := step_fingerprint(folder, step)) != about["model"]["parameters"]:
@@ -78,13 +74,7 @@ def _finetuned(folder: str | Path, about: About) -> Callable[[PatientSequences],
             f"{PREDICTOR} must be of the parameters beside it: got {found}, and {about['model']['parameters']} there,"
             f" in {folder}; put the folder back from a copy, or fine-tune again with --run"
         )
-    config = read_config(folder)
-    model, head = stored_model(config, folder), HeadConfig(**config["head"])
-    params = restore_step(folder, step, stored_parameters(folder, step), verified=True).params
-    params = {name: {} for name in ("embeddings", "encoder")} | params  # of no layers nothing is stored
-    limits = {name: getattr(model, name) for name in ("vocabulary_size", "max_visits", "max_length")}
-    given = partial(predict, params, model=model, head=head, mesh=make_mesh(MeshConfig()))
-    return lambda sequences: given(fit_to_model(sequences, **limits)[0])
+    return read_finetuned(folder, step).predict
 
 
 def _baseline(folder: str | Path) -> Callable[[PatientSequences], np.ndarray]:

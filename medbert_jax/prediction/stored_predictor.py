@@ -87,8 +87,14 @@ def read_predictor(folder: str | Path) -> About:
     folder = Path(folder)
     path = folder / PREDICTOR
     if not path.is_file():
-        is_run = (folder / CONFIG).is_file()
-        kind = read_object(folder / CONFIG).get("kind", "pretrain") if is_run else None
+        config = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+        kind = config.get("kind", "pretrain") if config else None
+        if kind == "finetune" and not config.get("dataset"):
+            raise ValueError(
+                f"what predicts must have been trained on a cohort, whose spec says whom it predicts, and when: got"
+                f" {folder}, a MedBertClassifier that was fitted in Python; score sequences with"
+                " MedBertClassifier.load(FOLDER).predict_proba, or make a cohort and fine-tune on it with --run"
+            )
         got = {None: "no run there", "pretrain": "a pretraining, which predicts no disease"}.get(
             kind, f"a fine-tuned run without {PREDICTOR}, as earlier versions wrote it"
         )

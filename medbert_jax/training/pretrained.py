@@ -38,6 +38,18 @@ class Pretrained:
     run_config: dict
     """The whole configuration of the run that trained it; fields that came after it have their defaults."""
 
+    def __repr__(self) -> str:
+        """What it is, in a few lines; the parameters are counted."""
+        count = sum(leaf.size for leaf in jax.tree.leaves(self.params))
+        sizes, parts = self.config, ", ".join(self.params)
+        return "\n".join(
+            (
+                f"Pretrained(step {self.step:,}, {count:,} parameters: {parts}",
+                f"  {sizes.layers} layers, width {sizes.hidden_size}, at most {sizes.max_length:,} codes",
+                f"  {self.vocabulary!r})",
+            )
+        )
+
     def encode(self, sequences: PatientSequences, *, batch_size: int = 32) -> list[np.ndarray]:
         """Contextual state of every code: n float32 arrays (codes, D), in the order of the patients.
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from medbert_jax.data import sequences as module
-from medbert_jax.data.sequences import PatientSequences, sequence_faults
+from medbert_jax.data import sequence_faults as module
+from medbert_jax.data.sequence_faults import sequence_faults
+from medbert_jax.data.sequences import PatientSequences
 
 
 def histories(*patients):

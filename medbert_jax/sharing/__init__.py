@@ -1,0 +1,1 @@
+"""Pretrained models in the form of other libraries, and out of it."""
