@@ -67,6 +67,7 @@ def prepared(folder: Path, patients: int, codes: float, model: ModelConfig) -> t
         split={"counts": counts, "key": "k"},
         pretraining_dataset_hash=PRETRAINING,
         time_is_ordinal=True,
+        members=True,
     )
     params = jax.jit(partial(init, model))(jax.random.key(0))
     described = {"model": asdict(model), "dataset_hash": PRETRAINING}

@@ -192,7 +192,7 @@ def test_no_test_patient_was_seen_in_pretraining(line):
 
 def test_runs_that_are_done_are_skipped(line, monkeypatch):
     before = files(line.results)
-    assert len(before) == 16  # eight results, eight predictions
+    assert len(before) == 17  # eight results, eight predictions, the test patients
     for model in (run_finetune.FineTuning, ScikitModel):
         monkeypatch.setattr(model, "fit", lambda *_: pytest.fail("a run that was done was done again"))
     assert run_finetune.main(line.grid) == line.results

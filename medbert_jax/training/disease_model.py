@@ -27,10 +27,10 @@ class Fitted:
     stopping_reason: str
     epochs: int = 0
     """Begun; 0 where there are none."""
-    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Of a model that plain arrays are all of, these, by name; see `baselines.stored_model`."""
     checkpoint: str = ""
     """Fingerprint of the pretrained parameters, or of the vectors of codes, that it began with; empty for neither."""
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Of a model that plain arrays are all of, these, by name; see `baselines.stored_model`."""
 
 
 @runtime_checkable  # a signature that names it is checked in the tests

@@ -79,6 +79,7 @@ def made(tmp_path_factory) -> FinetuneConfig:
         split={"counts": sizes, "key": "k"},
         pretraining_dataset_hash="p",
         time_is_ordinal=True,
+        members=True,
     )
     shapes = jax.eval_shape(partial(init, TINY_MODEL), jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -150,7 +151,10 @@ def test_a_fine_tuning_tells_every_step_and_leaves_nothing_but_results_and_the_m
     config, lines = whole
     assert [row["step"] for row in lines if row["kind"] == "train"] == list(range(1, STEPS + 1))
     assert [row["step"] for row in lines if row["kind"] == "validation"] == list(range(2, STEPS + 1, 2))
-    assert sorted(path.name for path in Path(config.results).iterdir() if path.is_dir()) == ["predictions"]
+    assert sorted(path.name for path in Path(config.results).iterdir() if path.is_dir()) == [
+        "predictions",
+        "test_patients",
+    ]
     assert len({row["loss"] for row in lines if row["kind"] == "train"}) == STEPS
 
 
