@@ -62,8 +62,8 @@ def run_all(
                 remove_unfinished_folder(unfinished_folder(run.results, found.name))
                 say(f"{place} done before: {found.name} in {run.results}")
             else:
-                if kept_in(run):  # a dataset that has not what is kept is refused before the training
-                    read_evaluated(run.dataset, cache_dir=cache_dir, split="validation")
+                # A dataset that has not what is filed and kept of it is refused before the training.
+                read_evaluated(run.dataset, cache_dir=cache_dir, split="validation")
                 waiting.append(_Waiting(place, run, cohort, found.identity, found.name))
         for group in _of_one_length(waiting):
             _fit_and_file(group, fine_tuning, together, checkpoint_at, interruption, cache_dir)

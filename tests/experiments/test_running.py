@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from dataclasses import asdict, dataclass, field, replace
 
@@ -142,12 +143,21 @@ def test_the_test_patients_are_read_after_the_fit_and_by_evaluation_alone(cohort
         opened.append(split)
         return open_token_store(dataset, split)
 
-    for module in ("training.cohort_data", "evaluation.held_out"):
+    for module in ("training.cohort_data", "evaluation.held_out", "evaluation.evaluated_patients"):
         monkeypatch.setattr(f"medbert_jax.{module}.open_token_store", open_split)
     fit = HasCode.fit
     monkeypatch.setattr(HasCode, "fit", lambda *parts: opened.append("fit") or fit(*parts))
     run_all([HasCodeConfig(str(cohort), str(tmp_path / "results"))], no_fine_tuning)
-    assert opened == ["train", "validation", "fit", "test"]
+    # Validation twice: whether the dataset can be filed. Test twice: to be judged, and to be filed.
+    assert opened == ["train", "validation", "validation", "fit", "test", "test"]
+
+
+def test_a_dataset_whose_patients_cannot_be_filed_is_refused_before_the_training(cohort, tmp_path, monkeypatch):
+    there = shutil.copytree(cohort, tmp_path / "older" / "1.0.0")
+    (there / "cohort.parquet").unlink()
+    monkeypatch.setattr(HasCode, "fit", lambda *_: pytest.fail("it was trained, and would be lost"))
+    with pytest.raises(FileNotFoundError, match=r"cohort\.parquet.*prepare the cohort again"):
+        run_all([HasCodeConfig(str(there), str(tmp_path / "results"))], no_fine_tuning)
 
 
 def test_a_cell_of_too_few_training_cases_is_empty_and_says_so_and_the_others_run_on(cohort, tmp_path, capsys):
